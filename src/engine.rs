@@ -1,0 +1,194 @@
+//! Runs batches: one OS thread for each ONNX Runtime session, behind a [`tower::Service`].
+//!
+//! The service is the seam: tests put a fake behind the batcher in its place.
+
+mod layout;
+pub mod pooling;
+pub mod runtime;
+pub mod session;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll, ready};
+use std::{io, thread};
+
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::PollSemaphore;
+
+pub use pooling::Pooling;
+pub use runtime::{Runtime, RuntimeError};
+pub use session::{Session, SessionError, SessionOptions};
+
+/// What one input becomes: `[dimensions]`, or `[tokens, dimensions]` flat for [`Output::Tokens`]. Not normalised.
+pub type Vector = Vec<f32>;
+
+/// Which vectors a batch asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Output {
+    /// One vector for the input.
+    #[default]
+    Pooled,
+    /// One vector for each token.
+    Tokens,
+}
+
+/// Rows that run together.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Token ids of each row, special tokens included; none may be empty.
+    pub rows: Vec<Arc<[u32]>>,
+    /// The same for all rows.
+    pub output: Output,
+}
+
+/// Why a batch failed.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The runtime's own error.
+    #[error("ONNX Runtime failed: {0}")]
+    Runtime(#[from] ort::Error),
+    /// The graph pools inside and shows no token vectors.
+    #[error("this model's graph has no vectors for single tokens")]
+    NoTokenOutput,
+    /// Another number of rows came back than went in.
+    #[error("the graph's output `{output}` holds {rows} rows, expected {expected}")]
+    Shape {
+        /// The output's name.
+        output: String,
+        /// Rows that came back.
+        rows: usize,
+        /// Rows that went in.
+        expected: usize,
+    },
+    /// The session's thread is gone.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Why an engine could not be made.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The graph.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The operating system gives no more threads.
+    #[error("cannot start an engine thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+struct Job {
+    batch: Batch,
+    reply: oneshot::Sender<Result<Vec<Vector>, EngineError>>,
+    /// Given back before the answer goes out, so that whoever gets it finds the session free.
+    permit: OwnedSemaphorePermit,
+}
+
+/// Sessions of one version, each on its own thread. A clone is another handle to the same sessions; when the last is
+/// dropped the threads end.
+#[derive(Clone)]
+pub struct Engine {
+    jobs: mpsc::Sender<Job>,
+    free: PollSemaphore,
+    /// Reserved by `poll_ready`, spent by `call`. A clone never carries it.
+    reserved: Reserved,
+}
+
+/// A permit that a clone leaves behind.
+#[derive(Default)]
+struct Reserved(Option<OwnedSemaphorePermit>);
+
+impl Clone for Reserved {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl Engine {
+    /// Starts one thread for each of `sessions`.
+    ///
+    /// # Errors
+    /// If the operating system refuses a thread.
+    pub fn start(name: &str, sessions: Vec<Session>) -> Result<Self, StartError> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        let free = PollSemaphore::new(Arc::new(Semaphore::new(sessions.len())));
+        for (index, mut session) in sessions.into_iter().enumerate() {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name(format!("{name}-{index}"))
+                .spawn(move || {
+                    loop {
+                        // The lock is held while waiting: it is the queue of the idle threads.
+                        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(Job { batch, reply, permit }) = job else { break };
+                        let vectors = session.run(&batch);
+                        drop(permit);
+                        // A caller that is gone needs no answer.
+                        let _ = reply.send(vectors);
+                    }
+                })
+                .map_err(StartError::Thread)?;
+        }
+        Ok(Self { jobs, free, reserved: Reserved::default() })
+    }
+}
+
+impl tower::Service<Batch> for Engine {
+    type Response = Vec<Vector>;
+    type Error = EngineError;
+    type Future = Running;
+
+    /// Ready when a session is free; it is kept for the next `call`.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        if self.reserved.0.is_none() {
+            let permit = ready!(self.free.poll_acquire(context)).ok_or(EngineError::Stopped)?;
+            self.reserved.0 = Some(permit);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// # Panics
+    /// If [`poll_ready`](tower::Service::poll_ready) did not say that a session is free, as the trait allows.
+    #[expect(clippy::expect_used, reason = "tower's contract; a caller that breaks it is a bug here, not input")]
+    fn call(&mut self, batch: Batch) -> Running {
+        let permit = self.reserved.0.take().expect("poll_ready reserves a session before call");
+        let (reply, answer) = oneshot::channel();
+        // If the threads are gone the answer's sender is dropped here, and the caller told.
+        let _ = self.jobs.send(Job { batch, reply, permit });
+        Running(answer)
+    }
+}
+
+/// A batch on its way through a session.
+#[derive(Debug)]
+pub struct Running(oneshot::Receiver<Result<Vec<Vector>, EngineError>>);
+
+impl Future for Running {
+    type Output = Result<Vec<Vector>, EngineError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(EngineError::Stopped)))
+    }
+}
+
+/// Loads `count` sessions of the graph in `path`.
+///
+/// # Errors
+/// The first one that cannot be loaded.
+pub fn load_sessions(
+    runtime: &Runtime,
+    path: &Path,
+    pooling: Pooling,
+    options: SessionOptions,
+    count: usize,
+) -> Result<Vec<Session>, SessionError> {
+    (0..count.max(1)).map(|_| Session::load(runtime, path, pooling, options)).collect()
+}
+
+/// The graph's file in a version's directory.
+pub fn graph_path(directory: &Path) -> PathBuf {
+    directory.join("model.onnx")
+}

@@ -1,0 +1,136 @@
+//! The tensors of a batch, in the two layouts a graph may ask for. Pure functions of token ids.
+
+use super::Pooling;
+
+/// Inputs of a packed graph: the linear layers see every token once, only attention sees rows padded to the longest.
+///
+/// `T` is the number of tokens of all rows, `B` of rows, `S` the padded length.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Packed {
+    pub(crate) tokens: usize,
+    pub(crate) rows: usize,
+    pub(crate) padded: usize,
+    /// `[T]`
+    pub(crate) input_ids: Vec<i64>,
+    /// `[T]`, from 0 in each row.
+    pub(crate) position_ids: Vec<i64>,
+    /// `[B, S]`: where in the packed tokens each padded place finds its vector; padding points at token 0.
+    pub(crate) pad_index: Vec<i64>,
+    /// `[T]`: where in the flattened `[B * S]` each packed token lies.
+    pub(crate) unpad_index: Vec<i64>,
+    /// `[B, S]`: 1 for a token, 0 for padding.
+    pub(crate) attention_mask: Vec<i32>,
+    /// `[B, T]`: what each token adds to each row's vector.
+    pub(crate) pooling_weights: Vec<f32>,
+}
+
+impl Packed {
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], pooling: Pooling) -> Self {
+        let rows = batch.len();
+        let tokens = batch.iter().map(|row| row.as_ref().len()).sum();
+        let padded = bucket(longest(batch));
+        let mut packed = Self {
+            tokens,
+            rows,
+            padded,
+            input_ids: Vec::with_capacity(tokens),
+            position_ids: Vec::with_capacity(tokens),
+            pad_index: vec![0; rows * padded],
+            unpad_index: Vec::with_capacity(tokens),
+            attention_mask: vec![0; rows * padded],
+            pooling_weights: vec![0.0; rows * tokens],
+        };
+        let mut at = 0;
+        for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
+            let (start, length) = (index * padded, row.len());
+            packed.input_ids.extend(row.iter().map(|&id| i64::from(id)));
+            packed.position_ids.extend(0..length as i64);
+            packed.unpad_index.extend(start as i64..(start + length) as i64);
+            packed.attention_mask[start..start + length].fill(1);
+            for (place, token) in packed.pad_index[start..start + length].iter_mut().zip(at..) {
+                *place = token as i64;
+            }
+            let weights = index * tokens + at;
+            pooling.weights(&mut packed.pooling_weights[weights..weights + length]);
+            at += length;
+        }
+        packed
+    }
+}
+
+/// Inputs of a padded graph, `[B, S]` each.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Padded {
+    pub(crate) rows: usize,
+    pub(crate) padded: usize,
+    pub(crate) input_ids: Vec<i64>,
+    pub(crate) attention_mask: Vec<i64>,
+}
+
+impl Padded {
+    /// Fills with token id 0: the mask hides it, so any id in range will do.
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R]) -> Self {
+        let (rows, padded) = (batch.len(), bucket(longest(batch)));
+        let (mut input_ids, mut attention_mask) = (vec![0; rows * padded], vec![0; rows * padded]);
+        for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
+            let start = index * padded;
+            attention_mask[start..start + row.len()].fill(1);
+            for (place, &id) in input_ids[start..].iter_mut().zip(row) {
+                *place = i64::from(id);
+            }
+        }
+        Self { rows, padded, input_ids, attention_mask }
+    }
+}
+
+fn longest<R: AsRef<[u32]>>(batch: &[R]) -> usize {
+    batch.iter().map(|row| row.as_ref().len()).max().unwrap_or(0)
+}
+
+/// The padded length for a longest row of `tokens`: the runtime's arena keeps memory for every new largest shape, so
+/// the shapes must be few. At most 7 tokens, or an eighth, are lost to it.
+pub(crate) fn bucket(tokens: usize) -> usize {
+    let step = match tokens {
+        0..=64 => 8,
+        65..=128 => 16,
+        129..=256 => 32,
+        _ => 64,
+    };
+    tokens.max(1).next_multiple_of(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_rows_lie_end_to_end_and_attention_finds_them() {
+        let packed = Packed::new(&[vec![7, 8, 9], vec![5]], Pooling::Mean);
+        assert_eq!((packed.tokens, packed.rows, packed.padded), (4, 2, 8));
+        assert_eq!(packed.input_ids, [7, 8, 9, 5]);
+        assert_eq!(packed.position_ids, [0, 1, 2, 0]);
+        assert_eq!(packed.unpad_index, [0, 1, 2, 8]);
+        assert_eq!(packed.attention_mask, [1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(packed.pad_index, [0, 1, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        let third = 1.0 / 3.0;
+        assert_eq!(packed.pooling_weights, [third, third, third, 0.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn padded_rows_are_masked_where_they_end() {
+        let padded = Padded::new(&[vec![7, 8, 9], vec![5]]);
+        assert_eq!(padded.input_ids, [7, 8, 9, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(padded.attention_mask, [1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn buckets_are_few_hold_their_row_and_waste_little() {
+        let buckets: Vec<usize> = (1..=512).map(bucket).collect();
+        for (length, bucket) in (1..).zip(&buckets) {
+            assert!(*bucket >= length && bucket - length <= 7.max(length / 4), "{length} -> {bucket}");
+        }
+        let mut distinct = buckets;
+        distinct.dedup();
+        assert_eq!(distinct.len(), 20);
+    }
+}

@@ -1,0 +1,4 @@
+//! Sextant: an embedding server that keeps vectors true.
+pub mod engine;
+pub mod repository;
+pub mod tokenize;

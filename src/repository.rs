@@ -1,0 +1,3 @@
+//! Where versions live.
+
+pub mod manifest;

@@ -1,0 +1,239 @@
+//! Text to token ids, with what was cut off and what the vocabulary does not know; token ids checked.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What happens to an input of more than `max_tokens`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncate {
+    /// The end is cut off.
+    #[default]
+    End,
+    /// The start is cut off.
+    Start,
+    /// The request is refused.
+    Error,
+}
+
+/// Why a tokenizer file cannot be used.
+#[derive(Debug, Error)]
+pub enum TokenizerError {
+    /// Not a tokenizer in the `tokenizers` format.
+    #[error("`{path}` is not a usable tokenizer: {reason}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The library's reason.
+        reason: String,
+    },
+    /// The special tokens alone are as long as an input may be.
+    #[error("max_tokens is {max_tokens}, and the tokenizer adds {added} special tokens to every input")]
+    NoRoom {
+        /// The longest input.
+        max_tokens: usize,
+        /// Special tokens around every input.
+        added: usize,
+    },
+}
+
+/// Why an input cannot be tokenized.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InputError {
+    /// More tokens than the model takes, and the caller asked not to cut.
+    #[error("the input has {tokens} tokens and the model takes {max_tokens}; shorten it, or allow truncation")]
+    TooLong {
+        /// Tokens of the input, special tokens included.
+        tokens: usize,
+        /// The longest input.
+        max_tokens: usize,
+    },
+    /// No tokens, and the tokenizer adds none.
+    #[error("the input is empty")]
+    Empty,
+    /// A token id that this model's vocabulary does not have.
+    #[error(
+        "token id {id} is out of range: this model has {vocabulary} tokens. Token arrays must come from this model's own \
+         tokenizer (POST /tokenize); LangChain sends another tokenizer's unless check_embedding_ctx_length=False"
+    )]
+    OutOfRange {
+        /// The id.
+        id: i64,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// A token array without this tokenizer's special tokens around it.
+    #[error(
+        "the token array is not framed by this model's special tokens ({frame}), so it comes from another tokenizer. Send \
+         the ids that POST /tokenize returns, or text; LangChain sends another tokenizer's ids unless \
+         check_embedding_ctx_length=False"
+    )]
+    Unframed {
+        /// How a token array must begin and end.
+        frame: String,
+    },
+    /// The tokenizer itself failed.
+    #[error("the tokenizer failed: {0}")]
+    Failed(String),
+}
+
+/// The token ids of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Special tokens included.
+    pub ids: Arc<[u32]>,
+    /// How many tokens were cut off.
+    pub cut: usize,
+    /// How many tokens are the unknown token.
+    pub unknown: usize,
+}
+
+/// One token of a text, as `/tokenize` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The token's id.
+    pub id: u32,
+    /// The token as the vocabulary writes it.
+    pub text: String,
+    /// Added by the tokenizer, not part of the text.
+    pub special: bool,
+    /// Where in the text, in characters; `None` for special tokens.
+    pub span: Option<Range<usize>>,
+}
+
+/// A model's tokenizer. Its file's own padding and truncation are not used: they are fixed at export and silent.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    unknown: Option<u32>,
+    vocabulary: usize,
+    max_tokens: usize,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the file is no tokenizer, or leaves no room for text in `max_tokens`.
+    pub fn load(path: &Path, max_tokens: usize) -> Result<Self, TokenizerError> {
+        let unreadable = |reason: tokenizers::Error| TokenizerError::Unreadable {
+            path: path.display().to_string(),
+            reason: reason.to_string(),
+        };
+        let mut inner = tokenizers::Tokenizer::from_file(path).map_err(unreadable)?;
+        inner.with_padding(None).with_truncation(None).map_err(unreadable)?;
+        // Where the special tokens go is seen from a text framed by them.
+        let framed = inner.encode("a", true).map_err(unreadable)?;
+        let (ids, special) = (framed.get_ids(), framed.get_special_tokens_mask());
+        let leading = special.iter().take_while(|mask| **mask == 1).count();
+        let trailing = special[leading..].iter().rev().take_while(|mask| **mask == 1).count();
+        let (prefix, suffix) = (ids[..leading].to_vec(), ids[ids.len() - trailing..].to_vec());
+        let added = prefix.len() + suffix.len();
+        if added >= max_tokens {
+            return Err(TokenizerError::NoRoom { max_tokens, added });
+        }
+        // Byte-level and unigram models name theirs in the file only.
+        let unknown = ["[UNK]", "<unk>", "UNK"].iter().find_map(|token| inner.token_to_id(token));
+        let highest = inner.get_vocab(true).into_values().max();
+        let vocabulary = highest.map_or(0, |highest| highest as usize + 1);
+        Ok(Self { inner, prefix, suffix, unknown, vocabulary, max_tokens })
+    }
+
+    /// Longest input in tokens, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// The text's ids, cut to `max_tokens`.
+    ///
+    /// # Errors
+    /// If it is too long and must not be cut, or has no token at all.
+    pub fn tokenize(&self, text: &str, truncate: Truncate) -> Result<Tokens, InputError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        let content = encoding.get_ids();
+        self.frame(content, truncate)
+    }
+
+    /// Takes ids that a caller made, as they are: only if they are this tokenizer's, and cut like a text.
+    ///
+    /// # Errors
+    /// If an id is out of range, the frame of special tokens is missing, or they are too many and must not be cut.
+    pub fn accept(&self, ids: &[i64], truncate: Truncate) -> Result<Tokens, InputError> {
+        let ids = ids
+            .iter()
+            .map(|&id| {
+                let known = u32::try_from(id).ok().filter(|id| (*id as usize) < self.vocabulary);
+                known.ok_or(InputError::OutOfRange { id, vocabulary: self.vocabulary })
+            })
+            .collect::<Result<Vec<u32>, _>>()?;
+        let framed = ids.strip_prefix(self.prefix.as_slice());
+        let Some(content) = framed.and_then(|ids| ids.strip_suffix(self.suffix.as_slice())) else {
+            return Err(InputError::Unframed { frame: format!("{:?} ... {:?}", self.prefix, self.suffix) });
+        };
+        self.frame(content, truncate)
+    }
+
+    /// Every token of the text, nothing cut off.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn pieces(&self, text: &str, add_special_tokens: bool) -> Result<Vec<Piece>, InputError> {
+        let encoding = self.inner.encode_char_offsets(text, add_special_tokens).map_err(failed)?;
+        let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+        let tokens = encoding.get_ids().iter().zip(encoding.get_tokens());
+        Ok(tokens
+            .zip(places)
+            .map(|((&id, token), (&(start, end), &special))| Piece {
+                id,
+                text: token.clone(),
+                special: special == 1,
+                span: (special == 0).then_some(start..end),
+            })
+            .collect())
+    }
+
+    /// The text that ids stand for.
+    ///
+    /// # Errors
+    /// If an id is out of range.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, InputError> {
+        if let Some(&id) = ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            return Err(InputError::OutOfRange { id: i64::from(id), vocabulary: self.vocabulary });
+        }
+        self.inner.decode(ids, skip_special_tokens).map_err(failed)
+    }
+
+    /// Cuts the content to what there is room for and puts the special tokens round it.
+    fn frame(&self, content: &[u32], truncate: Truncate) -> Result<Tokens, InputError> {
+        let kept = &content[self.keep(content.len(), truncate)?];
+        let unknown = kept.iter().filter(|id| Some(**id) == self.unknown).count();
+        let ids: Arc<[u32]> = [&self.prefix, kept, &self.suffix].concat().into();
+        if ids.is_empty() {
+            return Err(InputError::Empty);
+        }
+        Ok(Tokens { ids, cut: content.len() - kept.len(), unknown })
+    }
+
+    /// Which part of `tokens` stays.
+    fn keep(&self, tokens: usize, truncate: Truncate) -> Result<Range<usize>, InputError> {
+        let added = self.prefix.len() + self.suffix.len();
+        let room = self.max_tokens - added;
+        match truncate {
+            _ if tokens <= room => Ok(0..tokens),
+            Truncate::End => Ok(0..room),
+            Truncate::Start => Ok(tokens - room..tokens),
+            Truncate::Error => {
+                Err(InputError::TooLong { tokens: tokens + added, max_tokens: self.max_tokens })
+            }
+        }
+    }
+}
+
+fn failed(error: tokenizers::Error) -> InputError {
+    InputError::Failed(error.to_string())
+}
