@@ -183,7 +183,7 @@ fn positions(config: &Value, architecture: &str) -> Option<usize> {
     let number = |key: &str| config.get(key).and_then(Value::as_u64).map(|value| value as usize);
     let rows = number("max_position_embeddings")?;
     if OFFSET_POSITIONS.contains(&architecture) {
-        return Some(rows.saturating_sub(number("pad_token_id").unwrap_or(1) + 1));
+        return Some(rows.saturating_sub(number("pad_token_id").unwrap_or(1).saturating_add(1)));
     }
     Some(rows)
 }

@@ -136,7 +136,8 @@ impl Encoder {
             return Err(ImportError::malformed(path, reason));
         }
         // RoBERTa counts positions from the one after its padding token's id.
-        let first_position = if offset_positions { config.pad_token_id.unwrap_or(1) + 1 } else { 0 };
+        let first_position =
+            if offset_positions { config.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 };
         if config.max_position_embeddings <= first_position {
             let rows = config.max_position_embeddings;
             let reason = format!("max_position_embeddings {rows} leaves no position from {first_position}");

@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn each_column_uses_all_of_its_range() {
-        let (quantised, scales) = columns(&[1.0, -0.02, 0.0, -0.5, 0.01, 0.0], 3);
-        assert_eq!(quantised, [127, -127, 0, -64, 64, 0]);
+        let (quantised, scales) = columns(&[1.0, -0.02, 0.0, -0.4, 0.016, 0.0], 3);
+        assert_eq!(quantised, [127, -127, 0, -51, 102, 0]);
         assert_eq!(scales[..2], [1.0 / 127.0, 0.02 / 127.0]);
         assert!(scales[2] > 0.0, "a column of zeros divides by nothing");
     }
