@@ -1,4 +1,7 @@
 //! Sextant: an embedding server that keeps vectors true.
+pub mod batch;
 pub mod engine;
+pub mod metrics;
 pub mod repository;
+pub mod rollout;
 pub mod tokenize;

@@ -174,3 +174,14 @@ impl std::fmt::Display for Space {
         formatter.write_str(&self.0)
     }
 }
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+            Self::Mixed => "mixed",
+        })
+    }
+}
