@@ -14,7 +14,7 @@ use crate::batch::{self, BatchError, Finished};
 use crate::engine::Output;
 use crate::engine::pooling::normalise;
 use crate::repository::manifest::Space;
-use crate::tokenize::{InputError, Tokens, Truncate};
+use crate::tokenize::{InputError, Piece, Tokens, Truncate};
 pub use model::{Model, ModelError, Topology};
 
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
@@ -216,10 +216,9 @@ impl Embedder {
             return Err(EmbedError::SpaceMismatch { asked, serves, version: model.id() });
         }
         let dimensions = model.width(request.dimensions)?;
-        let prompt = model.prompt(&request.prompt)?.map(Arc::<str>::from);
 
         let started = Instant::now();
-        let tokenized = self.tokenize(&model, request.inputs, prompt, request.truncate).await?;
+        let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
         let mut timings = Timings { tokenize: started.elapsed(), ..Timings::default() };
         let tokens = tokenized.iter().map(|input| input.ids.len()).sum();
         let truncated = tokenized.iter().filter(|input| input.cut > 0).count();
@@ -248,56 +247,76 @@ impl Embedder {
         Ok(Embeddings { model, vectors, dimensions, tokens, truncated, timings })
     }
 
-    /// Tokenizes on the threads kept for it, a long request on all of them. A caller that goes away stops it.
+    /// Every token of each text, nothing cut off, on the threads kept for it.
+    ///
+    /// # Errors
+    /// If there is no such prompt, or the tokenizer fails.
+    pub async fn pieces(
+        &self,
+        model: &Arc<Model>,
+        texts: Vec<String>,
+        prompt: &Prompt,
+        add_special_tokens: bool,
+    ) -> Result<Vec<Vec<Piece>>, EmbedError> {
+        let prompt = model.prompt(prompt)?.unwrap_or_default().to_owned();
+        let model = Arc::clone(model);
+        self.spread(texts, move |text| model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens))
+            .await
+    }
+
     async fn tokenize(
         &self,
         model: &Arc<Model>,
         inputs: Vec<Input>,
-        prompt: Option<Arc<str>>,
+        prompt: &Prompt,
         truncate: Truncate,
     ) -> Result<Vec<Tokens>, EmbedError> {
-        let mut parts = Vec::new();
-        let mut inputs = inputs.into_iter();
+        let prompt = model.prompt(prompt)?.map(str::to_owned);
+        let model = Arc::clone(model);
+        self.spread(inputs, move |input| match (input, &prompt) {
+            (Input::Text(text), None) => model.tokenizer.tokenize(text, truncate),
+            (Input::Text(text), Some(prompt)) => {
+                model.tokenizer.tokenize(&[prompt.as_str(), text].concat(), truncate)
+            }
+            (Input::Ids(ids), _) => model.tokenizer.accept(ids, truncate),
+        })
+        .await
+    }
+
+    /// Runs `work` on each item on the tokenizing threads, a long list on all of them. A caller that goes away stops it.
+    async fn spread<I, O, F>(&self, items: Vec<I>, work: F) -> Result<Vec<O>, EmbedError>
+    where
+        I: Send + 'static,
+        O: Send + 'static,
+        F: Fn(&I) -> Result<O, InputError> + Send + Sync + 'static,
+    {
+        let (mut parts, mut items, work) = (Vec::new(), items.into_iter().enumerate(), Arc::new(work));
         loop {
-            let chunk: Vec<Input> = inputs.by_ref().take(TOKENIZE_CHUNK).collect();
+            let chunk: Vec<(usize, I)> = items.by_ref().take(TOKENIZE_CHUNK).collect();
             if chunk.is_empty() {
                 break;
             }
-            let (model, prompt, first) = (Arc::clone(model), prompt.clone(), parts.len() * TOKENIZE_CHUNK);
+            let work = Arc::clone(&work);
             let (reply, answer) = oneshot::channel();
             self.threads.spawn(move || {
-                if !reply.is_closed() {
-                    let tokens = tokenize_chunk(&model, &chunk, prompt.as_deref(), truncate, first);
-                    // A caller that has gone needs no answer.
-                    let _ = reply.send(tokens);
+                if reply.is_closed() {
+                    return;
                 }
+                let done: Result<Vec<O>, EmbedError> = chunk
+                    .iter()
+                    .map(|(index, item)| work(item).map_err(|source| EmbedError::Input { index: *index, source }))
+                    .collect();
+                // A caller that has gone needs no answer.
+                let _ = reply.send(done);
             });
             parts.push(answer);
         }
-        let mut tokenized = Vec::new();
+        let mut done = Vec::new();
         for part in parts {
-            tokenized.extend(part.await.map_err(|_| EmbedError::Tokenizing)??);
+            done.extend(part.await.map_err(|_| EmbedError::Tokenizing)??);
         }
-        Ok(tokenized)
+        Ok(done)
     }
-}
-
-fn tokenize_chunk(
-    model: &Model,
-    inputs: &[Input],
-    prompt: Option<&str>,
-    truncate: Truncate,
-    first: usize,
-) -> Result<Vec<Tokens>, EmbedError> {
-    let tokenize = |input: &Input| match (input, prompt) {
-        (Input::Text(text), None) => model.tokenizer.tokenize(text, truncate),
-        (Input::Text(text), Some(prompt)) => model.tokenizer.tokenize(&[prompt, text].concat(), truncate),
-        (Input::Ids(ids), _) => model.tokenizer.accept(ids, truncate),
-    };
-    let numbered = inputs.iter().zip(first..);
-    numbered
-        .map(|(input, index)| tokenize(input).map_err(|source| EmbedError::Input { index, source }))
-        .collect()
 }
 
 /// Cuts a vector to `dimensions` and, where asked, brings it to unit length: in this order, or the result is not normal.

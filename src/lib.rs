@@ -1,10 +1,13 @@
 //! Sextant: an embedding server that keeps vectors true.
 pub mod batch;
+pub mod cli;
 pub mod config;
 pub mod embed;
+pub mod http;
 pub mod engine;
 pub mod metrics;
 pub mod repository;
 pub mod rollout;
+pub mod server;
 pub mod telemetry;
 pub mod tokenize;
