@@ -1,5 +1,7 @@
 //! The command line: one file per command.
 
+mod evaluate;
+mod progress;
 mod serve;
 
 use std::process::ExitCode;
@@ -17,13 +19,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the activated version of every model in a repository
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
+    /// Measure the quality of a version on labelled pairs
+    Evaluate(evaluate::Evaluate),
 }
 
 /// Runs the command and says how it went. Failures are one sentence on standard error.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Serve(command) => command.run(),
+        Command::Evaluate(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

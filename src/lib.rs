@@ -3,6 +3,7 @@ pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod embed;
+pub mod evaluate;
 pub mod http;
 pub mod engine;
 pub mod metrics;
