@@ -1,4 +1,5 @@
 //! Sextant: an embedding server that keeps vectors true.
 pub mod engine;
+pub mod import;
 pub mod repository;
 pub mod tokenize;
