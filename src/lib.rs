@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod http;
 pub mod engine;
 pub mod metrics;
+pub mod import;
 pub mod repository;
 pub mod rollout;
 pub mod server;

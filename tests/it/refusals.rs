@@ -58,10 +58,10 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         ("/v1/embeddings", openai("input", json!(3)), 400, Some("input")),
         ("/v1/embeddings", openai("input", json!(null)), 400, Some("input")),
         ("/v1/embeddings", openai("input", json!({ "text": "a" })), 400, Some("input")),
-        ("/v1/embeddings", openai("input", json!([1.5])), 400, Some("input")),
-        ("/v1/embeddings", openai("input", json!([true])), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!([1.5])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!([true])), 400, Some("input[0]")),
         ("/v1/embeddings", openai("input", json!(["a", 1])), 400, Some("input")),
-        ("/v1/embeddings", openai("input", json!([[[1]]])), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!([[[1]]])), 400, Some("input[0][0]")),
         // In range, but not framed by the special tokens.
         ("/v1/embeddings", openai("input", json!([7, 8])), 400, Some("input[0]")),
         ("/v1/embeddings", openai("input", json!([2, 1_000_000, 3])), 400, Some("input[0]")),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -158,16 +158,16 @@ pub fn config(settings: &Settings) -> Config {
 }
 
 pub fn client() -> reqwest::Client {
+    // An error says that another test has done it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 /// Waits until `holds`, or fails the test with `what`.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    for _ in 0..2000 {
-        if holds().await {
-            return;
-        }
+    let end = Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(Instant::now() < end, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("waited in vain until {what}");
 }

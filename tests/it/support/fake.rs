@@ -83,10 +83,10 @@ impl tower::Service<Batch> for Fake {
     fn call(&mut self, batch: Batch) -> Self::Future {
         let state = Arc::clone(&self.0);
         state.waiting.fetch_add(1, Ordering::SeqCst);
+        let held = Held(Arc::clone(&state));
         Box::pin(async move {
-            let passed = state.gate.acquire().await;
-            state.waiting.fetch_sub(1, Ordering::SeqCst);
-            passed.map_err(|_| EngineError::Stopped)?.forget();
+            state.gate.acquire().await.map_err(|_| EngineError::Stopped)?.forget();
+            drop(held);
             if state.fails.load(Ordering::SeqCst) {
                 return Err(EngineError::Stopped);
             }
@@ -98,5 +98,14 @@ impl tower::Service<Batch> for Fake {
             };
             Ok(batch.rows.iter().map(of).collect())
         })
+    }
+}
+
+/// A batch that is held, until it is through or nobody waits for it.
+struct Held(Arc<State>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,3 @@
+//! From a checkpoint to a version.
+
+pub mod hub;
