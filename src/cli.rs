@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod evaluate;
+mod import;
 mod progress;
 mod serve;
 
@@ -20,6 +21,8 @@ pub struct Cli {
 enum Command {
     /// Serve the activated version of every model in a repository
     Serve(Box<serve::Serve>),
+    /// Make a version from a checkpoint directory or a model on the hub
+    Import(Box<import::Import>),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
 }
@@ -28,6 +31,7 @@ enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Serve(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Evaluate(command) => command.run(),
     };
     match result {

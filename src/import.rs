@@ -1,3 +1,331 @@
-//! From a checkpoint to a version.
+//! A checkpoint directory becomes the files of a version.
+//!
+//! Weights of a BERT-family encoder are compiled to a graph that computes no padding, in fp32, fp16 or int8; any other
+//! ONNX export is taken over as it is. What cannot be served with the same vectors as the checkpoint's own library gives
+//! is refused by name.
+//!
+//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `bert` over
+//! `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` (the other way), `probe` and `card` (what goes
+//! with the graph).
 
+mod bert;
+mod calibration;
+mod card;
+mod checkpoint;
+mod encoder;
+mod error;
+mod export;
+mod graph;
 pub mod hub;
+mod int8;
+pub mod onnx;
+mod pipeline;
+pub mod probe;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use bert::Arithmetic;
+use checkpoint::Checkpoint;
+use encoder::{Encoder, WORD_EMBEDDINGS};
+pub use error::ImportError;
+use export::Export;
+use int8::Quantisation;
+use weights::Weights;
+
+use crate::engine::{Pooling, Runtime, Session, SessionOptions, graph_path};
+use crate::repository::manifest::{self, Calibration, Graph, Manifest, Precision, Source, Space};
+use crate::tokenize::Tokenizer;
+
+/// What the manifest says where nobody said anything.
+const NOT_STATED: &str = "not stated";
+
+/// What to import, and what to say about it that the checkpoint does not.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The checkpoint's directory.
+    pub checkpoint: &'a Path,
+    /// The name that clients will ask for.
+    pub model: &'a str,
+    /// Number format of the graph. A graph that is taken over keeps its own.
+    pub precision: Precision,
+    /// Compile ([`Graph::Packed`]) or take over ([`Graph::Padded`]); if not said, compiled where that is possible.
+    pub graph: Option<Graph>,
+    /// Texts for int8's ranges, one a line; the built-in ones if not said.
+    pub calibrate: Option<&'a Path>,
+    /// Instead of the checkpoint's own.
+    pub pooling: Option<Pooling>,
+    /// Instead of the checkpoint's own.
+    pub max_tokens: Option<usize>,
+    /// Added to the checkpoint's own, or put in place of them, by name.
+    pub prompts: BTreeMap<String, String>,
+    /// Instead of what the checkpoint's README says.
+    pub licence: Option<String>,
+    /// Instead of what the checkpoint's README says.
+    pub training_data: Option<String>,
+    /// No file of a checkpoint says it.
+    pub intended_use: Option<String>,
+    /// Shorter widths that the model was trained to be cut to.
+    pub matryoshka_dimensions: Vec<usize>,
+    /// Where the directory came from.
+    pub source: Source,
+    /// RFC 3339, UTC.
+    pub created: String,
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: Phase,
+    /// In units of the phase.
+    pub done: u64,
+    /// In units of the phase.
+    pub total: u64,
+}
+
+/// The parts of an import, in the order they may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Digesting the weights; in bytes.
+    Digest,
+    /// Copying an export; in bytes.
+    Copy,
+    /// Compiling the graph; in layers.
+    Compile,
+    /// Running the calibration texts; in texts.
+    Calibrate,
+    /// Running the probe set; in texts.
+    Probe,
+}
+
+impl Phase {
+    /// Whether [`Progress`] counts bytes.
+    pub fn counts_bytes(self) -> bool {
+        matches!(self, Self::Digest | Self::Copy)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Digest => "Reading weights",
+            Self::Copy => "Copying the graph",
+            Self::Compile => "Compiling the graph",
+            Self::Calibrate => "Calibrating",
+            Self::Probe => "Making probe vectors",
+        })
+    }
+}
+
+/// Fills the empty directory `stage` with all files of a version but its manifest, and returns that. Its version number
+/// and list of files are the repository's to fill in.
+///
+/// # Errors
+/// If the checkpoint is incomplete, damaged or not supported, or its vectors are not fit to be served. What `stage` holds
+/// then is of no use.
+pub fn stage(
+    request: &Request<'_>,
+    stage: &Path,
+    runtime: &Runtime,
+    progress: &dyn Fn(Progress),
+) -> Result<Manifest, ImportError> {
+    let checkpoint = Checkpoint::read(request)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, runtime, progress };
+    let made = job.graph()?;
+    let pooling = checkpoint.pooling;
+    let mut session = Session::load(runtime, &graph_path(stage), pooling, SessionOptions::all_threads())?;
+    for name in ["tokenizer.json", "config.json"] {
+        let (from, to) = (checkpoint.file(name), stage.join(name));
+        fs::copy(&from, &to).map_err(ImportError::io("copy", &from))?;
+    }
+    let normalise = checkpoint.normalise;
+    let encoding = probe::Encoding {
+        tokenizer: &tokenizer,
+        session: &mut session,
+        normalise,
+        precision: made.precision,
+    };
+    probe::write(encoding, stage, progress)?;
+    let dimensions = session.dimensions();
+    let tokenizer = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
+    let or_unstated = |asked: &Option<String>, read: Option<&String>, unstated: &str| {
+        asked.as_ref().or(read).map_or_else(|| unstated.to_owned(), String::clone)
+    };
+    let manifest = Manifest {
+        schema: manifest::SCHEMA,
+        model: request.model.to_owned(),
+        version: 0,
+        created: request.created.clone(),
+        licence: or_unstated(&request.licence, checkpoint.licence.as_ref(), "unknown"),
+        architecture: checkpoint.architecture.clone(),
+        graph: made.graph,
+        precision: made.precision,
+        dimensions,
+        matryoshka_dimensions: matryoshka(&request.matryoshka_dimensions, dimensions)?,
+        max_tokens: checkpoint.max_tokens,
+        pooling,
+        normalise,
+        space: Space::derive(
+            &made.weights,
+            &tokenizer,
+            made.precision,
+            pooling,
+            normalise,
+            &checkpoint.prompts,
+        ),
+        training_data: or_unstated(&request.training_data, checkpoint.training_data.as_ref(), NOT_STATED),
+        intended_use: or_unstated(&request.intended_use, None, NOT_STATED),
+        default_query_prompt: checkpoint.prompt(&["query"]),
+        default_document_prompt: checkpoint.prompt(&["document", "passage", "corpus"]),
+        default_prompt: checkpoint.default_prompt.clone(),
+        source: request.source.clone(),
+        calibration: made.calibration,
+        assumptions: checkpoint.assumptions.clone(),
+        prompts: checkpoint.prompts.clone(),
+        files: Vec::new(),
+    };
+    card::write(&manifest, &stage.join("MODEL_CARD.md"))?;
+    Ok(manifest)
+}
+
+/// A graph in its place, and what the manifest must say of it.
+struct Made {
+    graph: Graph,
+    precision: Precision,
+    /// SHA-256 of what it was made from.
+    weights: String,
+    calibration: Option<Calibration>,
+}
+
+struct Job<'a> {
+    request: &'a Request<'a>,
+    checkpoint: &'a Checkpoint,
+    tokenizer: &'a Tokenizer,
+    stage: &'a Path,
+    runtime: &'a Runtime,
+    progress: &'a dyn Fn(Progress),
+}
+
+impl Job<'_> {
+    /// Makes the graph: compiled where that is possible and not refused, since only a compiled one computes no padding
+    /// and comes in all precisions.
+    fn graph(&self) -> Result<Made, ImportError> {
+        let weights = self.checkpoint.file("model.safetensors");
+        let export = Export::find(self.request.checkpoint);
+        let encoder = Encoder::from_config(&self.checkpoint.file("config.json"), &self.checkpoint.config);
+        match (self.request.graph, encoder, export) {
+            (None | Some(Graph::Packed), Ok(encoder), _) if weights.is_file() => {
+                self.compile(&encoder, &weights)
+            }
+            (Some(Graph::Packed), Err(error), _) => Err(error),
+            (Some(Graph::Packed), Ok(_), _) => Err(checkpoint::missing(&weights, WEIGHTS_NEEDED)),
+            (_, encoder, Some(export)) => self.take_over(&Export::read(&export)?, encoder.err()),
+            // Say what of it cannot be compiled only if there is something to compile.
+            (None, Err(error), None) if weights.is_file() => Err(error),
+            (_, _, None) => Err(ImportError::Missing {
+                path: self.request.checkpoint.join("model.onnx"),
+                remedy: NO_GRAPH,
+            }),
+        }
+    }
+
+    fn compile(&self, encoder: &Encoder, path: &Path) -> Result<Made, ImportError> {
+        let mut weights = Weights::open(path, WORD_EMBEDDINGS)?;
+        let known = self.tokenizer.vocabulary();
+        if known > encoder.vocabulary {
+            let (tokenizer, rows) = (self.checkpoint.file("tokenizer.json"), encoder.vocabulary);
+            let reason = format!(
+                "it has {known} tokens and the model has vectors for {rows}; they do not belong together"
+            );
+            return Err(ImportError::malformed(&tokenizer, reason));
+        }
+        let mut compile = |arithmetic| encoder.compile(&mut weights, arithmetic, self.stage, self.progress);
+        let precision = self.request.precision;
+        let mut calibration = None;
+        match precision {
+            Precision::Fp32 => compile(Arithmetic::Fp32)?,
+            Precision::Fp16 => compile(Arithmetic::Fp16)?,
+            Precision::Int8 => {
+                let texts = calibration::Texts::read(self.request.calibrate)?;
+                let rows = probe::tokenize(self.tokenizer, &texts.lines())?;
+                let channels = calibration::observe(
+                    encoder,
+                    &mut weights,
+                    rows,
+                    self.runtime,
+                    self.stage,
+                    self.progress,
+                )?;
+                let quantisation = Quantisation::new(encoder, &mut weights, &channels)?;
+                encoder.compile(&mut weights, Arithmetic::Int8(&quantisation), self.stage, self.progress)?;
+                calibration = Some(texts.record());
+            }
+            Precision::Mixed => {
+                let what = "compiling in mixed precision";
+                return Err(ImportError::unsupported(what, "one of fp32, fp16 and int8 is"));
+            }
+        }
+        let weights = digest(path, self.progress)?;
+        Ok(Made { graph: Graph::Packed, precision, weights, calibration })
+    }
+
+    /// Copies `export`. `reason` says why the weights beside it cannot be compiled, if they cannot.
+    fn take_over(&self, export: &Export, reason: Option<ImportError>) -> Result<Made, ImportError> {
+        let (asked, precision) = (self.request.precision, export.precision);
+        // fp32 is what is asked for if nothing is: the export's own format.
+        if asked != Precision::Fp32 && asked != precision {
+            let name = |precision: Precision| format!("{precision:?}").to_lowercase();
+            let because = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            return Err(ImportError::unsupported(
+                format!("changing an ONNX export to {}", name(asked)),
+                format!(
+                    "its weights stay {}; export it in {} yourself, or import the model.safetensors of a bert, roberta, \
+                     xlm-roberta or camembert encoder{because}",
+                    name(precision),
+                    name(asked)
+                ),
+            ));
+        }
+        let weights = export.copy(self.stage, self.progress)?;
+        Ok(Made { graph: Graph::Padded, precision, weights, calibration: None })
+    }
+}
+
+const WEIGHTS_NEEDED: &str = "compiling needs the weights in this one file; a checkpoint in pytorch_model.bin or in several \
+    files is saved so by `model.save_pretrained(DIR, safe_serialization=True, max_shard_size=\"1000GB\")` of transformers";
+
+const NO_GRAPH: &str = "a checkpoint needs model.safetensors of a bert, roberta, xlm-roberta or camembert encoder, or \
+    model.onnx or onnx/model.onnx of any; pytorch_model.bin becomes model.safetensors by \
+    `model.save_pretrained(DIR, safe_serialization=True)` of transformers";
+
+/// The widths in descending order, each once.
+fn matryoshka(asked: &[usize], dimensions: usize) -> Result<Vec<usize>, ImportError> {
+    if let Some(width) = asked.iter().find(|width| !(1..=dimensions).contains(*width)) {
+        let reason = format!("matryoshka dimension {width} is not between 1 and the model's {dimensions}");
+        return Err(ImportError::Request(reason));
+    }
+    let mut widths = asked.to_vec();
+    widths.sort_unstable_by(|left, right| right.cmp(left));
+    widths.dedup();
+    Ok(widths)
+}
+
+/// The file's SHA-256 in hexadecimal.
+fn digest(path: &Path, progress: &dyn Fn(Progress)) -> Result<String, ImportError> {
+    let total = fs::metadata(path).map_err(ImportError::io("read", path))?.len();
+    let (mut hasher, mut done) = (Sha256::new(), 0);
+    export::read_in_chunks(path, |chunk| {
+        hasher.update(chunk);
+        done += chunk.len() as u64;
+        progress(Progress { phase: Phase::Digest, done, total });
+        Ok(())
+    })?;
+    Ok(hex::encode(hasher.finalize()))
+}

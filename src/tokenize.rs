@@ -45,7 +45,9 @@ pub enum TokenizerError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InputError {
     /// More tokens than the model takes, and the caller asked not to cut.
-    #[error("the input has {tokens} tokens and the model takes {max_tokens}; shorten it, or allow truncation")]
+    #[error(
+        "the input has {tokens} tokens and the model takes {max_tokens}; shorten it, or allow truncation"
+    )]
     TooLong {
         /// Tokens of the input, special tokens included.
         tokens: usize,
@@ -147,6 +149,11 @@ impl Tokenizer {
     /// Longest input in tokens, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// Size of the vocabulary: one more than the highest token id.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     /// The text's ids, cut to `max_tokens`.

@@ -31,7 +31,8 @@ impl Pooling {
     /// Pools one row: `tokens` holds its token vectors, `[tokens, width]`, padding cut off.
     pub fn pool(self, tokens: &[f32], width: usize) -> Vec<f32> {
         let count = tokens.len() / width.max(1);
-        let of = |row: usize| tokens.get(row * width..(row + 1) * width).map(<[f32]>::to_vec).unwrap_or_default();
+        let of =
+            |row: usize| tokens.get(row * width..(row + 1) * width).map(<[f32]>::to_vec).unwrap_or_default();
         match self {
             Self::Cls => of(0),
             Self::LastToken => of(count.saturating_sub(1)),

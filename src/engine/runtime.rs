@@ -146,10 +146,7 @@ mod tests {
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_no_other_place_is_tried() {
         let error = find(Some(Path::new("no/such.so")), None).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no ONNX Runtime library at `no/such.so`, which `--onnxruntime` names"
-        );
+        assert_eq!(error.to_string(), "no ONNX Runtime library at `no/such.so`, which `--onnxruntime` names");
         let error = find(None, Some(OsStr::new("no/other.so"))).unwrap_err();
         assert_eq!(error.to_string(), "no ONNX Runtime library at `no/other.so`, which ORT_DYLIB_PATH names");
     }

@@ -1,7 +1,9 @@
 //! One ONNX Runtime session: what its graph asks for, and a batch through it.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use half::f16;
 use ort::session::{OutputSelector, RunOptions, SessionInputValue};
@@ -54,7 +56,9 @@ pub enum SessionError {
     #[error("the graph has no input `input_ids`")]
     NoTokenInput,
     /// None of the graph's outputs is an embedding.
-    #[error("the graph has no output named sentence_embedding, last_hidden_state or token_embeddings; it has: {0}")]
+    #[error(
+        "the graph has no output named sentence_embedding, last_hidden_state or token_embeddings; it has: {0}"
+    )]
     UnknownOutput(String),
     /// The output's last dimension is not a number known before it runs.
     #[error("the width of the graph's output `{0}` is not fixed")]
@@ -66,6 +70,13 @@ pub enum SessionError {
 pub struct SessionOptions {
     /// Threads that share one operation. 1: the engine's own thread does all the work.
     pub threads: usize,
+}
+
+impl SessionOptions {
+    /// A session that may use all of the machine: nothing else runs beside an import.
+    pub(crate) fn all_threads() -> Self {
+        Self { threads: thread::available_parallelism().map_or(1, NonZero::get) }
+    }
 }
 
 /// The shape a graph takes its rows in.
@@ -138,7 +149,7 @@ impl Session {
             return Ok(Vec::new());
         }
         let (inputs, padded) = match self.layout {
-            Layout::Packed => (packed_inputs(Packed::new(&batch.rows, self.pooling))?, 0),
+            Layout::Packed => (packed_inputs(&batch.rows, self.pooling)?, 0),
             Layout::Padded { token_types, narrow } => {
                 let padded = Padded::new(&batch.rows);
                 let length = padded.padded;
@@ -194,6 +205,9 @@ pub(crate) fn commit(
         .with_inter_threads(1)?
         // A spinning pool burns the container's quota while nothing waits.
         .with_intra_op_spinning(false)?
+        // Processors with AVX2 or AVX-512 and no VNNI add pairs of 8-bit products in 16 bits, which overflow: int8 graphs
+        // would give other vectors there. Takes a slower product on those only.
+        .with_precise_qmm()?
         // It remembers a plan for each shape ever seen.
         .with_memory_pattern(false)?
         .commit_from_file(path)
@@ -215,7 +229,8 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     if has(POOLING_WEIGHTS) {
         return Ok(Layout::Packed);
     }
-    let narrow = match inputs.iter().find(|input| input.name() == INPUT_IDS).map(|i| i.dtype().tensor_type()) {
+    let narrow = match inputs.iter().find(|input| input.name() == INPUT_IDS).map(|i| i.dtype().tensor_type())
+    {
         Some(Some(TensorElementType::Int32)) => true,
         Some(Some(TensorElementType::Int64)) => false,
         _ => return Err(SessionError::UnknownInput(INPUT_IDS.to_owned())),
@@ -240,9 +255,11 @@ fn outputs(outlets: &[Outlet]) -> Result<(Outputs, usize), SessionError> {
     Ok((Outputs { pooled: name(pooled), tokens: name(tokens) }, dimensions))
 }
 
-type Inputs = Vec<(&'static str, SessionInputValue<'static>)>;
+pub(crate) type Inputs = Vec<(&'static str, SessionInputValue<'static>)>;
 
-fn packed_inputs(packed: Packed) -> ort::Result<Inputs> {
+/// What a packed graph is fed for `rows`: `import` calibrates with it.
+pub(crate) fn packed_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
+    let packed = Packed::new(rows, pooling);
     let (tokens, rows, padded) = (packed.tokens, packed.rows, packed.padded);
     Ok(vec![
         (INPUT_IDS, Tensor::from_array(([tokens], packed.input_ids))?.into()),
@@ -258,7 +275,8 @@ fn padded_inputs(padded: Padded, token_types: bool, narrow: bool) -> ort::Result
     let shape = [padded.rows, padded.padded];
     let tensor = |values: Vec<i64>| -> ort::Result<SessionInputValue<'static>> {
         Ok(if narrow {
-            Tensor::from_array((shape, values.into_iter().map(|value| value as i32).collect::<Vec<_>>()))?.into()
+            Tensor::from_array((shape, values.into_iter().map(|value| value as i32).collect::<Vec<_>>()))?
+                .into()
         } else {
             Tensor::from_array((shape, values))?.into()
         })

@@ -191,7 +191,7 @@ mod tests {
             (r#"["a",1]"#, "mixed"),
             ("[[[1]]]", "invalid type: sequence"),
             (r#"{"a":1}"#, "invalid type: map"),
-            (r#""\ud800""#, "surrogate"),
+            (r#""\ud800""#, "hex escape"),
         ] {
             let error = parse(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");

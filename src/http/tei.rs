@@ -239,6 +239,7 @@ pub(super) async fn tokenize(State(app): State<App>, Json(body): Json<Tokenize>)
 pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> Result<Response, ApiError> {
     let model = app.0.embedder.resolve(body.model.as_deref())?;
     let lists = match body.ids {
+        Ids::One(ids) if ids.is_empty() => Vec::new(),
         Ids::One(ids) => vec![ids],
         Ids::Many(lists) => lists,
     };

@@ -61,6 +61,9 @@ pub struct Manifest {
     /// How an int8 graph got its ranges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// What the checkpoint did not say and import took for granted, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumptions: Vec<String>,
     /// Text put before an input, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub prompts: BTreeMap<String, String>,
@@ -69,7 +72,7 @@ pub struct Manifest {
 }
 
 /// How a graph takes its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Graph {
     /// Made by `import`: linear layers see the tokens of all rows end to end and compute no padding.

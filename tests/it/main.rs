@@ -1,4 +1,4 @@
-//! The integration tests, as one binary: one link instead of one for each file.
+//! The integration tests, as one binary: the runtime library is loaded once, and linking is paid once.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,6 +7,7 @@
 
 mod contract;
 mod hub;
+mod import;
 mod lifecycle;
 mod openai;
 mod refusals;

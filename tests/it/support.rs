@@ -3,10 +3,15 @@
 pub mod app;
 pub mod checkpoint;
 pub mod contract;
+pub mod export;
 pub mod fake;
+pub mod reference;
+
+use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
-use sextant::engine::Pooling;
+use sextant::engine::{Pooling, Runtime};
 use sextant::repository::manifest::{Graph, Manifest, Precision, SCHEMA, Source, Space};
 
 /// A manifest for version 1 of `model`, with nothing out of the ordinary.
@@ -33,6 +38,7 @@ pub fn manifest(model: &str, dimensions: usize) -> Manifest {
         default_prompt: None,
         source: Source::Directory { name: "tiny".to_owned() },
         calibration: None,
+        assumptions: Vec::new(),
         prompts: [].into(),
         files: Vec::new(),
     }
@@ -41,4 +47,30 @@ pub fn manifest(model: &str, dimensions: usize) -> Manifest {
 /// A JSON list of numbers.
 pub fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+/// The library that `make setup` fetched.
+pub fn runtime() -> &'static Runtime {
+    Runtime::load(None).expect("the tests need ONNX Runtime: run `make setup`, or set ORT_DYLIB_PATH")
+}
+
+/// Changes a JSON file in place.
+pub fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) {
+    let mut value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    edit(&mut value);
+    fs::write(path, serde_json::to_vec(&value).unwrap()).unwrap();
+}
+
+/// The cosine of the angle between two vectors.
+pub fn cosine(left: &[f32], right: &[f32]) -> f64 {
+    let dot = |left: &[f32], right: &[f32]| -> f64 {
+        left.iter().zip(right).map(|(left, right)| f64::from(*left) * f64::from(*right)).sum()
+    };
+    dot(left, right) / (dot(left, left) * dot(right, right)).sqrt()
+}
+
+/// The largest difference of two components at the same place.
+pub fn distance(left: &[f32], right: &[f32]) -> f32 {
+    assert_eq!(left.len(), right.len());
+    left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
 }

@@ -1,0 +1,99 @@
+//! Checkpoint directories become versions with the vectors that they must have, or are refused by name.
+
+mod compiled;
+mod refused;
+mod taken_over;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use sextant::engine::{Batch, Output, Session, SessionOptions, Vector, pooling};
+use sextant::import::{ImportError, Request, stage};
+use sextant::repository::manifest::{Manifest, Precision, Source};
+use sextant::tokenize::{Tokenizer, Truncate};
+use tempfile::TempDir;
+
+use crate::support::checkpoint::TinyCheckpoint;
+use crate::support::runtime;
+
+/// Short and long, known and unknown words; the last is cut off.
+const TEXTS: [&str; 6] = [
+    "a",
+    "The red cat runs over the small house.",
+    "",
+    "what? 42 rivers (and 7 dogs) in the house of a cat",
+    "ψ is unknown",
+    "the dog sleeps on the river and the cat sleeps in the house and the dog runs over the red river and the small cat runs \
+     over the house and what of the small red dog in the river of the small red house on the small red river and \
+     in the house of the dog the cat and the red dog of what",
+];
+
+/// What an import made.
+struct Imported {
+    directory: TempDir,
+    manifest: Manifest,
+}
+
+/// Imports `checkpoint`, what is asked for changed by `ask`.
+fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Result<Imported, ImportError> {
+    let mut request = Request {
+        checkpoint,
+        model: "tiny",
+        precision: Precision::Fp32,
+        graph: None,
+        calibrate: None,
+        pooling: None,
+        max_tokens: None,
+        prompts: BTreeMap::new(),
+        licence: None,
+        training_data: None,
+        intended_use: None,
+        matryoshka_dimensions: Vec::new(),
+        source: Source::Directory { name: "tiny".to_owned() },
+        created: "2026-11-23T12:00:00Z".to_owned(),
+    };
+    ask(&mut request);
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = stage(&request, directory.path(), runtime(), &|_| {})?;
+    Ok(Imported { directory, manifest })
+}
+
+/// Imports a tiny checkpoint with nothing special asked for.
+fn import_tiny(checkpoint: &TinyCheckpoint, precision: Precision) -> Imported {
+    let directory = tempfile::tempdir().unwrap();
+    checkpoint.write(directory.path());
+    import(directory.path(), |request| request.precision = precision).unwrap()
+}
+
+impl Imported {
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn session(&self) -> Session {
+        let options = SessionOptions { threads: 1 };
+        Session::load(runtime(), &self.path().join("model.onnx"), self.manifest.pooling, options).unwrap()
+    }
+
+    /// The token ids of a text.
+    fn ids(&self, text: &str) -> Arc<[u32]> {
+        let tokenizer =
+            Tokenizer::load(&self.path().join("tokenizer.json"), self.manifest.max_tokens).unwrap();
+        tokenizer.tokenize(text, Truncate::End).unwrap().ids
+    }
+
+    /// The texts' vectors as served, run in batches of `rows`.
+    fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
+        let mut session = self.session();
+        let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
+        let run = |rows: &[Arc<[u32]>]| {
+            session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled }).unwrap()
+        };
+        let mut vectors: Vec<Vector> = ids.chunks(rows).flat_map(run).collect();
+        if self.manifest.normalise {
+            vectors.iter_mut().for_each(|vector| pooling::normalise(vector));
+        }
+        vectors
+    }
+}
