@@ -5,6 +5,7 @@
     reason = "clippy.toml allows them in test functions, not in their helpers"
 )]
 
+mod command;
 mod contract;
 mod hub;
 mod import;
@@ -13,3 +14,4 @@ mod openai;
 mod refusals;
 mod support;
 mod tei;
+mod weights;
