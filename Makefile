@@ -19,7 +19,8 @@ fetch: ## fetch the runtime and the weights into .sextant (does nothing when the
 setup: fetch ## fetch, build in release mode, import the weights as the model `minilm`
 	$(CARGO) build --release --locked
 	@ls $(MODELS)/minilm/rollouts/*.json > /dev/null 2>&1 \
-		|| { set -x; $(SEXTANT) import .sextant/weights --models $(MODELS) --name minilm --activate; }
+		|| { set -x; $(SEXTANT) import .sextant/weights --models $(MODELS) --name minilm \
+			--licence Apache-2.0 --reason 'make setup' --activate; }
 
 serve: setup ## set up, then serve `minilm` (LISTEN=127.0.0.1:8080)
 	$(SEXTANT) serve --models $(MODELS) --listen $(LISTEN)

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::engine::{EngineError, Output, Vector};
 pub use policy::Limits;
-pub use service::{Batcher, BatchLayer};
+pub use service::{BatchLayer, Batcher};
 
 /// The rows of one caller.
 #[derive(Debug, Clone)]

@@ -182,7 +182,8 @@ impl Settings {
         let _: Self = toml::from_str(&text).map_err(wrong)?;
         let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
         // Only what was given is written by the `skip_serializing_if`s, so only that goes over the file.
-        let given = toml::Table::try_from(&self).map_err(|error| ConfigError::Invalid(vec![error.to_string()]))?;
+        let given =
+            toml::Table::try_from(&self).map_err(|error| ConfigError::Invalid(vec![error.to_string()]))?;
         table.extend(given);
         table.try_into().map_err(wrong)
     }
@@ -301,7 +302,8 @@ impl Check {
     fn parse(&mut self, name: &str, given: Option<&str>, default: &str) -> SocketAddr {
         let text = given.unwrap_or(default);
         text.parse().unwrap_or_else(|_| {
-            self.mistakes.push(format!("`{name}` is `{text}`: expected an address and a port, as 127.0.0.1:8080"));
+            self.mistakes
+                .push(format!("`{name}` is `{text}`: expected an address and a port, as 127.0.0.1:8080"));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
     }
@@ -359,7 +361,8 @@ mod tests {
 
     #[test]
     fn what_is_printed_gives_the_same_configuration() {
-        let config = settings("models = 'm'\ndrain_delay = '1m 5s'\ntruncate = 'error'").validate(CORES).unwrap();
+        let config =
+            settings("models = 'm'\ndrain_delay = '1m 5s'\ntruncate = 'error'").validate(CORES).unwrap();
         let printed = config.to_toml().unwrap();
         let again = settings(&printed).validate(CORES).unwrap();
         assert_eq!(format!("{again:?}"), format!("{config:?}"));

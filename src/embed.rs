@@ -240,7 +240,13 @@ impl Embedder {
                 // Token vectors are compared with each other inside the model's own space: they stay as they are.
                 Output::Tokens => row.vector,
             })
-            .map(|vector| if vector.iter().all(|value| value.is_finite()) { Ok(vector) } else { Err(EmbedError::NotFinite) })
+            .map(|vector| {
+                if vector.iter().all(|value| value.is_finite()) {
+                    Ok(vector)
+                } else {
+                    Err(EmbedError::NotFinite)
+                }
+            })
             .collect::<Result<Vec<_>, _>>()?;
         timings.finish = started.elapsed();
         model.observe(vectors.len(), &timings);
@@ -260,8 +266,10 @@ impl Embedder {
     ) -> Result<Vec<Vec<Piece>>, EmbedError> {
         let prompt = model.prompt(prompt)?.unwrap_or_default().to_owned();
         let model = Arc::clone(model);
-        self.spread(texts, move |text| model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens))
-            .await
+        self.spread(texts, move |text| {
+            model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens)
+        })
+        .await
     }
 
     async fn tokenize(
@@ -304,7 +312,9 @@ impl Embedder {
                 }
                 let done: Result<Vec<O>, EmbedError> = chunk
                     .iter()
-                    .map(|(index, item)| work(item).map_err(|source| EmbedError::Input { index: *index, source }))
+                    .map(|(index, item)| {
+                        work(item).map_err(|source| EmbedError::Input { index: *index, source })
+                    })
                     .collect();
                 // A caller that has gone needs no answer.
                 let _ = reply.send(done);

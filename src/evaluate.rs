@@ -54,15 +54,15 @@ pub enum EvaluateError {
 /// # Errors
 /// If the file cannot be read, a line is of another form, or there are fewer than two pairs.
 pub fn read_pairs(path: &Path) -> Result<Vec<Pair>, EvaluateError> {
-    let text = std::fs::read(path)
-        .map_err(|source| EvaluateError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read(path).map_err(|source| EvaluateError::Unreadable { path: path.to_owned(), source })?;
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_slice());
     let mut pairs = Vec::new();
     for (index, record) in reader.records().enumerate() {
-        let malformed = |line, reason: String| EvaluateError::Malformed { path: path.to_owned(), line, reason };
-        let record = record.map_err(|error| {
-            malformed(error.position().map_or(0, csv::Position::line), error.to_string())
-        })?;
+        let malformed =
+            |line, reason: String| EvaluateError::Malformed { path: path.to_owned(), line, reason };
+        let record = record
+            .map_err(|error| malformed(error.position().map_or(0, csv::Position::line), error.to_string()))?;
         let line = record.position().map_or(0, csv::Position::line);
         let [first, second, score] = record.iter().collect::<Vec<_>>()[..] else {
             return Err(malformed(line, format!("there are {} columns", record.len())));

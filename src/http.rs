@@ -94,10 +94,7 @@ fn embedding() -> Routes {
 }
 
 fn operations() -> Routes {
-    Routes::new()
-        .get("/livez", health::livez)
-        .get("/readyz", health::readyz)
-        .get("/metrics", health::metrics)
+    Routes::new().get("/livez", health::livez).get("/readyz", health::readyz).get("/metrics", health::metrics)
 }
 
 /// A router that remembers its routes: for the metrics, which have them all from the start, and for the test that holds

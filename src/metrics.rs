@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::repository::manifest::Manifest;
@@ -12,7 +13,8 @@ const REQUEST_BUCKETS: &[f64] =
     &[0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 /// Seconds, for stages, of which tokenizing takes microseconds.
 const STAGE_BUCKETS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+    30.0,
 ];
 /// Rows or tokens of a batch.
 const COUNT_BUCKETS: &[f64] =
@@ -77,7 +79,13 @@ impl Metrics {
                 STAGE_BUCKETS,
                 &["model", "version", "stage"],
             )?,
-            batch_rows: histogram(&registry, "sextant_batch_rows", "Rows of a batch.", COUNT_BUCKETS, of_version)?,
+            batch_rows: histogram(
+                &registry,
+                "sextant_batch_rows",
+                "Rows of a batch.",
+                COUNT_BUCKETS,
+                of_version,
+            )?,
             batch_tokens: histogram(
                 &registry,
                 "sextant_batch_tokens",
@@ -85,8 +93,18 @@ impl Metrics {
                 COUNT_BUCKETS,
                 of_version,
             )?,
-            queue_items: gauge(&registry, "sextant_queue_items", "Inputs waiting for a session.", of_version)?,
-            queue_tokens: gauge(&registry, "sextant_queue_tokens", "Tokens of the inputs waiting.", of_version)?,
+            queue_items: gauge(
+                &registry,
+                "sextant_queue_items",
+                "Inputs waiting for a session.",
+                of_version,
+            )?,
+            queue_tokens: gauge(
+                &registry,
+                "sextant_queue_tokens",
+                "Tokens of the inputs waiting.",
+                of_version,
+            )?,
             rejected: counter(
                 &registry,
                 "sextant_rejected_total",
@@ -147,8 +165,10 @@ impl Metrics {
         let version = manifest.version.to_string();
         let of = [model, version.as_str()];
         let precision = manifest.precision.to_string();
-        let digest = manifest.files.iter().find(|file| file.name == "model.onnx").map_or("", |file| &file.sha256);
-        let info = [model, &version, &manifest.space.0, &precision, provider, &digest[..digest.len().min(16)]];
+        let digest =
+            manifest.files.iter().find(|file| file.name == "model.onnx").map_or("", |file| &file.sha256);
+        let info =
+            [model, &version, &manifest.space.0, &precision, provider, &digest[..digest.len().min(16)]];
         self.version_info.with_label_values(&info).set(1);
         self.version_role.with_label_values(&[model, &version, role]).set(1);
         let tokens = |kind| self.tokens.with_label_values(&[model, &version, kind]);

@@ -235,7 +235,8 @@ impl Repository {
         let mut number = self.numbers(model).await?.last().map_or(1, |highest| highest + 1);
         loop {
             let claim = serde_json::json!({ "created": created }).to_string();
-            match self.store.put_opts(&key(model, number, CLAIM), claim.into(), PutMode::Create.into()).await {
+            match self.store.put_opts(&key(model, number, CLAIM), claim.into(), PutMode::Create.into()).await
+            {
                 Ok(_) => return Ok(number),
                 Err(object_store::Error::AlreadyExists { .. }) => number += 1,
                 Err(error) => return Err(error.into()),
@@ -272,9 +273,8 @@ impl Repository {
 /// [`RepositoryError::BadName`] if not.
 pub fn check_name(name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let good = name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(fits);
+    let good =
+        name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits);
     if good { Ok(()) } else { Err(RepositoryError::BadName(name.to_owned())) }
 }
 

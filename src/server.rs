@@ -123,7 +123,12 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
 
 /// Serves until `shutdown`, then: unready for the drain delay while everything is still answered, then no new
 /// connections, then waits for requests in flight until the drain timeout. Returns whether all of them were answered.
-pub async fn run(app: App, config: &Config, listeners: Listeners, shutdown: impl Future<Output = ()>) -> bool {
+pub async fn run(
+    app: App,
+    config: &Config,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> bool {
     let (phase, phases) = watch::channel(Phase::Serving);
     let public = http::public(&app, listeners.admin.is_none());
     let mut serving = vec![tokio::spawn(accept::serve(listeners.public, public, phases.clone()))];

@@ -24,7 +24,8 @@ pub(super) struct Waiting {
 /// not pay for long ones. Empty only if `waiting` is.
 pub(super) fn next_batch(waiting: &[Waiting], limits: &Limits) -> Vec<usize> {
     let Some(oldest) = waiting.first() else { return Vec::new() };
-    let mut nearest: Vec<usize> = (1..waiting.len()).filter(|&i| waiting[i].output == oldest.output).collect();
+    let mut nearest: Vec<usize> =
+        (1..waiting.len()).filter(|&i| waiting[i].output == oldest.output).collect();
     // Stable: among equals the older goes first.
     nearest.sort_by_key(|&index| waiting[index].tokens.abs_diff(oldest.tokens));
     let mut chosen = vec![0];

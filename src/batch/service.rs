@@ -97,7 +97,9 @@ impl Batcher {
         let fits = |queued| queued == 0 || queued + tokens <= self.limits.queue_tokens;
         self.shared
             .queued_tokens
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| fits(queued).then_some(queued + tokens))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
+                fits(queued).then_some(queued + tokens)
+            })
             .map(drop)
             .map_err(|_| {
                 self.shared.metrics.overloaded.inc();

@@ -55,7 +55,7 @@ pub(super) async fn run<S>(
                         rows: rows.iter().map(|row| Arc::clone(&row.ids)).collect(),
                         output: rows[0].output,
                     };
-                    running.push(finish(engine.call(batch), rows, Arc::clone(&shared)));
+                    running.push(finish(Instant::now(), engine.call(batch), rows, Arc::clone(&shared)));
                 }
             }
         }
@@ -86,12 +86,11 @@ fn take_batch(waiting: &mut Vec<Row>, limits: &Limits, shared: &Shared) -> Vec<R
     rows
 }
 
-/// Waits for a batch and answers its rows.
-async fn finish<F>(running: F, rows: Vec<Row>, shared: Arc<Shared>)
+/// Waits for a batch that was started at `started` and answers its rows.
+async fn finish<F>(started: Instant, running: F, rows: Vec<Row>, shared: Arc<Shared>)
 where
     F: Future<Output = Result<Vec<Vector>, EngineError>>,
 {
-    let started = Instant::now();
     let result = running.await;
     let ran = started.elapsed();
     let vectors = match result {
@@ -123,7 +122,6 @@ fn sizes(rows: &[Row]) -> (usize, usize) {
 }
 
 fn fail(rows: Vec<Row>, error: EngineError) {
-    tracing::error!(rows = rows.len(), %error, "a batch failed");
     let error = Arc::new(error);
     for row in rows {
         let _ = row.reply.send(Err(BatchError::Engine(Arc::clone(&error))));

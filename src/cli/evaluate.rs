@@ -38,7 +38,9 @@ impl Evaluate {
             .version
             .split_once('@')
             .and_then(|(name, number)| Some((name.to_owned(), number.parse::<u32>().ok()?)))
-            .ok_or_else(|| Failure::usage(format!("`{}` is no version: expected one as minilm@2", self.version)))?;
+            .ok_or_else(|| {
+                Failure::usage(format!("`{}` is no version: expected one as minilm@2", self.version))
+            })?;
         let pairs = evaluate::read_pairs(&self.sts)?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let repository = Repository::open(&self.models, false)?;
@@ -52,14 +54,21 @@ impl Evaluate {
             let embedder = Embedder::new(vec![model], None, cores.get())?;
             let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
             let figure =
-                evaluate::correlation(&embedder, &name, &pairs, &self.sts, |done| bar.set_position(done)).await?;
+                evaluate::correlation(&embedder, &name, &pairs, &self.sts, |done| bar.set_position(done))
+                    .await?;
             bar.finish_and_clear();
             Ok::<_, Failure>(figure)
         })?;
         print_line(&if self.json {
-            serde_json::json!({ "version": self.version, "pairs": pairs.len(), "spearman": spearman }).to_string()
+            serde_json::json!({ "version": self.version, "pairs": pairs.len(), "spearman": spearman })
+                .to_string()
         } else {
-            format!("{}: Spearman {spearman:.4} on {} pairs of {}", self.version, pairs.len(), self.sts.display())
+            format!(
+                "{}: Spearman {spearman:.4} on {} pairs of {}",
+                self.version,
+                pairs.len(),
+                self.sts.display()
+            )
         });
         Ok(())
     }

@@ -114,7 +114,8 @@ impl Import {
             ));
             if self.activate || rollout::current(&repository, &self.name).await?.is_none() {
                 let by = env::var("USER").unwrap_or_else(|_| "unknown".into());
-                rollout::activate(&repository, &self.name, manifest.version, &by, &created, &self.reason).await?;
+                rollout::activate(&repository, &self.name, manifest.version, &by, &created, &self.reason)
+                    .await?;
                 print_line(&format!("{version} is the version that serves"));
             }
             Ok(())
@@ -130,7 +131,10 @@ impl Import {
             return Ok((absolute, Source::Directory { name }));
         }
         if path.exists() {
-            let message = format!("`{}` is no directory: give a checkpoint directory, or a model's id on the hub", self.source);
+            let message = format!(
+                "`{}` is no directory: give a checkpoint directory, or a model's id on the hub",
+                self.source
+            );
             return Err(Failure::usage(message));
         }
         let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| hub::DEFAULT_ENDPOINT.to_owned());
@@ -138,7 +142,9 @@ impl Import {
         let hub = Hub::new(&endpoint, token.as_deref(), Patience::default())?;
         let bars = Bars::default();
         let Snapshot { directory, id, revision } = hub
-            .fetch(&self.source, &self.revision, &self.cache, |file, done, total| bars.at(file, done, total, true))
+            .fetch(&self.source, &self.revision, &self.cache, |file, done, total| {
+                bars.at(file, done, total, true)
+            })
             .await?;
         bars.finish();
         Ok((directory, Source::Hub { id, revision }))

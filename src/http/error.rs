@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tower_http::request_id::RequestId;
 
 use crate::batch::BatchError;
 use crate::embed::EmbedError;
@@ -104,9 +105,15 @@ impl From<EmbedError> for ApiError {
             EmbedError::SpaceMismatch { .. } => Self::new(Kind::SpaceMismatch, message),
             EmbedError::UnknownPrompt { .. } => Self::new(Kind::Invalid, message).at("prompt_name"),
             EmbedError::Dimensions { .. } => Self::new(Kind::Invalid, message).at("dimensions"),
-            EmbedError::Input { index, source } => Self { message, ..Self::from(source) }.at(format!("input[{index}]")),
-            EmbedError::Batch(BatchError::Overloaded { retry_after }) => Self::overloaded(message, retry_after),
-            EmbedError::Batch(BatchError::Engine(error)) if matches!(*error, crate::engine::EngineError::NoTokenOutput) => {
+            EmbedError::Input { index, source } => {
+                Self { message, ..Self::from(source) }.at(format!("input[{index}]"))
+            }
+            EmbedError::Batch(BatchError::Overloaded { retry_after }) => {
+                Self::overloaded(message, retry_after)
+            }
+            EmbedError::Batch(BatchError::Engine(error))
+                if matches!(*error, crate::engine::EngineError::NoTokenOutput) =>
+            {
                 Self::new(Kind::Invalid, message)
             }
             EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),
@@ -121,7 +128,9 @@ impl From<InputError> for ApiError {
     fn from(error: InputError) -> Self {
         let kind = match error {
             InputError::Empty => Kind::Empty,
-            InputError::TooLong { .. } | InputError::OutOfRange { .. } | InputError::Unframed { .. } => Kind::Invalid,
+            InputError::TooLong { .. } | InputError::OutOfRange { .. } | InputError::Unframed { .. } => {
+                Kind::Invalid
+            }
             InputError::Failed(_) => Kind::Internal,
         };
         Self::new(kind, error.to_string())
@@ -142,20 +151,26 @@ impl IntoResponse for ApiError {
 
 /// Answers a path that is not there.
 pub(super) async fn not_found(request: Request) -> ApiError {
-    ApiError::new(Kind::NotFound, format!("there is nothing at {} {}", request.method(), request.uri().path()))
+    ApiError::new(
+        Kind::NotFound,
+        format!("there is nothing at {} {}", request.method(), request.uri().path()),
+    )
 }
 
 /// Answers for a handler that panicked.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
 pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = text.unwrap_or("of another type"), "a handler panicked");
-    ApiError::new(Kind::Internal, "the server made a mistake; its log says more").into_response()
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    // The hook has written where it was; the caller gets no more than that it happened.
+    tracing::debug!(panic = text.unwrap_or("of another type"), "a handler panicked");
+    ApiError::new(Kind::Internal, "the server made a mistake").into_response()
 }
 
 /// Gives every refusal that passes the envelope of the path's dialect.
 pub(super) async fn envelope(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
+    let id = request.extensions().get::<RequestId>().cloned();
     let response = next.run(request).await;
     if !response.status().is_client_error() && !response.status().is_server_error() {
         return response;
@@ -165,6 +180,10 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
         let kind = Kind::of_status(parts.status);
         ApiError::new(kind, parts.status.canonical_reason().unwrap_or("refused").to_lowercase())
     });
+    if error.kind == Kind::Internal {
+        let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
+        tracing::error!(id, error = error.message, "a request failed");
+    }
     parts.status = dialect.status(error.kind);
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -185,7 +204,9 @@ impl Dialect {
 
     fn status(self, kind: Kind) -> StatusCode {
         match (self, kind) {
-            (Self::TextEmbeddingsInference, Kind::Malformed | Kind::Invalid) => StatusCode::UNPROCESSABLE_ENTITY,
+            (Self::TextEmbeddingsInference, Kind::Malformed | Kind::Invalid) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             (Self::TextEmbeddingsInference, Kind::Internal) => StatusCode::FAILED_DEPENDENCY,
             (_, kind) => kind.status(),
         }

@@ -133,7 +133,8 @@ pub(super) async fn create_embeddings(
 }
 
 pub(super) async fn list_models(State(app): State<App>) -> Result<Response, ApiError> {
-    let data = app.0.embedder.models().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
+    let data =
+        app.0.embedder.models().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
     answer::json(&ModelList { object: "list", data })
 }
 

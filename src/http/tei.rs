@@ -173,8 +173,7 @@ pub(super) async fn embed_all(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
-    let embeddings =
-        app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }).await?;
+    let embeddings = app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }).await?;
     let rows: Vec<Vec<&[f32]>> =
         embeddings.vectors.iter().map(|row| row.chunks_exact(embeddings.dimensions).collect()).collect();
     answered(&embeddings, &rows, characters, started)
@@ -210,7 +209,10 @@ pub(super) async fn similarity(
     answered(&embeddings, &cosines, characters, started)
 }
 
-pub(super) async fn tokenize(State(app): State<App>, Json(body): Json<Tokenize>) -> Result<Response, ApiError> {
+pub(super) async fn tokenize(
+    State(app): State<App>,
+    Json(body): Json<Tokenize>,
+) -> Result<Response, ApiError> {
     let model = app.0.embedder.resolve(body.model.as_deref())?;
     let texts = match body.inputs {
         OneOrMany::One(text) => vec![text],
@@ -245,8 +247,7 @@ pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> 
     };
     check_count(lists.len(), app.0.config.max_inputs)?;
     let skip = body.skip_special_tokens.unwrap_or(true);
-    let texts: Result<Vec<String>, _> =
-        lists.iter().map(|ids| model.tokenizer().decode(ids, skip)).collect();
+    let texts: Result<Vec<String>, _> = lists.iter().map(|ids| model.tokenizer().decode(ids, skip)).collect();
     answer::json(&texts?)
 }
 

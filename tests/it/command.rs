@@ -144,8 +144,16 @@ async fn an_interrupt_stops_an_idle_server() {
 fn metrics_and_health_can_have_their_own_address() {
     let directory = imported();
     let models = path(&directory, "models");
-    let printed =
-        run(&["serve", "--models", &models, "--admin-listen", "127.0.0.1:9901", "--sessions", "3", "--print-config"]);
+    let printed = run(&[
+        "serve",
+        "--models",
+        &models,
+        "--admin-listen",
+        "127.0.0.1:9901",
+        "--sessions",
+        "3",
+        "--print-config",
+    ]);
     let text = String::from_utf8(printed.stdout).unwrap();
     let table: toml::Table = toml::from_str(&text).unwrap();
     assert_eq!(table["admin_listen"].as_str(), Some("127.0.0.1:9901"));
@@ -197,7 +205,8 @@ fn too_old_library(directory: &Path) -> String {
         static struct { const void* (*a)(unsigned); const char* (*v)(void); } base = { api, version };\n\
         const void* OrtGetApiBase(void) { return &base; }\n";
     std::fs::write(&source, code).unwrap();
-    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
     assert!(status.success());
     library.to_str().unwrap().to_owned()
 }
@@ -238,7 +247,8 @@ fn an_import_that_fails_leaves_nothing_behind() {
     assert_eq!(code, 1);
     assert!(text.starts_with("error: ") && text.trim_end().lines().count() == 1, "{text}");
     assert!(!Path::new(&models).exists());
-    let (code, text) = failure(&mut sextant(&["import", &checkpoint, "--models", &models, "--name", "../up"]));
+    let (code, text) =
+        failure(&mut sextant(&["import", &checkpoint, "--models", &models, "--name", "../up"]));
     assert_eq!(code, 2, "{text}");
 }
 
@@ -262,7 +272,8 @@ fn versions_count_up_and_only_an_activated_one_serves() {
 fn evaluate_prints_a_correlation() {
     let directory = imported();
     let (models, pairs) = (path(&directory, "models"), path(&directory, "pairs.csv"));
-    std::fs::write(&pairs, "a cat,a cat,5\na cat,a dog,3\n\"the red, small house\",over a river,0\n").unwrap();
+    std::fs::write(&pairs, "a cat,a cat,5\na cat,a dog,3\n\"the red, small house\",over a river,0\n")
+        .unwrap();
     let output = run(&["evaluate", "tiny@1", "--models", &models, "--sts", &pairs, "--json"]);
     let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(figures["pairs"], 3);

@@ -54,7 +54,8 @@ async fn the_fields_of_the_document_are_those_that_are_read() {
     let (app, _) = TestApp::fake().await;
     let mut checked = 0;
     for (path, item) in document()["paths"].as_object().unwrap() {
-        let Some(schema) = item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()
+        let Some(schema) =
+            item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()
         else {
             continue;
         };

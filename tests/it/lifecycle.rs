@@ -31,10 +31,8 @@ async fn two_hundred_clients_that_hang_up_leave_no_work_behind() {
         clients.push(stream);
     }
     let queued = async || app.metric("sextant_queue_items", &["tiny"]).await;
-    until("all are queued but the batch that runs", async || {
-        fake.waiting() == 1 && queued().await >= 100.0
-    })
-    .await;
+    until("all are queued but the batch that runs", async || fake.waiting() == 1 && queued().await >= 100.0)
+        .await;
     drop(clients);
     // The queue is swept when a batch is chosen, and until the held one is through none is.
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -67,7 +65,8 @@ async fn a_stop_under_load_loses_no_request() {
     let url = app.url("/v1/embeddings");
     let clients: Vec<_> = (0..32)
         .map(|index| {
-            let (client, url, answered, over) = (client(), url.clone(), Arc::clone(&answered), Arc::clone(&over));
+            let (client, url, answered, over) =
+                (client(), url.clone(), Arc::clone(&answered), Arc::clone(&over));
             tokio::spawn(async move {
                 loop {
                     let body = json!({ "model": "tiny", "input": format!("a b {index}") });
@@ -111,7 +110,8 @@ async fn a_stopping_server_is_unready_and_still_answers() {
     });
     until("it runs", async || fake.waiting() == 1).await;
     let stopped = tokio::spawn(app.stop());
-    let status = async |path: &str| client().get(format!("{url}{path}")).send().await.unwrap().status().as_u16();
+    let status =
+        async |path: &str| client().get(format!("{url}{path}")).send().await.unwrap().status().as_u16();
     until("it is unready", async || status("/readyz").await == 503).await;
     assert_eq!(status("/health").await, 503);
     assert_eq!(status("/v1/models").await, 200);
@@ -186,4 +186,23 @@ async fn every_series_is_there_before_the_first_request() {
     assert_eq!(app.metric("sextant_embeddings_total", &["tiny"]).await, 3.0);
     app.get("/no/such/path").await;
     assert_eq!(app.metric("sextant_http_requests_total", &["unmatched", "404"]).await, 1.0);
+}
+
+#[tokio::test]
+async fn with_a_listener_of_their_own_metrics_and_health_are_only_there() {
+    let apart = Settings { admin_listen: Some("127.0.0.1:0".into()), ..settings() };
+    let (app, _) = TestApp::fake_with(&apart, |_| ()).await;
+    let admin = app.admin.unwrap();
+    for (path, public, private) in [
+        ("/metrics", 404, 200),
+        ("/livez", 404, 200),
+        ("/readyz", 404, 200),
+        ("/health", 200, 404),
+        ("/info", 200, 404),
+    ] {
+        let status = async |url: String| client().get(url).send().await.unwrap().status().as_u16();
+        assert_eq!(status(app.url(path)).await, public, "{path}");
+        assert_eq!(status(format!("http://{admin}{path}")).await, private, "{path}");
+    }
+    assert!(app.stop().await);
 }

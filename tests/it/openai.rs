@@ -157,7 +157,9 @@ async fn models_are_listed_by_name_and_found_by_version() {
     let list = app.get("/v1/models").await.json();
     assert_eq!(list["data"][0]["id"], "tiny");
     assert_eq!(list["data"][0]["created"], 1_767_225_600);
-    for (id, status) in [("tiny", 200), ("tiny@1", 200), ("tiny@2", 404), ("tiny@canary", 404), ("other", 404)] {
+    for (id, status) in
+        [("tiny", 200), ("tiny@1", 200), ("tiny@2", 404), ("tiny@canary", 404), ("other", 404)]
+    {
         assert_eq!(app.get(&format!("/v1/models/{id}")).await.status, status, "{id}");
     }
 }

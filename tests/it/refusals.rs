@@ -185,9 +185,10 @@ async fn bodies_that_are_no_json_are_refused() {
 async fn odd_texts_are_texts() {
     let (app, _) = TestApp::fake().await;
     for text in ["\0", "a\0b", "\u{feff}", "\u{202e}abc", "🧭", "\u{10ffff}", " ", "\r\n\t"] {
-        for (path, body) in
-            [("/v1/embeddings", json!({ "model": "tiny", "input": text })), ("/embed", json!({ "inputs": text }))]
-        {
+        for (path, body) in [
+            ("/v1/embeddings", json!({ "model": "tiny", "input": text })),
+            ("/embed", json!({ "inputs": text })),
+        ] {
             let answer = app.post(path, body).await;
             assert_eq!(answer.status, 200, "{text:?}: {}", answer.text());
         }

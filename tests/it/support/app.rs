@@ -34,6 +34,8 @@ pub fn settings() -> Settings {
 /// A running server. Dropping it does not stop it: the test's runtime does.
 pub struct TestApp {
     pub address: SocketAddr,
+    /// Of the operators' own listener, if the settings have one.
+    pub admin: Option<SocketAddr>,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<bool>,
@@ -94,13 +96,18 @@ impl TestApp {
 
     async fn serve(app: App, config: Config) -> Self {
         let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = match config.admin_listen {
+            Some(address) => Some(TcpListener::bind(address).await.unwrap()),
+            None => None,
+        };
         let address = public.local_addr().unwrap();
+        let admin = listener.as_ref().map(|listener| listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
-            let listeners = Listeners { public, admin: None };
+            let listeners = Listeners { public, admin: listener };
             server::run(app, &config, listeners, async { drop(stopped.await) }).await
         });
-        Self { address, client: client(), stop: Some(stop), running }
+        Self { address, admin, client: client(), stop: Some(stop), running }
     }
 
     /// Asks it to stop, and waits. Whether every request was answered.
@@ -123,7 +130,8 @@ impl TestApp {
 
     /// Sends `body` as JSON, and holds the answer against `openapi.yaml`, if the document has the path.
     pub async fn send(&self, method: &str, path: &str, headers: HeaderMap, body: Vec<u8>) -> Answer {
-        let mut request = self.client.request(method.parse().unwrap(), self.url(path)).headers(headers.clone());
+        let mut request =
+            self.client.request(method.parse().unwrap(), self.url(path)).headers(headers.clone());
         if !body.is_empty() && !headers.contains_key("content-type") {
             request = request.header("content-type", "application/json");
         }
@@ -134,7 +142,8 @@ impl TestApp {
         let known = &contract::document()["paths"][route];
         // A wrong method is documented with the right one.
         let documented = if known[method.to_lowercase()].is_object() { Some(method) } else { None };
-        let method = documented.or_else(|| ["GET", "POST"].into_iter().find(|m| known[m.to_lowercase()].is_object()));
+        let method =
+            documented.or_else(|| ["GET", "POST"].into_iter().find(|m| known[m.to_lowercase()].is_object()));
         if let Some(method) = method {
             contract::check(method, route, answer.status, &answer.headers, &answer.body);
         }

@@ -28,9 +28,13 @@ pub fn check(method: &str, route: &str, status: u16, headers: &reqwest::header::
     for (name, header) in response["headers"].as_object().into_iter().flatten() {
         let value = headers.get(name).unwrap_or_else(|| panic!("{at} lacks the header {name}"));
         let kind = &follow(header)["schema"]["type"];
-        assert!(kind != "integer" || value.to_str().unwrap().parse::<u64>().is_ok(), "{at}: {name}: {value:?}");
+        assert!(
+            kind != "integer" || value.to_str().unwrap().parse::<u64>().is_ok(),
+            "{at}: {name}: {value:?}"
+        );
     }
-    let Some((media, content)) = response["content"].as_object().and_then(|content| content.iter().next()) else {
+    let Some((media, content)) = response["content"].as_object().and_then(|content| content.iter().next())
+    else {
         assert!(body.is_empty(), "{at} has a body that openapi.yaml does not know");
         return;
     };
