@@ -199,7 +199,7 @@ pub fn stage(
 struct Made {
     graph: Graph,
     precision: Precision,
-    /// SHA-256 of what it was made from.
+    /// SHA-256 of what it was made from: weights, and texts if it was calibrated.
     weights: String,
     calibration: Option<Calibration>,
 }
@@ -272,7 +272,11 @@ impl Job<'_> {
                 return Err(ImportError::unsupported(what, "one of fp32, fp16 and int8 is"));
             }
         }
-        let weights = digest(path, self.progress)?;
+        let mut weights = digest(path, self.progress)?;
+        if let Some(calibration) = &calibration {
+            // Other ranges, other vectors.
+            weights = hex::encode(Sha256::digest(format!("{weights} {}", calibration.sha256)));
+        }
         Ok(Made { graph: Graph::Packed, precision, weights, calibration })
     }
 
@@ -302,8 +306,8 @@ const WEIGHTS_NEEDED: &str = "compiling needs the weights in this one file; a ch
     files is saved so by `model.save_pretrained(DIR, safe_serialization=True, max_shard_size=\"1000GB\")` of transformers";
 
 const NO_GRAPH: &str = "a checkpoint needs model.safetensors of a bert, roberta, xlm-roberta or camembert encoder, or \
-    model.onnx or onnx/model.onnx of any; pytorch_model.bin becomes model.safetensors by \
-    `model.save_pretrained(DIR, safe_serialization=True)` of transformers";
+    model.onnx or onnx/model.onnx of any; weights in pytorch_model.bin or in several files are saved as one by \
+    `model.save_pretrained(DIR, safe_serialization=True, max_shard_size=\"1000GB\")` of transformers";
 
 /// The widths in descending order, each once.
 fn matryoshka(asked: &[usize], dimensions: usize) -> Result<Vec<usize>, ImportError> {

@@ -124,3 +124,27 @@ pub(super) fn observe(
     progress(Progress { phase: Phase::Calibrate, done: total, total });
     Ok(channels)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_keep_the_extremes_of_all_tokens() {
+        let mut channels = Channels { low: vec![f32::INFINITY; 2], high: vec![f32::NEG_INFINITY; 2] };
+        channels.observe(&[1.0, -2.0, 3.0, -4.0]);
+        channels.observe(&[-1.0, -3.0]);
+        assert_eq!(channels, Channels { low: vec![-1.0, -4.0], high: vec![3.0, -2.0] });
+    }
+
+    #[test]
+    fn built_in_texts_are_many_and_different() {
+        let texts = Texts::read(None).unwrap();
+        let mut lines = texts.lines();
+        lines.sort_unstable();
+        lines.dedup();
+        let record = texts.record();
+        assert_eq!((lines.len(), record.texts.as_str()), (record.count, "built-in"));
+        assert!(record.count >= 400);
+    }
+}

@@ -51,23 +51,19 @@ impl Export {
         model.functions.iter().flat_map(|function| &function.node).for_each(|node| parts.node(node));
         let mut weights = BTreeSet::new();
         for location in parts.locations {
-            let file = PathBuf::from(&location);
-            let inside =
-                file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-            if !inside || OWN_FILES.contains(&location.to_lowercase().as_str()) {
+            weights.insert(beside(&location).ok_or_else(|| {
                 let reason =
                     format!("its weights lie in `{location}`, and must lie in a file of their own beside it");
-                return Err(ImportError::malformed(path, reason));
-            }
-            weights.insert(file);
+                ImportError::malformed(path, reason)
+            })?);
         }
         Ok(Self { path: path.to_owned(), weights, precision: parts.matrices.precision() })
     }
 
     /// Copies graph and weights into `stage` and returns the SHA-256 of them all.
     pub(super) fn copy(&self, stage: &Path, progress: &dyn Fn(Progress)) -> Result<String, ImportError> {
-        let beside = self.path.parent().unwrap_or(Path::new(""));
-        let files = self.weights.iter().map(|file| (beside.join(file), stage.join(file)));
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let files = self.weights.iter().map(|file| (directory.join(file), stage.join(file)));
         let files: Vec<_> = std::iter::once((self.path.clone(), graph_path(stage))).chain(files).collect();
         let mut total = 0;
         for (from, _) in &files {
@@ -88,6 +84,21 @@ impl Export {
         }
         Ok(hex::encode(hasher.finalize()))
     }
+}
+
+/// The file that `location` names, if it is below the graph's directory and none that import writes itself.
+fn beside(location: &str) -> Option<PathBuf> {
+    let mut file = PathBuf::new();
+    for part in Path::new(location).components() {
+        match part {
+            Component::Normal(name) => file.push(name),
+            Component::CurDir => {}
+            _ => return None,
+        }
+    }
+    let taken =
+        file.to_str().is_none_or(|name| name.is_empty() || OWN_FILES.contains(&name.to_lowercase().as_str()));
+    (!taken).then_some(file)
 }
 
 /// Calls `take` with the file's bytes, a part at a time.
@@ -164,5 +175,65 @@ impl Matrices {
             (false, false, true, false) if !self.dynamic => Precision::Int8,
             _ => Precision::Mixed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::onnx::{Attribute, Entry};
+    use super::*;
+
+    fn matrix(data_type: i32) -> Tensor {
+        Tensor { dims: vec![2, 2], data_type, ..Tensor::default() }
+    }
+
+    #[test]
+    fn weights_must_lie_beside_the_graph() {
+        assert_eq!(beside("model.onnx_data"), Some(PathBuf::from("model.onnx_data")));
+        assert_eq!(beside("./a/b.bin"), Some(PathBuf::from("a/b.bin")));
+        for location in ["", ".", "..", "../a", "a/../../b", "/etc/passwd", "config.json", "./Model.onnx"] {
+            assert_eq!(beside(location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn precision_is_that_of_the_matrices() {
+        let precision = |types: &[i32], operators: &[&str]| {
+            let node = |kind: &&str| Node { op_type: (*kind).to_owned(), ..Node::default() };
+            let mut parts = Parts::default();
+            parts.graph(&Graph {
+                initializer: types.iter().map(|kind| matrix(*kind)).collect(),
+                node: operators.iter().map(node).collect(),
+                ..Graph::default()
+            });
+            parts.matrices.precision()
+        };
+        use data_type::{FLOAT, FLOAT16, INT8, INT64, UINT8};
+        assert_eq!(precision(&[FLOAT, INT64], &["MatMul"]), Precision::Fp32);
+        assert_eq!(precision(&[FLOAT16], &["MatMul"]), Precision::Fp16);
+        assert_eq!(precision(&[INT8, UINT8], &["QLinearMatMul"]), Precision::Int8);
+        // Ranges from each batch are not the fixed ones that int8 promises.
+        assert_eq!(precision(&[INT8], &["DynamicQuantizeLinear"]), Precision::Mixed);
+        assert_eq!(precision(&[FLOAT, FLOAT16], &[]), Precision::Mixed);
+        assert_eq!(precision(&[16], &[]), Precision::Mixed);
+        let scale = Tensor { dims: vec![1, 7], data_type: FLOAT, ..Tensor::default() };
+        let mut parts = Parts::default();
+        parts.graph(&Graph { initializer: vec![scale, matrix(FLOAT16)], ..Graph::default() });
+        assert_eq!(parts.matrices.precision(), Precision::Fp16);
+    }
+
+    #[test]
+    fn constants_in_branches_are_seen() {
+        let location = Entry { key: "location".to_owned(), value: "../deep.bin".to_owned() };
+        let tensor = Tensor { data_location: Some(EXTERNAL), external_data: vec![location], ..matrix(1) };
+        let constant = Node {
+            attribute: vec![Attribute { t: Some(tensor), ..Attribute::default() }],
+            ..Node::default()
+        };
+        let branch =
+            Attribute { g: Some(Graph { node: vec![constant], ..Graph::default() }), ..Attribute::default() };
+        let mut parts = Parts::default();
+        parts.node(&Node { attribute: vec![branch], ..Node::default() });
+        assert!(parts.locations.contains("../deep.bin"));
     }
 }

@@ -190,3 +190,36 @@ impl Builder {
         std::fs::write(&path, model.encode_to_vec()).map_err(ImportError::io("write", &path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_constants_lie_on_pages_of_their_own_file_and_small_ones_in_the_graph() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut builder = Builder::create(directory.path(), false).unwrap();
+        let large: Vec<f32> = (0..1500u16).map(f32::from).collect();
+        for name in ["first", "second"] {
+            builder.floats(name, &[3, 500], &large).unwrap();
+        }
+        builder.integers("small", &[-1, 7]).unwrap();
+        let sum = builder.add("Add", &["first", "second"], vec![]);
+        builder.add_as("Identity", "", &[&sum], &["y"], vec![]);
+        builder
+            .finish(vec![], vec![ValueInfo::tensor("y", data_type::FLOAT, [3.into(), "N".into()])])
+            .unwrap();
+
+        let model = Model::decode(std::fs::read(graph_path(directory.path())).unwrap().as_slice()).unwrap();
+        let graph = model.graph.unwrap();
+        assert_eq!(graph.node[1].input, graph.node[0].output);
+        let [first, second, small] = graph.initializer.as_slice() else { panic!("three constants") };
+        assert_eq!(small.raw_data.as_ref().unwrap()[..8], (-1i64).to_le_bytes());
+        assert!(first.raw_data.is_none());
+        let entries: Vec<&str> = second.external_data.iter().map(|entry| entry.value.as_str()).collect();
+        assert_eq!(entries, ["model.onnx.data", "8192", "6000"]);
+        let data = std::fs::read(directory.path().join("model.onnx.data")).unwrap();
+        assert_eq!(data.len(), 8192 + 6000);
+        assert_eq!(data[8192 + 4..8192 + 8], 1.0_f32.to_le_bytes());
+    }
+}

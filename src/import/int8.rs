@@ -99,17 +99,15 @@ impl Quantisation {
             graph.add("Mul", &[input, &inverse], vec![])
         };
         let scale = graph.floats(&format!("{place}.input.scale"), &[], &[*scale])?;
-        let byte = |value: u8| [[value]].into_iter();
-        let zero = graph.constant(&format!("{place}.input.zero"), data_type::UINT8, &[], byte(*zero))?;
+        let zero =
+            graph.constant(&format!("{place}.input.zero"), data_type::UINT8, &[], [[*zero]].into_iter())?;
         let activation = graph.add("QuantizeLinear", &[&smoothed, &scale, &zero], vec![]);
         let bytes = quantised.iter().map(|value| value.to_le_bytes());
         let weight =
             graph.constant(&format!("{place}.weight"), data_type::INT8, &[inputs, outputs], bytes)?;
         let scales = graph.floats(&format!("{place}.scale"), &[outputs], &scales)?;
-        // Said though it is 0: where products of signed weights overflow the runtime looks for it (`engine::session`).
-        let none = graph.constant(&format!("{place}.zero"), data_type::INT8, &[], byte(0))?;
         let bias = graph.floats(&format!("{place}.bias"), &[outputs], &bias)?;
-        let operands = [activation.as_str(), &weight, &scale, &scales, &zero, &none, &bias];
+        let operands = [activation.as_str(), &weight, &scale, &scales, &zero, "", &bias];
         let output = graph.add_microsoft("MatMulIntegerToFloat", &operands, vec![]);
         if kept.is_empty() {
             return Ok(output);

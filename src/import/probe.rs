@@ -20,6 +20,9 @@ pub const FILE: &str = "probe.jsonl";
 /// another vector beside other neighbours, which no index forgives.
 const ALLOWED: f32 = 1e-4;
 
+/// Rows of a mixed batch: short and long texts meet in each.
+const MIXED: usize = 16;
+
 /// A text and its vector, normalised if the version's vectors are. No prompt is put before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
@@ -50,10 +53,13 @@ pub(super) fn write(
     let texts: Vec<&str> = TEXTS.lines().collect();
     let rows = tokenize(tokenizer, &texts)?;
     let mut alone = Vec::with_capacity(rows.len());
-    for (done, row) in rows.iter().enumerate() {
-        progress(Progress { phase: Phase::Probe, done: done as u64, total: rows.len() as u64 });
+    let report =
+        |done: usize| progress(Progress { phase: Phase::Probe, done: done as u64, total: rows.len() as u64 });
+    for row in &rows {
+        report(alone.len());
         alone.extend(run(session, vec![Arc::clone(row)])?);
     }
+    report(alone.len());
     for (text, vector) in texts.iter().zip(&alone) {
         let fault = match vector {
             vector if vector.iter().any(|value| !value.is_finite()) => "not finite",
@@ -75,22 +81,18 @@ pub(super) fn write(
             }
         }
     }
+    let path = stage.join(FILE);
     let mut lines = String::new();
     for (text, mut embedding) in texts.into_iter().zip(alone) {
         if normalise {
             pooling::normalise(&mut embedding);
         }
         let probe = Probe { text: text.to_owned(), embedding };
-        let path = stage.join(FILE);
         lines += &serde_json::to_string(&probe).map_err(|error| ImportError::malformed(&path, error))?;
         lines.push('\n');
     }
-    let path = stage.join(FILE);
     fs::write(&path, lines).map_err(ImportError::io("write", &path))
 }
-
-/// Rows of a mixed batch: short and long texts meet in each.
-const MIXED: usize = 16;
 
 /// The token ids of `texts`.
 pub(super) fn tokenize(tokenizer: &Tokenizer, texts: &[&str]) -> Result<Vec<Arc<[u32]>>, ImportError> {

@@ -35,9 +35,9 @@ struct Imported {
     manifest: Manifest,
 }
 
-/// Imports `checkpoint`, what is asked for changed by `ask`.
-fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Result<Imported, ImportError> {
-    let mut request = Request {
+/// Asks for nothing special.
+fn request(checkpoint: &Path) -> Request<'_> {
+    Request {
         checkpoint,
         model: "tiny",
         precision: Precision::Fp32,
@@ -52,7 +52,12 @@ fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Resul
         matryoshka_dimensions: Vec::new(),
         source: Source::Directory { name: "tiny".to_owned() },
         created: "2026-11-23T12:00:00Z".to_owned(),
-    };
+    }
+}
+
+/// Imports `checkpoint`, what is asked for changed by `ask`.
+fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Result<Imported, ImportError> {
+    let mut request = request(checkpoint);
     ask(&mut request);
     let directory = tempfile::tempdir().unwrap();
     let manifest = stage(&request, directory.path(), runtime(), &|_| {})?;

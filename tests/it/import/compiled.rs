@@ -1,17 +1,19 @@
 //! Weights of a BERT-family encoder, compiled.
 
+use std::cell::RefCell;
 use std::fs;
 
 use safetensors::Dtype;
 use serde_json::json;
 use sextant::engine::{Batch, Output, Pooling};
 use sextant::import::probe::Probe;
+use sextant::import::{Phase, Progress, stage};
 use sextant::repository::manifest::{Graph, Manifest, Precision};
 
-use super::{TEXTS, import, import_tiny};
+use super::{Request, TEXTS, import, import_tiny, request};
 use crate::support::checkpoint::{HIDDEN, POSITIONS, TinyCheckpoint};
 use crate::support::reference::Reference;
-use crate::support::{cosine, distance, edit_json};
+use crate::support::{cosine, distance, edit_json, runtime};
 
 #[test]
 fn vectors_are_those_of_a_plain_forward_pass() {
@@ -183,6 +185,23 @@ fn a_version_is_complete() {
 }
 
 #[test]
+fn progress_runs_from_nothing_to_all_in_every_phase() {
+    let directory = tempfile::tempdir().unwrap();
+    TinyCheckpoint::bert().write(directory.path());
+    let stage_directory = tempfile::tempdir().unwrap();
+    let seen = RefCell::new(Vec::new());
+    let asked = Request { precision: Precision::Int8, ..request(directory.path()) };
+    stage(&asked, stage_directory.path(), runtime(), &|progress| seen.borrow_mut().push(progress)).unwrap();
+    let seen = seen.into_inner();
+    let runs: Vec<&[Progress]> =
+        seen.chunk_by(|last, next| last.phase == next.phase && last.done <= next.done).collect();
+    let phases: Vec<Phase> = runs.iter().map(|run| run[0].phase).collect();
+    assert_eq!(phases, [Phase::Compile, Phase::Calibrate, Phase::Compile, Phase::Digest, Phase::Probe]);
+    assert!(runs.iter().all(|run| run.iter().all(|progress| progress.total == run[0].total)));
+    assert!(runs.iter().all(|run| run[run.len() - 1].done == run[0].total));
+}
+
+#[test]
 fn the_probe_set_holds_the_versions_own_vectors() {
     for (classes, normalised) in [(3, true), (2, false)] {
         let directory = tempfile::tempdir().unwrap();
@@ -209,11 +228,19 @@ fn a_space_is_of_what_shapes_the_vectors() {
     let directory = tempfile::tempdir().unwrap();
     let bert = TinyCheckpoint::bert();
     bert.write(directory.path());
-    let space = |ask: &dyn Fn(&mut super::Request<'_>)| import(directory.path(), ask).unwrap().manifest.space;
+    let texts = directory.path().join("texts.txt");
+    fs::write(&texts, "the red cat\nthe small dog\n").unwrap();
+    let calibrated = import(directory.path(), |request| {
+        request.precision = Precision::Int8;
+        request.calibrate = Some(&texts);
+    });
+    let space = |ask: &dyn Fn(&mut Request<'_>)| import(directory.path(), ask).unwrap().manifest.space;
     let first = space(&|_| {});
     assert_eq!(first, space(&|request| request.intended_use = Some("Another.".to_owned())));
     let mut spaces = vec![
         first,
+        calibrated.unwrap().manifest.space,
+        space(&|request| request.precision = Precision::Int8),
         space(&|request| request.precision = Precision::Fp16),
         space(&|request| request.pooling = Some(Pooling::Cls)),
         space(&|request| {
@@ -224,7 +251,7 @@ fn a_space_is_of_what_shapes_the_vectors() {
     spaces.push(space(&|_| {}));
     spaces.sort();
     spaces.dedup();
-    assert_eq!(spaces.len(), 5);
+    assert_eq!(spaces.len(), 7);
 }
 
 #[test]
