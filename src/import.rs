@@ -78,6 +78,28 @@ pub struct Request<'a> {
     pub created: String,
 }
 
+impl<'a> Request<'a> {
+    /// An import in fp32 of what the checkpoint says of itself.
+    pub fn new(checkpoint: &'a Path, model: &'a str, source: Source, created: String) -> Self {
+        Self {
+            checkpoint,
+            model,
+            precision: Precision::Fp32,
+            graph: None,
+            calibrate: None,
+            pooling: None,
+            max_tokens: None,
+            prompts: BTreeMap::new(),
+            licence: None,
+            training_data: None,
+            intended_use: None,
+            matryoshka_dimensions: Vec::new(),
+            source,
+            created,
+        }
+    }
+}
+
 /// How far an import is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
