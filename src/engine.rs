@@ -152,7 +152,10 @@ impl tower::Service<Batch> for Engine {
 
     /// # Panics
     /// If [`poll_ready`](tower::Service::poll_ready) did not say that a session is free, as the trait allows.
-    #[expect(clippy::expect_used, reason = "tower's contract; a caller that breaks it is a bug here, not input")]
+    #[expect(
+        clippy::expect_used,
+        reason = "tower's contract; a caller that breaks it is a bug here, not input"
+    )]
     fn call(&mut self, batch: Batch) -> Running {
         let permit = self.reserved.0.take().expect("poll_ready reserves a session before call");
         let (reply, answer) = oneshot::channel();

@@ -16,6 +16,7 @@ mod encoder;
 mod error;
 mod export;
 mod graph;
+pub mod hub;
 mod int8;
 pub mod onnx;
 mod pipeline;
@@ -75,6 +76,28 @@ pub struct Request<'a> {
     pub source: Source,
     /// RFC 3339, UTC.
     pub created: String,
+}
+
+impl<'a> Request<'a> {
+    /// An import in fp32 of what the checkpoint says of itself.
+    pub fn new(checkpoint: &'a Path, model: &'a str, source: Source, created: String) -> Self {
+        Self {
+            checkpoint,
+            model,
+            precision: Precision::Fp32,
+            graph: None,
+            calibrate: None,
+            pooling: None,
+            max_tokens: None,
+            prompts: BTreeMap::new(),
+            licence: None,
+            training_data: None,
+            intended_use: None,
+            matryoshka_dimensions: Vec::new(),
+            source,
+            created,
+        }
+    }
 }
 
 /// How far an import is.

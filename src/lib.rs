@@ -1,5 +1,48 @@
 //! Sextant: an embedding server that keeps vectors true.
+//!
+//! Embeddings are stored for months, and a wrong or changed one does not fail: it silently spoils an index. So every
+//! vector is tied to one version of a model and to one vector space, versions are immutable and checked, and the answer
+//! says which of them made it.
+//!
+//! ```text
+//!   HTTP request                                                  checkpoint directory or hub
+//!        |                                                                 |
+//!   http      routes and layers; a dialect becomes an EmbedRequest      import    weights -> graph, probe vectors,
+//!        |                                                                 |      manifest, model card
+//!   embed     resolve the model, prompt, tokenize, batch, finish           |
+//!        |                                                                 v
+//!   batch     admission, queue, policy, worker (a tower layer)         repository   <model>/versions/<n>/
+//!        |                                                                 |
+//!   engine    one thread for each ONNX Runtime session  <--- loads --- rollout      <model>/rollouts/<n>.json
+//! ```
+//!
+//! # Layout, in reading order
+//! - [`config`]: flags, environment and file become one validated `Config`.
+//! - [`server`]: builds the application, serves it, stops without losing a request.
+//! - [`http`]: the routes, and what each dialect makes of requests, answers and refusals.
+//! - [`embed`]: the pipeline of a request, and a loaded version.
+//! - [`tokenize`]: text to token ids; token ids checked.
+//! - [`batch`]: which rows run together, and when.
+//! - [`engine`]: the runtime library, sessions and their threads, tensors, pooling.
+//! - [`repository`]: versions on disk, with [`repository::manifest`] for what a version is.
+//! - [`rollout`]: which version serves.
+//! - [`import`]: a checkpoint becomes a version.
+//! - [`evaluate`]: quality on labelled pairs.
+//! - [`metrics`], [`telemetry`], [`cli`]: what is counted, what is logged, what can be typed.
+//!
+//! `http` knows `embed`, `embed` knows `batch`, `batch` knows `engine`'s types; nothing lower knows `http`.
+
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod embed;
 pub mod engine;
+pub mod evaluate;
+pub mod http;
 pub mod import;
+pub mod metrics;
 pub mod repository;
+pub mod rollout;
+pub mod server;
+pub mod telemetry;
 pub mod tokenize;

@@ -1,3 +1,323 @@
-//! Where versions live.
+//! Where versions live: `<model>/versions/<n>/`, immutable, published whole or not at all.
 
 pub mod manifest;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::buffered::BufWriter;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use manifest::{File, Manifest, SCHEMA};
+
+const MANIFEST: &str = "manifest.toml";
+/// Marks a number as taken while its files are written.
+const CLAIM: &str = "claim.json";
+
+/// Why the repository cannot do what was asked.
+#[derive(Debug, Error)]
+pub enum RepositoryError {
+    /// The URL is of a kind that is not supported.
+    #[error("models cannot be kept at `{0}`: give a directory, or a file:// URL")]
+    UnsupportedUrl(String),
+    /// The directory cannot be opened.
+    #[error("the model directory `{}` cannot be opened: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A name that cannot be a model's.
+    #[error(
+        "`{0}` cannot be a model's name: use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+    )]
+    BadName(String),
+    /// No such version.
+    #[error("the repository has no version {model}@{version}")]
+    NoSuchVersion {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+    },
+    /// The manifest cannot be read.
+    #[error("the manifest of {model}@{version} is damaged: {reason}")]
+    BadManifest {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A document of the rollout log cannot be read.
+    #[error("the rollout document `{key}` is damaged: {reason}")]
+    BadRollout {
+        /// The document.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file is not the one that was published.
+    #[error("the file `{file}` of {version} is not the one that was published: {reason}")]
+    BadFile {
+        /// The file.
+        file: String,
+        /// The version.
+        version: String,
+        /// Size or digest, expected and found.
+        reason: String,
+    },
+    /// A local file cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The store failed.
+    #[error("the repository failed: {0}")]
+    Store(#[from] object_store::Error),
+    /// A file could not be written to the store.
+    #[error("cannot write `{key}` to the repository: {source}")]
+    Write {
+        /// The object.
+        key: String,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, RepositoryError>;
+
+/// A repository of models.
+#[derive(Clone)]
+pub struct Repository {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    root: PathBuf,
+}
+
+impl Repository {
+    /// Opens the repository at `url`: a directory, or a `file://` URL. Makes the directory where `create` says so.
+    ///
+    /// # Errors
+    /// If the URL is of another kind or the directory cannot be opened.
+    pub fn open(url: &str, create: bool) -> Result<Self> {
+        let path = match url.split_once("://") {
+            None => PathBuf::from(url),
+            Some(("file", path)) => PathBuf::from(path),
+            Some(_) => return Err(RepositoryError::UnsupportedUrl(url.to_owned())),
+        };
+        let failed = |source| RepositoryError::Directory { path: path.clone(), source };
+        if create {
+            std::fs::create_dir_all(&path).map_err(failed)?;
+        }
+        let root = path.canonicalize().map_err(failed)?;
+        std::fs::read_dir(&root).map_err(failed)?;
+        let store = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
+        Ok(Self { store, root })
+    }
+
+    /// Every model's name, sorted.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn models(&self) -> Result<Vec<String>> {
+        let mut names = self.directories(None).await?;
+        names.retain(|name| check_name(name).is_ok());
+        names.sort();
+        Ok(names)
+    }
+
+    /// The numbers of a model's published versions, ascending.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn versions(&self, model: &str) -> Result<Vec<u32>> {
+        let mut published = Vec::new();
+        for number in self.numbers(model).await? {
+            match self.store.head(&key(model, number, MANIFEST)).await {
+                Ok(_) => published.push(number),
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(published)
+    }
+
+    /// What a version is.
+    ///
+    /// # Errors
+    /// If there is no such version, or its manifest is damaged or of a newer schema.
+    pub async fn manifest(&self, model: &str, version: u32) -> Result<Manifest> {
+        let text = match self.store.get(&key(model, version, MANIFEST)).await {
+            Ok(found) => found.bytes().await?,
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(RepositoryError::NoSuchVersion { model: model.to_owned(), version });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let bad = |reason| RepositoryError::BadManifest { model: model.to_owned(), version, reason };
+        let manifest: Manifest = std::str::from_utf8(&text)
+            .map_err(|error| bad(error.to_string()))
+            .and_then(|text| toml::from_str(text).map_err(|error| bad(error.to_string())))?;
+        if manifest.schema != SCHEMA {
+            return Err(bad(format!("schema {} is not known, this is for schema {SCHEMA}", manifest.schema)));
+        }
+        if manifest.model != model || manifest.version != version {
+            return Err(bad(format!("it says that it is of {}@{}", manifest.model, manifest.version)));
+        }
+        if let Some(file) = manifest.files.iter().find(|file| !is_inside(&file.name)) {
+            return Err(bad(format!("the file `{}` lies outside the version's directory", file.name)));
+        }
+        Ok(manifest)
+    }
+
+    /// The directory with a version's files, each of the size and digest that the manifest gives.
+    ///
+    /// # Errors
+    /// If a file is missing or another than was published.
+    pub async fn fetch(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let directory = self.root.join(key(&manifest.model, manifest.version, "").as_ref());
+        for file in &manifest.files {
+            let (bytes, sha256) = digest(&directory.join(&file.name)).await?;
+            if (bytes, &sha256) != (file.bytes, &file.sha256) {
+                return Err(RepositoryError::BadFile {
+                    file: file.name.clone(),
+                    version: format!("{}@{}", manifest.model, manifest.version),
+                    reason: format!(
+                        "expected {} bytes with SHA-256 {}, found {bytes} with {sha256}",
+                        file.bytes, file.sha256
+                    ),
+                });
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Publishes the files in `stage` as the next version of `manifest.model` and returns the manifest as written: with
+    /// its number and its files. The manifest goes last, so nobody sees half a version.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written. The number is spent then, and the version never listed.
+    pub async fn publish(&self, stage: &Path, mut manifest: Manifest) -> Result<Manifest> {
+        check_name(&manifest.model)?;
+        manifest.schema = SCHEMA;
+        manifest.version = self.claim(&manifest.model, &manifest.created).await?;
+        manifest.files = Vec::new();
+        for name in file_names(stage)? {
+            let path = stage.join(&name);
+            let (bytes, sha256) = digest(&path).await?;
+            self.upload(&path, key(&manifest.model, manifest.version, &name)).await?;
+            manifest.files.push(File { name, bytes, sha256 });
+        }
+        let bad = |error: toml::ser::Error| RepositoryError::BadManifest {
+            model: manifest.model.clone(),
+            version: manifest.version,
+            reason: error.to_string(),
+        };
+        let text = toml::to_string(&manifest).map_err(bad)?;
+        let key = key(&manifest.model, manifest.version, MANIFEST);
+        self.store.put_opts(&key, text.into(), PutMode::Create.into()).await?;
+        Ok(manifest)
+    }
+
+    /// Takes the next free number: whoever creates its claim first has it.
+    async fn claim(&self, model: &str, created: &str) -> Result<u32> {
+        let mut number = self.numbers(model).await?.last().map_or(1, |highest| highest + 1);
+        loop {
+            let claim = serde_json::json!({ "created": created }).to_string();
+            match self.store.put_opts(&key(model, number, CLAIM), claim.into(), PutMode::Create.into()).await
+            {
+                Ok(_) => return Ok(number),
+                Err(object_store::Error::AlreadyExists { .. }) => number += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn upload(&self, path: &Path, key: Key) -> Result<()> {
+        let failed = |source| RepositoryError::Write { key: key.to_string(), source };
+        let mut file = open(path).await?;
+        let mut writer = BufWriter::new(Arc::clone(&self.store), key.clone());
+        tokio::io::copy(&mut file, &mut writer).await.map_err(failed)?;
+        writer.shutdown().await.map_err(failed)
+    }
+
+    /// Numbers taken, published or not, ascending.
+    async fn numbers(&self, model: &str) -> Result<Vec<u32>> {
+        check_name(model)?;
+        let names = self.directories(Some(&Key::from_iter([model, "versions"]))).await?;
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    async fn directories(&self, below: Option<&Key>) -> Result<Vec<String>> {
+        let listing = self.store.list_with_delimiter(below).await?;
+        Ok(listing.common_prefixes.iter().filter_map(|key| key.filename().map(str::to_owned)).collect())
+    }
+}
+
+/// Whether `name` can be a model's.
+///
+/// # Errors
+/// [`RepositoryError::BadName`] if not.
+pub fn check_name(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let good =
+        name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits);
+    if good { Ok(()) } else { Err(RepositoryError::BadName(name.to_owned())) }
+}
+
+fn key(model: &str, version: u32, file: &str) -> Key {
+    Key::from(format!("{model}/versions/{version}/{file}"))
+}
+
+/// Whether a file name of a manifest stays in the version's directory.
+fn is_inside(name: &str) -> bool {
+    let ordinary = |part| matches!(part, std::path::Component::Normal(_));
+    !name.is_empty() && !name.contains(['\\', '\0']) && Path::new(name).components().all(ordinary)
+}
+
+/// Names of the files in a directory, sorted. `stage` directories are flat.
+fn file_names(directory: &Path) -> Result<Vec<String>> {
+    let failed = |source| RepositoryError::Read { path: directory.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+async fn open(path: &Path) -> Result<tokio::fs::File> {
+    let failed = |source| RepositoryError::Read { path: path.to_owned(), source };
+    tokio::fs::File::open(path).await.map_err(failed)
+}
+
+/// A file's size and its SHA-256, hexadecimal.
+async fn digest(path: &Path) -> Result<(u64, String)> {
+    let mut file = open(path).await?;
+    let (mut hasher, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let read = file
+            .read(&mut buffer)
+            .await
+            .map_err(|source| RepositoryError::Read { path: path.to_owned(), source })?;
+        if read == 0 {
+            return Ok((bytes, hex::encode(hasher.finalize())));
+        }
+        bytes += read as u64;
+        hasher.update(&buffer[..read]);
+    }
+}

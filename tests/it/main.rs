@@ -1,10 +1,17 @@
-//! Everything that needs ONNX Runtime or more than one module, in one binary: the library is loaded once, and linking is
-//! paid once.
+//! The integration tests, as one binary: the runtime library is loaded once, and linking is paid once.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test fails by panicking, its helpers included"
+    reason = "clippy.toml allows them in test functions, not in their helpers"
 )]
 
+mod command;
+mod contract;
+mod hub;
 mod import;
+mod lifecycle;
+mod openai;
+mod refusals;
 mod support;
+mod tei;
+mod weights;

@@ -134,6 +134,7 @@ impl TinyCheckpoint {
 
     /// Writes the checkpoint's files into `directory`.
     pub fn write(&self, directory: &Path) {
+        fs::create_dir_all(directory).unwrap();
         let write = |name: &str, value: Value| {
             fs::write(directory.join(name), serde_json::to_vec_pretty(&value).unwrap()).unwrap();
         };

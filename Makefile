@@ -1,0 +1,52 @@
+# What people and CI run. Everything that is fetched or made lies in .sextant/ and the target folder of Cargo.
+
+PYTHON ?= python3
+CARGO ?= cargo
+LISTEN ?= 127.0.0.1:8080
+MODELS := .sextant/models
+SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
+
+.DEFAULT_GOAL := help
+.PHONY: help fetch setup serve test check fmt clippy doc deps bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+fetch: ## fetch the runtime and the weights into .sextant (does nothing when they are there)
+	@$(PYTHON) scripts/setup.py
+
+# The rollout log is what an import writes last: without an entry the model is not there, whatever else is.
+setup: fetch ## fetch, build in release mode, import the weights as the model `minilm`
+	$(CARGO) build --release --locked
+	@ls $(MODELS)/minilm/rollouts/*.json > /dev/null 2>&1 \
+		|| { set -x; $(SEXTANT) import .sextant/weights --models $(MODELS) --name minilm \
+			--licence Apache-2.0 --reason 'make setup' --activate; }
+
+serve: setup ## set up, then serve `minilm` (LISTEN=127.0.0.1:8080)
+	$(SEXTANT) serve --models $(MODELS) --listen $(LISTEN)
+
+test: fetch ## run all tests, with the real runtime and weights
+	$(CARGO) test --locked
+	$(PYTHON) tests/setup/test_setup.py
+
+check: fmt clippy doc deps ## run all checks that need no run of the server
+
+fmt: ## check the formatting
+	$(CARGO) fmt --check
+
+clippy: ## lint
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+doc: ## build the documentation, private items too, without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --locked
+
+deps: ## check licences, sources, advisories, unused dependencies
+	@scripts/check-deps.sh
+
+bench: fetch ## run the benchmarks
+	$(CARGO) bench --locked
+
+clean: ## remove what was built and fetched, models imported into .sextant included
+	$(CARGO) clean
+	@echo "removing .sextant: runtime, weights, tools and the models imported into it"
+	@rm -rf .sextant

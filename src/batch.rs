@@ -1,0 +1,54 @@
+//! Batching as middleware: a [`tower::Layer`] that turns a service of batches into a service of requests.
+//!
+//! A request is admitted whole or refused whole; its rows wait in one queue with everybody's, the policy picks which run
+//! next, and a worker starts a batch as soon as a session is free: no timer stands in the way of an idle server.
+
+mod policy;
+mod service;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::engine::{EngineError, Output, Vector};
+pub use policy::Limits;
+pub use service::{BatchLayer, Batcher};
+
+/// The rows of one caller.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Token ids of each row.
+    pub rows: Vec<Arc<[u32]>>,
+    /// Which vectors.
+    pub output: Output,
+}
+
+/// One row's vector and where its time went.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// As the engine gave it, not normalised.
+    pub vector: Vector,
+    /// From admission to the start of its batch.
+    pub queued: Duration,
+    /// The run of its batch.
+    pub ran: Duration,
+}
+
+/// Why a request got no vectors.
+#[derive(Debug, Clone, Error)]
+pub enum BatchError {
+    /// More is waiting than may be.
+    #[error("too many tokens are waiting; try again in {} s", retry_after.as_secs())]
+    Overloaded {
+        /// When the queue should have room, from its length and the speed measured.
+        retry_after: Duration,
+    },
+    /// The batch failed.
+    #[error(transparent)]
+    Engine(Arc<EngineError>),
+    /// The worker is gone.
+    #[error("the batcher has stopped")]
+    Stopped,
+}

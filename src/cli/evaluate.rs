@@ -1,0 +1,75 @@
+//! `sextant evaluate`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread;
+
+use clap::Args;
+
+use super::{Failure, print_line, progress};
+use crate::batch::Limits;
+use crate::embed::{Embedder, Model, Topology};
+use crate::engine::Runtime;
+use crate::evaluate;
+use crate::metrics::Metrics;
+use crate::repository::Repository;
+
+#[derive(Debug, Args)]
+pub(super) struct Evaluate {
+    /// The version, as minilm@2
+    version: String,
+    /// Directory of the models, or its file:// URL
+    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
+    models: String,
+    /// Labelled pairs: a CSV file of sentence1,sentence2,score
+    #[arg(long, value_name = "FILE")]
+    sts: PathBuf,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    /// The ONNX Runtime library [default: looked for]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl Evaluate {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let (name, number) = self
+            .version
+            .split_once('@')
+            .and_then(|(name, number)| Some((name.to_owned(), number.parse::<u32>().ok()?)))
+            .ok_or_else(|| {
+                Failure::usage(format!("`{}` is no version: expected one as minilm@2", self.version))
+            })?;
+        let pairs = evaluate::read_pairs(&self.sts)?;
+        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
+        let repository = Repository::open(&self.models, false)?;
+        let spearman = tokio::runtime::Runtime::new()?.block_on(async {
+            let manifest = repository.manifest(&name, number).await?;
+            let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            let topology = Topology { sessions: cores, threads: NonZeroUsize::MIN };
+            let limits = Limits { batch_tokens: 256, queue_tokens: usize::MAX };
+            let metrics = Metrics::new()?;
+            let model = Model::load(&repository, manifest, runtime, topology, limits, &metrics).await?;
+            let embedder = Embedder::new(vec![model], None, cores.get())?;
+            let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
+            let figure =
+                evaluate::correlation(&embedder, &name, &pairs, &self.sts, |done| bar.set_position(done))
+                    .await?;
+            bar.finish_and_clear();
+            Ok::<_, Failure>(figure)
+        })?;
+        print_line(&if self.json {
+            serde_json::json!({ "version": self.version, "pairs": pairs.len(), "spearman": spearman })
+                .to_string()
+        } else {
+            format!(
+                "{}: Spearman {spearman:.4} on {} pairs of {}",
+                self.version,
+                pairs.len(),
+                self.sts.display()
+            )
+        });
+        Ok(())
+    }
+}

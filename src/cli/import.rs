@@ -1,0 +1,190 @@
+//! `sextant import`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::{Failure, print_line, progress};
+use crate::engine::{Pooling, Runtime};
+use crate::import::hub::{self, Hub, Patience, Snapshot};
+use crate::import::{self, Phase, Progress, Request};
+use crate::repository::manifest::{Graph, Precision, Source};
+use crate::repository::{Repository, check_name};
+use crate::rollout;
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// A checkpoint directory, or a model's id on the hub, as organisation/name
+    source: String,
+    /// Directory of the models, or its file:// URL; made if it is not there
+    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
+    models: String,
+    /// The name that clients will ask for
+    #[arg(long)]
+    name: String,
+    /// Number format of the graph
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
+    /// Compile the weights (packed) or take an ONNX export over (padded) [default: compile where possible]
+    #[arg(long, value_enum)]
+    graph: Option<Graph>,
+    /// Texts that int8's ranges are taken from, one a line [default: a built-in set]
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Make it the version that serves; a model's first version always is
+    #[arg(long)]
+    activate: bool,
+    /// Why, for the rollout log
+    #[arg(long, default_value = "import")]
+    reason: String,
+    /// Branch, tag or commit on the hub
+    #[arg(long, default_value = "main")]
+    revision: String,
+    /// Where files of the hub are kept
+    #[arg(long, value_name = "DIRECTORY", env = "SEXTANT_CACHE", default_value = ".sextant/hub")]
+    cache: PathBuf,
+    /// Instead of the checkpoint's own pooling
+    #[arg(long, value_enum)]
+    pooling: Option<Pooling>,
+    /// Instead of the checkpoint's own longest input, in tokens
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// A prompt, as query="query: "; may be given several times
+    #[arg(long, value_name = "NAME=TEXT", value_parser = parse_prompt)]
+    prompt: Vec<(String, String)>,
+    /// Shorter widths that the model was trained to be cut to, as 256,128
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
+    matryoshka: Vec<usize>,
+    /// Instead of the licence that the checkpoint's README names
+    #[arg(long, value_name = "SPDX")]
+    licence: Option<String>,
+    /// For the model card: what it was trained on
+    #[arg(long, value_name = "TEXT")]
+    training_data: Option<String>,
+    /// For the model card: what it is meant for
+    #[arg(long, value_name = "TEXT")]
+    intended_use: Option<String>,
+    /// The ONNX Runtime library [default: looked for]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl Import {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        check_name(&self.name).map_err(Failure::usage)?;
+        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
+        let tokio = tokio::runtime::Runtime::new()?;
+        let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
+        let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
+        let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let request = Request {
+            checkpoint: &checkpoint,
+            model: &self.name,
+            precision: self.precision,
+            graph: self.graph,
+            calibrate: self.calibrate.as_deref(),
+            pooling: self.pooling,
+            max_tokens: self.max_tokens,
+            prompts: self.prompt.iter().cloned().collect::<BTreeMap<_, _>>(),
+            licence: self.licence.clone(),
+            training_data: self.training_data.clone(),
+            intended_use: self.intended_use.clone(),
+            matryoshka_dimensions: self.matryoshka.clone(),
+            source,
+            created: created.clone(),
+        };
+        let bars = Bars::default();
+        let manifest = import::stage(&request, stage.path(), runtime, &|progress| bars.show(progress))?;
+        bars.finish();
+
+        // Only now: an import that fails leaves no trace in the repository.
+        let repository = Repository::open(&self.models, true)?;
+        tokio.block_on(async {
+            let manifest = repository.publish(stage.path(), manifest).await?;
+            let version = format!("{}@{}", manifest.model, manifest.version);
+            let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
+            print_line(&format!(
+                "imported {version}: {}, {} dimensions, {} tokens, space {}, {megabytes:.1} MB",
+                manifest.precision, manifest.dimensions, manifest.max_tokens, manifest.space
+            ));
+            if self.activate || rollout::current(&repository, &self.name).await?.is_none() {
+                let by = env::var("USER").unwrap_or_else(|_| "unknown".into());
+                rollout::activate(&repository, &self.name, manifest.version, &by, &created, &self.reason)
+                    .await?;
+                print_line(&format!("{version} is the version that serves"));
+            }
+            Ok(())
+        })
+    }
+
+    /// The directory to import and where it came from; fetched from the hub if it is not on this disk.
+    async fn checkpoint(&self) -> Result<(PathBuf, Source), Failure> {
+        let path = Path::new(&self.source);
+        if path.is_dir() {
+            let absolute = path.canonicalize()?;
+            let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok((absolute, Source::Directory { name }));
+        }
+        if path.exists() {
+            let message = format!(
+                "`{}` is no directory: give a checkpoint directory, or a model's id on the hub",
+                self.source
+            );
+            return Err(Failure::usage(message));
+        }
+        let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| hub::DEFAULT_ENDPOINT.to_owned());
+        let token = env::var("HF_TOKEN").ok();
+        let hub = Hub::new(&endpoint, token.as_deref(), Patience::default())?;
+        let bars = Bars::default();
+        let Snapshot { directory, id, revision } = hub
+            .fetch(&self.source, &self.revision, &self.cache, |file, done, total| {
+                bars.at(file, done, total, true)
+            })
+            .await?;
+        bars.finish();
+        Ok((directory, Source::Hub { id, revision }))
+    }
+}
+
+/// One bar at a time, a new one for each new label.
+#[derive(Default)]
+struct Bars(RefCell<Option<(String, ProgressBar)>>);
+
+impl Bars {
+    fn show(&self, progress: Progress) {
+        let Progress { phase, done, total } = progress;
+        self.at(&phase.to_string(), done, total, Phase::counts_bytes(phase));
+    }
+
+    fn at(&self, label: &str, done: u64, total: u64, bytes: bool) {
+        let mut current = self.0.borrow_mut();
+        match current.as_ref().filter(|(shown, _)| shown == label) {
+            Some((_, bar)) => bar.set_position(done),
+            None => {
+                let bar = progress::bar(label, total, bytes);
+                bar.set_position(done);
+                if let Some((_, before)) = current.replace((label.to_owned(), bar)) {
+                    before.finish_and_clear();
+                }
+            }
+        }
+    }
+
+    fn finish(&self) {
+        if let Some((_, bar)) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn parse_prompt(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, prompt)) if !name.is_empty() => Ok((name.to_owned(), prompt.to_owned())),
+        _ => Err("expected NAME=TEXT".to_owned()),
+    }
+}

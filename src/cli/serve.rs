@@ -1,0 +1,60 @@
+//! `sextant serve`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread;
+
+use clap::Args;
+
+use super::{Failure, print_line};
+use crate::config::{Config, Settings};
+use crate::server::{self, Listeners};
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// TOML file with any of these settings; flags and SEXTANT_* variables go over it
+    #[arg(long, value_name = "FILE", env = "SEXTANT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the configuration that results, as TOML, and stop
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let settings = self.settings.over_file(self.config.as_deref()).map_err(Failure::usage)?;
+        let config = settings.validate(cores).map_err(Failure::usage)?;
+        if self.print_config {
+            print_line(config.to_toml()?.trim_end());
+            return Ok(());
+        }
+        telemetry::start(config.log_format, &config.log);
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let stop = server::stop_signal()?;
+    // Before the models are loaded: a port that is taken should not cost that time.
+    let listeners = Listeners::bind(&config).await?;
+    let address = listeners.public.local_addr()?;
+    tokio::pin!(stop);
+    let app = tokio::select! {
+        app = server::load(&config) => app?,
+        () = &mut stop => return Ok(()),
+    };
+    if let Some(model) = app.example_model() {
+        print_line(&format!(
+            "Sextant serves on http://{address}. Try:\n  curl http://{address}/v1/embeddings -H 'content-type: application/json' \
+             -d '{{\"model\": \"{model}\", \"input\": \"Hello, world\"}}'"
+        ));
+    }
+    if server::run(app, &config, listeners, stop).await {
+        return Ok(());
+    }
+    Err(Failure { message: "requests were left unanswered at the end of the drain timeout".into(), code: 1 })
+}

@@ -1,0 +1,370 @@
+//! What the server is told: flags, environment and file become one validated [`Config`]. Nothing past it sees the flags.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::batch::Limits;
+use crate::embed::Topology;
+use crate::repository::check_name;
+use crate::telemetry::LogFormat;
+use crate::tokenize::Truncate;
+
+/// More sessions than this are not made unasked: each holds a copy of the weights.
+const MOST_SESSIONS: usize = 8;
+
+/// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Directory of the models, or its file:// URL
+    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<String>,
+    /// Address to serve on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", env = "SEXTANT_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Own address for /metrics and the health routes [default: the same]
+    #[arg(long, value_name = "ADDRESS", env = "SEXTANT_ADMIN_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<String>,
+    /// The ONNX Runtime library [default: looked for]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Model that answers requests that name none [default: the only one]
+    #[arg(long, value_name = "NAME", env = "SEXTANT_DEFAULT_MODEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<String>,
+    /// What to do with an input that is too long: end, start (cut there) or error [default: end]
+    #[arg(long, value_name = "HOW", env = "SEXTANT_TRUNCATE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<String>,
+    /// Sessions of each model [default: one a core, at most 8]
+    #[arg(long, value_name = "N", env = "SEXTANT_SESSIONS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<usize>,
+    /// Threads of each session [default: cores / sessions]
+    #[arg(long, value_name = "N", env = "SEXTANT_THREADS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Most tokens of a batch, padding included [default: 256]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_BATCH_TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_tokens: Option<usize>,
+    /// Most tokens waiting before requests get 429 [default: 262144]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_QUEUE_TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queue_tokens: Option<usize>,
+    /// Most embedding requests at once before they get 429 [default: 4096]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_REQUESTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<usize>,
+    /// Most inputs of a request [default: 2048]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_INPUTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_inputs: Option<usize>,
+    /// Largest body of a request, in bytes [default: 33554432]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_MAX_BODY_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<usize>,
+    /// After a stop signal: how long to serve on, unready, so that balancers look away [default: 1s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_DRAIN_DELAY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_delay: Option<String>,
+    /// After that: how long requests in flight may take [default: 30s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_DRAIN_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+    /// How long /livez waits for an inference [default: 10s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_LIVENESS_DEADLINE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness_deadline: Option<String>,
+    /// Logs as text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "SEXTANT_LOG_FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<String>,
+    /// Which logs: error, warn, info, debug, trace, or a tracing filter [default: info]
+    #[arg(long, value_name = "FILTER", env = "SEXTANT_LOG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file `{}`: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has keys that are not settings.
+    #[error("the configuration file `{}` is wrong: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        source: toml::de::Error,
+    },
+    /// Values that cannot be: all of them.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+}
+
+/// How the server runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the models are.
+    pub models: String,
+    /// Address of the embedding routes.
+    pub listen: SocketAddr,
+    /// Address of metrics and health, if not the same.
+    pub admin_listen: Option<SocketAddr>,
+    /// The runtime library, if named.
+    pub onnxruntime: Option<PathBuf>,
+    /// Sessions and threads of each model.
+    pub topology: Topology,
+    /// Of batches and queue.
+    pub limits: Limits,
+    /// What the HTTP layer needs.
+    pub http: HttpConfig,
+    /// Served on after a stop signal, unready.
+    pub drain_delay: Duration,
+    /// Given to requests in flight after that.
+    pub drain_timeout: Duration,
+    /// The model that answers requests that name none.
+    pub default_model: Option<String>,
+    /// Form of the logs.
+    pub log_format: LogFormat,
+    /// Which logs.
+    pub log: String,
+}
+
+/// What the HTTP layer needs to know.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Embedding requests at once.
+    pub max_requests: usize,
+    /// Inputs of a request.
+    pub max_inputs: usize,
+    /// Bytes of a body.
+    pub max_body_bytes: usize,
+    /// For requests that do not say.
+    pub truncate: Truncate,
+    /// How long an inference may take before the process counts as dead.
+    pub liveness_deadline: Duration,
+    /// Threads that tokenize.
+    pub tokenize_threads: usize,
+    /// Tokens of a batch, for `/info`.
+    pub max_batch_tokens: usize,
+}
+
+impl Settings {
+    /// These settings over those of the TOML file at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is wrong.
+    pub fn over_file(self, path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(self) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let wrong = |source| ConfigError::File { path: path.to_owned(), source };
+        // Read as settings first, so that a wrong key is named with its place in the file.
+        let _: Self = toml::from_str(&text).map_err(wrong)?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        // Only what was given is written by the `skip_serializing_if`s, so only that goes over the file.
+        let given =
+            toml::Table::try_from(&self).map_err(|error| ConfigError::Invalid(vec![error.to_string()]))?;
+        table.extend(given);
+        table.try_into().map_err(wrong)
+    }
+
+    /// Checks every value and fills in the defaults for a machine with `cores`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all mistakes at once.
+    pub fn validate(&self, cores: NonZeroUsize) -> Result<Config, ConfigError> {
+        let mut check = Check::default();
+        let sessions = check.positive("sessions", self.sessions, cores.get().min(MOST_SESSIONS));
+        let threads = check.positive("threads", self.threads, (cores.get() / sessions).max(1));
+        let max_batch_tokens = check.positive("max_batch_tokens", self.max_batch_tokens, 256).get();
+        let config = Config {
+            models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
+            listen: check.parse("listen", self.listen.as_deref(), "127.0.0.1:8080"),
+            admin_listen: self
+                .admin_listen
+                .as_deref()
+                .map(|given| check.parse("admin_listen", Some(given), "127.0.0.1:0")),
+            onnxruntime: self.onnxruntime.clone(),
+            topology: Topology { sessions, threads },
+            limits: Limits {
+                batch_tokens: max_batch_tokens,
+                queue_tokens: check.positive("max_queue_tokens", self.max_queue_tokens, 262_144).get(),
+            },
+            http: HttpConfig {
+                max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
+                max_inputs: check.positive("max_inputs", self.max_inputs, 2048).get(),
+                max_body_bytes: check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get(),
+                truncate: match self.truncate.as_deref().unwrap_or("end") {
+                    "end" => Truncate::End,
+                    "start" => Truncate::Start,
+                    "error" => Truncate::Error,
+                    other => check.wrong("truncate", other, "end, start or error"),
+                },
+                liveness_deadline: check.time("liveness_deadline", self.liveness_deadline.as_deref(), "10s"),
+                tokenize_threads: cores.get(),
+                max_batch_tokens,
+            },
+            drain_delay: check.time("drain_delay", self.drain_delay.as_deref(), "1s"),
+            drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
+            default_model: self.default_model.clone(),
+            log_format: match self.log_format.as_deref().unwrap_or("text") {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                other => check.wrong("log_format", other, "text or json"),
+            },
+            log: self.log.clone().unwrap_or_else(|| "info".to_owned()),
+        };
+        if let Some(error) = config.default_model.as_deref().and_then(|name| check_name(name).err()) {
+            check.mistakes.push(format!("`default_model`: {error}"));
+        }
+        if let Err(error) = config.log.parse::<tracing_subscriber::EnvFilter>() {
+            check.mistakes.push(format!("`log` is `{}`: {error}", config.log));
+        }
+        if check.mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(check.mistakes)) }
+    }
+}
+
+impl Config {
+    /// The whole configuration as a TOML file that would give it.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let text = |duration: Duration| Some(humantime::format_duration(duration).to_string());
+        toml::to_string(&Settings {
+            models: Some(self.models.clone()),
+            listen: Some(self.listen.to_string()),
+            admin_listen: self.admin_listen.map(|address| address.to_string()),
+            onnxruntime: self.onnxruntime.clone(),
+            default_model: self.default_model.clone(),
+            truncate: Some(format!("{:?}", self.http.truncate).to_lowercase()),
+            sessions: Some(self.topology.sessions.get()),
+            threads: Some(self.topology.threads.get()),
+            max_batch_tokens: Some(self.limits.batch_tokens),
+            max_queue_tokens: Some(self.limits.queue_tokens),
+            max_requests: Some(self.http.max_requests),
+            max_inputs: Some(self.http.max_inputs),
+            max_body_bytes: Some(self.http.max_body_bytes),
+            drain_delay: text(self.drain_delay),
+            drain_timeout: text(self.drain_timeout),
+            liveness_deadline: text(self.http.liveness_deadline),
+            log_format: Some(format!("{:?}", self.log_format).to_lowercase()),
+            log: Some(self.log.clone()),
+        })
+    }
+}
+
+/// Collects mistakes; what it returns beside one is never used, because the mistake ends in an error.
+#[derive(Default)]
+struct Check {
+    mistakes: Vec<String>,
+}
+
+impl Check {
+    fn wrong<T: Default>(&mut self, name: &str, given: &str, expected: &str) -> T {
+        self.mistakes.push(format!("`{name}` is `{given}`: expected {expected}"));
+        T::default()
+    }
+
+    fn missing(&mut self, name: &str, flag: &str) -> String {
+        let variable = format!("SEXTANT_{}", name.to_uppercase());
+        self.mistakes.push(format!("`{name}` is missing: give {flag}, {variable} or a line in the file"));
+        String::new()
+    }
+
+    fn positive(&mut self, name: &str, given: Option<usize>, default: usize) -> NonZeroUsize {
+        NonZeroUsize::new(given.unwrap_or(default)).unwrap_or_else(|| {
+            self.mistakes.push(format!("`{name}` is `0`: expected at least 1"));
+            NonZeroUsize::MIN
+        })
+    }
+
+    fn parse(&mut self, name: &str, given: Option<&str>, default: &str) -> SocketAddr {
+        let text = given.unwrap_or(default);
+        text.parse().unwrap_or_else(|_| {
+            self.mistakes
+                .push(format!("`{name}` is `{text}`: expected an address and a port, as 127.0.0.1:8080"));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn time(&mut self, name: &str, given: Option<&str>, default: &str) -> Duration {
+        let text = given.unwrap_or(default);
+        humantime::parse_duration(text).unwrap_or_else(|_| self.wrong(name, text, "a time, as 30s or 1m 30s"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CORES: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let error = settings("listen = 'here'\nsessions = 0\ndrain_timeout = 'soon'\ntruncate = 'middle'")
+            .validate(CORES)
+            .unwrap_err();
+        let ConfigError::Invalid(mistakes) = error else { panic!("{error}") };
+        let named = ["sessions", "models", "listen", "truncate", "drain_timeout"];
+        assert_eq!(mistakes.len(), named.len(), "{mistakes:?}");
+        for (mistake, name) in mistakes.iter().zip(named) {
+            assert!(mistake.starts_with(&format!("`{name}`")), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn flags_go_over_the_file_and_the_file_over_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sextant.toml");
+        std::fs::write(&file, "models = 'a'\nlisten = '127.0.0.1:1'\nsessions = 2").unwrap();
+        let given = Settings { listen: Some("127.0.0.1:2".into()), ..Settings::default() };
+        let config = given.over_file(Some(&file)).unwrap().validate(CORES).unwrap();
+        assert_eq!(config.models, "a");
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!((config.topology.sessions.get(), config.topology.threads.get()), (2, 2));
+        assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sextant.toml");
+        std::fs::write(&file, "lisen = '127.0.0.1:1'").unwrap();
+        let error = Settings::default().over_file(Some(&file)).unwrap_err().to_string();
+        assert!(error.contains("lisen"), "{error}");
+    }
+
+    #[test]
+    fn what_is_printed_gives_the_same_configuration() {
+        let config =
+            settings("models = 'm'\ndrain_delay = '1m 5s'\ntruncate = 'error'").validate(CORES).unwrap();
+        let printed = config.to_toml().unwrap();
+        let again = settings(&printed).validate(CORES).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{config:?}"));
+    }
+}

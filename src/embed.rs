@@ -1,0 +1,350 @@
+//! The pipeline of a request: resolve the model, add the prompt, tokenize, batch, finish.
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tower::ServiceExt as _;
+
+use crate::batch::{self, BatchError, Finished};
+use crate::engine::Output;
+use crate::engine::pooling::normalise;
+use crate::repository::manifest::Space;
+use crate::tokenize::{InputError, Piece, Tokens, Truncate};
+pub use model::{Model, ModelError, Topology};
+
+/// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
+const TOKENIZE_CHUNK: usize = 16;
+
+/// One thing to embed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Text.
+    Text(String),
+    /// Ids of the model's own tokenizer, special tokens included.
+    Ids(Vec<i64>),
+}
+
+/// Which prompt goes before the inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Prompt {
+    /// The model's default for inputs of no stated kind, if it has one.
+    #[default]
+    Default,
+    /// The model's prompt for queries, if it has one.
+    Query,
+    /// The model's prompt for documents, if it has one.
+    Document,
+    /// The prompt of this name.
+    Named(String),
+}
+
+/// A request, freed of its dialect.
+#[derive(Debug, Clone, Default)]
+pub struct EmbedRequest {
+    /// `name`, `name@version` or `name@role`; `None` for the default model.
+    pub model: Option<String>,
+    /// The space that the caller's index is in; another one is refused.
+    pub space: Option<Space>,
+    /// What to embed.
+    pub inputs: Vec<Input>,
+    /// Put before each text.
+    pub prompt: Prompt,
+    /// What to do with long inputs.
+    pub truncate: Truncate,
+    /// Cut the vectors to this width and normalise again.
+    pub dimensions: Option<usize>,
+    /// `None`: as the model was made.
+    pub normalise: Option<bool>,
+    /// One vector an input, or one a token.
+    pub output: Output,
+}
+
+/// The answer to an [`EmbedRequest`], in the order of its inputs.
+#[derive(Debug)]
+pub struct Embeddings {
+    /// The version that made the vectors.
+    pub model: Arc<Model>,
+    /// One an input: `[dimensions]`, or `[tokens, dimensions]` flat.
+    pub vectors: Vec<Vec<f32>>,
+    /// Width of the vectors.
+    pub dimensions: usize,
+    /// Tokens computed, special tokens included.
+    pub tokens: usize,
+    /// Inputs that were cut.
+    pub truncated: usize,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Where a request's time went. Of several inputs the slowest counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Text to token ids.
+    pub tokenize: Duration,
+    /// Waiting for a session.
+    pub queue: Duration,
+    /// In a session.
+    pub infer: Duration,
+    /// Cutting and normalising.
+    pub finish: Duration,
+}
+
+/// Why a request got no vectors.
+#[derive(Debug, Error)]
+pub enum EmbedError {
+    /// No such model or version.
+    #[error("the model `{asked}` is not served here; there are: {}", available.join(", "))]
+    UnknownModel {
+        /// What was asked for.
+        asked: String,
+        /// What is served.
+        available: Vec<String>,
+    },
+    /// Several models, none asked for and none the default.
+    #[error("say which model: this server has {}, and none is the default", .0.join(", "))]
+    NoDefaultModel(Vec<String>),
+    /// The caller's index is in another space.
+    #[error("{version} writes into the space {serves}, not into {asked}: its vectors must not meet yours")]
+    SpaceMismatch {
+        /// The space asked for.
+        asked: Space,
+        /// The space of the version resolved.
+        serves: Space,
+        /// That version.
+        version: String,
+    },
+    /// No prompt of that name.
+    #[error("this model has no prompt `{asked}`; it has: {}", if available.is_empty() { "none".into() } else { available.join(", ") })]
+    UnknownPrompt {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// A width that the model cannot be cut to.
+    #[error("`dimensions` is {asked}; this model's vectors have {}", .allowed)]
+    Dimensions {
+        /// What was asked for.
+        asked: usize,
+        /// What can be had, in words.
+        allowed: String,
+    },
+    /// One of the inputs.
+    #[error("input {index}: {source}")]
+    Input {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: InputError,
+    },
+    /// The queue or the engine.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The model made a vector of NaN or infinity, which must not reach an index.
+    #[error("the model made a vector that is not finite")]
+    NotFinite,
+    /// The tokenizing thread is gone.
+    #[error("a tokenizing thread failed")]
+    Tokenizing,
+}
+
+/// All models that are served, and the threads that tokenize for them.
+pub struct Embedder {
+    models: BTreeMap<String, Arc<Model>>,
+    default: Option<String>,
+    threads: rayon::ThreadPool,
+}
+
+impl Embedder {
+    /// Serves `models`. `default` answers requests that name none; a single model is the default by itself.
+    ///
+    /// # Errors
+    /// If the tokenizing threads cannot be started.
+    pub fn new(
+        models: Vec<Model>,
+        default: Option<String>,
+        threads: usize,
+    ) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let models: BTreeMap<_, _> =
+            models.into_iter().map(|model| (model.manifest.model.clone(), Arc::new(model))).collect();
+        let single = if models.len() == 1 { models.keys().next().cloned() } else { None };
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("tokenize-{index}"))
+            .build()?;
+        Ok(Self { default: default.or(single), models, threads })
+    }
+
+    /// Every model, by name.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.values()
+    }
+
+    /// The version that `asked` means now.
+    ///
+    /// # Errors
+    /// If nothing of that name, version or role is served.
+    pub fn resolve(&self, asked: Option<&str>) -> Result<&Arc<Model>, EmbedError> {
+        let names = || self.models.values().map(|model| model.id()).collect::<Vec<_>>();
+        let Some(asked) = asked.or(self.default.as_deref()) else {
+            return Err(EmbedError::NoDefaultModel(self.models.keys().cloned().collect()));
+        };
+        let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
+        let fits = |model: &&Arc<Model>| match pin {
+            None | Some("stable") => true,
+            Some(version) => version.parse() == Ok(model.manifest.version),
+        };
+        self.models
+            .get(name)
+            .filter(fits)
+            .ok_or_else(|| EmbedError::UnknownModel { asked: asked.to_owned(), available: names() })
+    }
+
+    /// Vectors for all inputs, or an error for all: nothing is answered in part.
+    ///
+    /// # Errors
+    /// See [`EmbedError`].
+    pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
+        let model = Arc::clone(self.resolve(request.model.as_deref())?);
+        if let Some(asked) = request.space.filter(|asked| *asked != model.manifest.space) {
+            let serves = model.manifest.space.clone();
+            return Err(EmbedError::SpaceMismatch { asked, serves, version: model.id() });
+        }
+        let dimensions = model.width(request.dimensions)?;
+
+        let started = Instant::now();
+        let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
+        let mut timings = Timings { tokenize: started.elapsed(), ..Timings::default() };
+        let tokens = tokenized.iter().map(|input| input.ids.len()).sum();
+        let truncated = tokenized.iter().filter(|input| input.cut > 0).count();
+        model.metrics.truncated.inc_by(truncated as u64);
+        model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
+
+        let rows = tokenized.into_iter().map(|input| input.ids).collect();
+        let batch = batch::Request { rows, output: request.output };
+        let finished = model.batcher.clone().oneshot(batch).await?;
+
+        let started = Instant::now();
+        let normalised = request.normalise.unwrap_or(model.manifest.normalise);
+        let slowest = |of: fn(&Finished) -> Duration| finished.iter().map(of).max().unwrap_or_default();
+        (timings.queue, timings.infer) = (slowest(|row| row.queued), slowest(|row| row.ran));
+        let vectors = finished
+            .into_iter()
+            .map(|row| match request.output {
+                Output::Pooled => finish(row.vector, dimensions, normalised),
+                // Token vectors are compared with each other inside the model's own space: they stay as they are.
+                Output::Tokens => row.vector,
+            })
+            .map(|vector| {
+                if vector.iter().all(|value| value.is_finite()) {
+                    Ok(vector)
+                } else {
+                    Err(EmbedError::NotFinite)
+                }
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        timings.finish = started.elapsed();
+        model.observe(vectors.len(), &timings);
+        Ok(Embeddings { model, vectors, dimensions, tokens, truncated, timings })
+    }
+
+    /// Every token of each text, nothing cut off, on the threads kept for it.
+    ///
+    /// # Errors
+    /// If there is no such prompt, or the tokenizer fails.
+    pub async fn pieces(
+        &self,
+        model: &Arc<Model>,
+        texts: Vec<String>,
+        prompt: &Prompt,
+        add_special_tokens: bool,
+    ) -> Result<Vec<Vec<Piece>>, EmbedError> {
+        let prompt = model.prompt(prompt)?.unwrap_or_default().to_owned();
+        let model = Arc::clone(model);
+        self.spread(texts, move |text| {
+            model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens)
+        })
+        .await
+    }
+
+    async fn tokenize(
+        &self,
+        model: &Arc<Model>,
+        inputs: Vec<Input>,
+        prompt: &Prompt,
+        truncate: Truncate,
+    ) -> Result<Vec<Tokens>, EmbedError> {
+        let prompt = model.prompt(prompt)?.map(str::to_owned);
+        let model = Arc::clone(model);
+        self.spread(inputs, move |input| match (input, &prompt) {
+            (Input::Text(text), None) => model.tokenizer.tokenize(text, truncate),
+            (Input::Text(text), Some(prompt)) => {
+                model.tokenizer.tokenize(&[prompt.as_str(), text].concat(), truncate)
+            }
+            (Input::Ids(ids), _) => model.tokenizer.accept(ids, truncate),
+        })
+        .await
+    }
+
+    /// Runs `work` on each item on the tokenizing threads, a long list on all of them. A caller that goes away stops it.
+    async fn spread<I, O, F>(&self, items: Vec<I>, work: F) -> Result<Vec<O>, EmbedError>
+    where
+        I: Send + 'static,
+        O: Send + 'static,
+        F: Fn(&I) -> Result<O, InputError> + Send + Sync + 'static,
+    {
+        let (mut parts, mut items, work) = (Vec::new(), items.into_iter().enumerate(), Arc::new(work));
+        loop {
+            let chunk: Vec<(usize, I)> = items.by_ref().take(TOKENIZE_CHUNK).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            let work = Arc::clone(&work);
+            let (reply, answer) = oneshot::channel();
+            self.threads.spawn(move || {
+                if reply.is_closed() {
+                    return;
+                }
+                let done: Result<Vec<O>, EmbedError> = chunk
+                    .iter()
+                    .map(|(index, item)| {
+                        work(item).map_err(|source| EmbedError::Input { index: *index, source })
+                    })
+                    .collect();
+                // A caller that has gone needs no answer.
+                let _ = reply.send(done);
+            });
+            parts.push(answer);
+        }
+        let mut done = Vec::new();
+        for part in parts {
+            done.extend(part.await.map_err(|_| EmbedError::Tokenizing)??);
+        }
+        Ok(done)
+    }
+}
+
+/// Cuts a vector to `dimensions` and, where asked, brings it to unit length: in this order, or the result is not normal.
+fn finish(mut vector: Vec<f32>, dimensions: usize, normalised: bool) -> Vec<f32> {
+    vector.truncate(dimensions);
+    if normalised {
+        normalise(&mut vector);
+    }
+    vector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_vector_is_normalised_after_the_cut() {
+        assert_eq!(finish(vec![3.0, 4.0, 12.0], 2, true), [0.6, 0.8]);
+        assert_eq!(finish(vec![3.0, 4.0, 12.0], 2, false), [3.0, 4.0]);
+    }
+}

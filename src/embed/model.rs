@@ -1,0 +1,182 @@
+//! One version of a model, loaded and ready to serve.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use thiserror::Error;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, Service, ServiceExt as _};
+
+use super::{EmbedError, Prompt, Timings};
+use crate::batch::{BatchLayer, Batcher, Limits};
+use crate::engine::{
+    self, Batch, Engine, EngineError, Output, Runtime, SessionError, SessionOptions, StartError, Vector,
+};
+use crate::metrics::{Metrics, VersionMetrics};
+use crate::repository::manifest::Manifest;
+use crate::repository::{Repository, RepositoryError};
+use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
+
+/// Why a version cannot be loaded.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// Its files.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Its graph.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Its threads.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The loading thread is gone.
+    #[error("loading was interrupted")]
+    Interrupted,
+    /// The graph is not the one the manifest speaks of.
+    #[error("the manifest says that vectors have {manifest} dimensions, the graph makes {graph}")]
+    Width {
+        /// By the manifest.
+        manifest: usize,
+        /// By the graph.
+        graph: usize,
+    },
+}
+
+/// How many sessions a version gets, and with how many threads.
+#[derive(Debug, Clone, Copy)]
+pub struct Topology {
+    /// Sessions, each with a copy of the weights.
+    pub sessions: NonZeroUsize,
+    /// Threads of each session.
+    pub threads: NonZeroUsize,
+}
+
+/// A loaded version.
+pub struct Model {
+    /// What it is.
+    pub manifest: Manifest,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) batcher: Batcher,
+    pub(super) metrics: VersionMetrics,
+    /// The engine without the queue before it.
+    engine: BoxCloneSyncService<Batch, Vec<Vector>, EngineError>,
+}
+
+impl Model {
+    /// Loads a version from `repository`.
+    ///
+    /// # Errors
+    /// If a file is not the published one, or tokenizer or graph cannot be used.
+    pub async fn load(
+        repository: &Repository,
+        manifest: Manifest,
+        runtime: &'static Runtime,
+        topology: Topology,
+        limits: Limits,
+        metrics: &Metrics,
+    ) -> Result<Self, ModelError> {
+        let directory = repository.fetch(&manifest).await?;
+        let (pooling, max_tokens) = (manifest.pooling, manifest.max_tokens);
+        let (tokenizer, sessions) = tokio::task::spawn_blocking(move || {
+            let tokenizer = Tokenizer::load(&directory.join("tokenizer.json"), max_tokens)?;
+            let options = SessionOptions { threads: topology.threads.get() };
+            let graph = engine::graph_path(&directory);
+            let sessions = engine::load_sessions(runtime, &graph, pooling, options, topology.sessions.get())?;
+            Ok::<_, ModelError>((tokenizer, sessions))
+        })
+        .await
+        .map_err(|_| ModelError::Interrupted)??;
+        if let Some(graph) = sessions.first().map(engine::Session::dimensions)
+            && graph != manifest.dimensions
+        {
+            return Err(ModelError::Width { manifest: manifest.dimensions, graph });
+        }
+        let engine = Engine::start(&manifest.model, sessions)?;
+        Ok(Self::with_engine(manifest, tokenizer, engine, limits, metrics))
+    }
+
+    /// A version whose batches `engine` runs: the seam for tests. Must be called inside a tokio runtime.
+    pub fn with_engine<S>(
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        engine: S,
+        limits: Limits,
+        metrics: &Metrics,
+    ) -> Self
+    where
+        S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+    {
+        let metrics = metrics.version(&manifest, "cpu", "stable");
+        let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
+        Self { manifest, tokenizer, batcher, metrics, engine: BoxCloneSyncService::new(engine) }
+    }
+
+    /// `name@version`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.manifest.model, self.manifest.version)
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Whether the engine answers one short inference, outside the queue, within `deadline`.
+    pub async fn is_alive(&self, deadline: Duration) -> bool {
+        let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
+        let batch = Batch { rows: vec![tokens.ids], output: Output::Pooled };
+        matches!(tokio::time::timeout(deadline, self.engine.clone().oneshot(batch)).await, Ok(Ok(_)))
+    }
+
+    /// The width of the vectors for a request that asks for `asked`.
+    pub(super) fn width(&self, asked: Option<usize>) -> Result<usize, EmbedError> {
+        let full = self.manifest.dimensions;
+        let Some(asked) = asked else { return Ok(full) };
+        let declared = &self.manifest.matryoshka_dimensions;
+        let allowed = match declared.as_slice() {
+            [] if (1..=full).contains(&asked) => return Ok(asked),
+            [] => format!("{full} and can be cut to 1 to {full}"),
+            declared if asked == full || declared.contains(&asked) => return Ok(asked),
+            declared => format!("{full} and were trained to be cut to {declared:?}"),
+        };
+        Err(EmbedError::Dimensions { asked, allowed })
+    }
+
+    /// The text to put before inputs.
+    pub(super) fn prompt(&self, asked: &Prompt) -> Result<Option<&str>, EmbedError> {
+        let manifest = &self.manifest;
+        let name = match asked {
+            Prompt::Default => manifest.default_prompt.as_ref(),
+            Prompt::Query => manifest.default_query_prompt.as_ref(),
+            Prompt::Document => manifest.default_document_prompt.as_ref(),
+            Prompt::Named(name) => Some(name),
+        };
+        let Some(name) = name else { return Ok(None) };
+        match manifest.prompts.get(name) {
+            Some(text) => Ok(Some(text)),
+            None => Err(EmbedError::UnknownPrompt {
+                asked: name.clone(),
+                available: manifest.prompts.keys().cloned().collect(),
+            }),
+        }
+    }
+
+    pub(super) fn observe(&self, vectors: usize, timings: &Timings) {
+        self.metrics.embeddings.inc_by(vectors as u64);
+        self.metrics.tokenize.observe(timings.tokenize.as_secs_f64());
+        self.metrics.queue.observe(timings.queue.as_secs_f64());
+        self.metrics.infer.observe(timings.infer.as_secs_f64());
+        self.metrics.finish.observe(timings.finish.as_secs_f64());
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Model").field(&self.id()).finish()
+    }
+}

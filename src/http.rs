@@ -1,0 +1,155 @@
+//! Routes and layers, in the order a request meets them.
+
+mod answer;
+mod error;
+mod extract;
+mod health;
+mod observe;
+mod openai;
+mod tei;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
+use axum::middleware;
+use axum::routing::{MethodFilter, on};
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+
+use crate::config::HttpConfig;
+use crate::embed::Embedder;
+use crate::metrics::Metrics;
+
+/// What every handler can see.
+#[derive(Clone)]
+pub struct App(Arc<State>);
+
+struct State {
+    embedder: Embedder,
+    metrics: Arc<Metrics>,
+    config: HttpConfig,
+    /// Places for embedding requests.
+    places: Semaphore,
+    draining: AtomicBool,
+}
+
+impl App {
+    /// An application that serves what `embedder` has.
+    pub fn new(embedder: Embedder, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
+        let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
+        Self(Arc::new(State { embedder, metrics, config, places, draining: AtomicBool::new(false) }))
+    }
+
+    /// From now on not ready, and every answer asks its client to leave the connection.
+    pub fn start_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// A model to show in an example: the default, or the first.
+    pub fn example_model(&self) -> Option<String> {
+        let embedder = &self.0.embedder;
+        let model = embedder.resolve(None).ok().or_else(|| embedder.models().next());
+        model.map(|model| model.manifest.model.clone())
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// The routes of the public listener, with those of the operators where they have no listener of their own.
+pub fn public(app: &App, with_operations: bool) -> Router {
+    let routes = if with_operations { embedding().merge(operations()) } else { embedding() };
+    routes.into_router(app)
+}
+
+/// The routes of the operators' own listener.
+pub fn admin(app: &App) -> Router {
+    operations().into_router(app)
+}
+
+/// Every route there is, as method and path.
+pub fn known_routes() -> Vec<(&'static str, &'static str)> {
+    embedding().merge(operations()).known
+}
+
+fn embedding() -> Routes {
+    Routes::new()
+        .post("/v1/embeddings", openai::create_embeddings)
+        .get("/v1/models", openai::list_models)
+        .get("/v1/models/{model}", openai::show_model)
+        .post("/", tei::embed)
+        .post("/embed", tei::embed)
+        .post("/embed_all", tei::embed_all)
+        .post("/similarity", tei::similarity)
+        .post("/tokenize", tei::tokenize)
+        .post("/decode", tei::decode)
+        .get("/info", tei::info)
+        .get("/health", health::health)
+        .get("/openapi.yaml", health::openapi)
+}
+
+fn operations() -> Routes {
+    Routes::new().get("/livez", health::livez).get("/readyz", health::readyz).get("/metrics", health::metrics)
+}
+
+/// A router that remembers its routes: for the metrics, which have them all from the start, and for the test that holds
+/// them against `openapi.yaml`.
+struct Routes {
+    router: Router<App>,
+    known: Vec<(&'static str, &'static str)>,
+}
+
+impl Routes {
+    fn new() -> Self {
+        Self { router: Router::new(), known: Vec::new() }
+    }
+
+    fn get<H: Handler<T, App>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add("GET", MethodFilter::GET, path, handler)
+    }
+
+    fn post<H: Handler<T, App>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add("POST", MethodFilter::POST, path, handler)
+    }
+
+    fn add<H: Handler<T, App>, T: 'static>(
+        mut self,
+        method: &'static str,
+        filter: MethodFilter,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.known.push((method, path));
+        Self { router: self.router.route(path, on(filter, handler)), known: self.known }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        self.known.extend(other.known);
+        Self { router: self.router.merge(other.router), known: self.known }
+    }
+
+    fn into_router(self, app: &App) -> Router {
+        for (method, path) in &self.known {
+            app.0.metrics.prepare_route(path, method);
+        }
+        self.router
+            .fallback(error::not_found)
+            // The innermost layer runs last before the handler; read from the bottom up.
+            .layer(DefaultBodyLimit::max(app.0.config.max_body_bytes))
+            // A panic is a bug, and costs its own request only.
+            .layer(CatchPanicLayer::custom(error::panicked))
+            // Every refusal, a handler's or the framework's, becomes the envelope of the path's dialect.
+            .layer(middleware::from_fn(error::envelope))
+            // Counts and logs each answer once, whatever made it.
+            .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
+            // First, so that every log line and every answer can name the request.
+            .layer(PropagateRequestIdLayer::x_request_id())
+            .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+            .with_state(app.clone())
+    }
+}

@@ -1,0 +1,55 @@
+//! What every embedding answer says besides its vectors.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::App;
+use super::error::{ApiError, Kind};
+use crate::embed::{EmbedRequest, Embeddings};
+
+impl App {
+    /// Embeds, if there is a place for one more request.
+    pub(super) async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, ApiError> {
+        let Ok(_place) = self.0.places.try_acquire() else {
+            let message = format!("{} requests are being answered already", self.0.config.max_requests);
+            return Err(ApiError::overloaded(message, Duration::from_secs(1)));
+        };
+        Ok(self.0.embedder.embed(request).await?)
+    }
+}
+
+/// `body` as JSON with the headers that say which version made the vectors and where the time went.
+pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result<Response, ApiError> {
+    let mut response = json(body)?;
+    let headers = response.headers_mut();
+    let timings = &embeddings.timings;
+    set(headers, "x-sextant-version", &embeddings.model.id());
+    set(headers, "x-sextant-space", &embeddings.model.manifest.space.0);
+    set(headers, "x-sextant-truncated", &embeddings.truncated.to_string());
+    let stages = [
+        ("tokenize", timings.tokenize),
+        ("queue", timings.queue),
+        ("infer", timings.infer),
+        ("finish", timings.finish),
+    ];
+    let timing =
+        stages.map(|(stage, time)| format!("{stage};dur={:.3}", time.as_secs_f64() * 1e3)).join(", ");
+    set(headers, "server-timing", &timing);
+    Ok(response)
+}
+
+/// `body` as a JSON answer.
+pub(super) fn json(body: &impl Serialize) -> Result<Response, ApiError> {
+    let bytes = serde_json::to_vec(body).map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
+}
+
+/// Sets a header; a value that no header can carry is left out.
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}

@@ -1,0 +1,252 @@
+//! Refusals: one enum behind all dialects, and one place where each gets its envelope.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tower_http::request_id::RequestId;
+
+use crate::batch::BatchError;
+use crate::embed::EmbedError;
+use crate::tokenize::InputError;
+
+/// What kind of refusal: it decides the status and the names that the dialects have for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Not the JSON or the fields that the route takes.
+    Malformed,
+    /// A field's value cannot be.
+    Invalid,
+    /// Nothing to embed.
+    Empty,
+    /// No such model, version or space.
+    UnknownModel,
+    /// The caller's vectors are of another space.
+    SpaceMismatch,
+    /// No such path.
+    NotFound,
+    /// The path has other methods.
+    MethodNotAllowed,
+    /// The body, or its number of inputs.
+    TooLarge,
+    /// The body is not called JSON.
+    UnsupportedMediaType,
+    /// Too much is waiting.
+    Overloaded,
+    /// Our fault.
+    Internal,
+    /// Not ready.
+    Unavailable,
+}
+
+impl Kind {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed | Self::Invalid | Self::Empty => StatusCode::BAD_REQUEST,
+            Self::UnknownModel | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::SpaceMismatch => StatusCode::CONFLICT,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The kind of a refusal that the framework made.
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            status if status.is_client_error() => Self::Malformed,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// A refusal, before it has its envelope.
+#[derive(Debug, Clone)]
+pub(super) struct ApiError {
+    pub(super) kind: Kind,
+    pub(super) message: String,
+    /// The field at fault.
+    pub(super) param: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), param: None, retry_after: None }
+    }
+
+    pub(super) fn at(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    pub(super) fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(Kind::Overloaded, message) }
+    }
+}
+
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        let message = error.to_string();
+        match error {
+            EmbedError::UnknownModel { .. } => Self::new(Kind::UnknownModel, message).at("model"),
+            EmbedError::NoDefaultModel(_) => Self::new(Kind::Invalid, message).at("model"),
+            EmbedError::SpaceMismatch { .. } => Self::new(Kind::SpaceMismatch, message),
+            EmbedError::UnknownPrompt { .. } => Self::new(Kind::Invalid, message).at("prompt_name"),
+            EmbedError::Dimensions { .. } => Self::new(Kind::Invalid, message).at("dimensions"),
+            EmbedError::Input { index, source } => {
+                Self { message, ..Self::from(source) }.at(format!("input[{index}]"))
+            }
+            EmbedError::Batch(BatchError::Overloaded { retry_after }) => {
+                Self::overloaded(message, retry_after)
+            }
+            EmbedError::Batch(BatchError::Engine(error))
+                if matches!(*error, crate::engine::EngineError::NoTokenOutput) =>
+            {
+                Self::new(Kind::Invalid, message)
+            }
+            EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),
+            EmbedError::Batch(BatchError::Engine(_)) | EmbedError::NotFinite | EmbedError::Tokenizing => {
+                Self::new(Kind::Internal, message)
+            }
+        }
+    }
+}
+
+impl From<InputError> for ApiError {
+    fn from(error: InputError) -> Self {
+        let kind = match error {
+            InputError::Empty => Kind::Empty,
+            InputError::TooLong { .. } | InputError::OutOfRange { .. } | InputError::Unframed { .. } => {
+                Kind::Invalid
+            }
+            InputError::Failed(_) => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// Only the status and the refusal itself: [`envelope`] makes the body, because it knows the path.
+    fn into_response(self) -> Response {
+        let mut response = self.kind.status().into_response();
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Answers a path that is not there.
+pub(super) async fn not_found(request: Request) -> ApiError {
+    ApiError::new(
+        Kind::NotFound,
+        format!("there is nothing at {} {}", request.method(), request.uri().path()),
+    )
+}
+
+/// Answers for a handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
+pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    // The hook has written where it was; the caller gets no more than that it happened.
+    tracing::debug!(panic = text.unwrap_or("of another type"), "a handler panicked");
+    ApiError::new(Kind::Internal, "the server made a mistake").into_response()
+}
+
+/// Gives every refusal that passes the envelope of the path's dialect.
+pub(super) async fn envelope(request: Request, next: Next) -> Response {
+    let dialect = Dialect::of(request.uri().path());
+    let id = request.extensions().get::<RequestId>().cloned();
+    let response = next.run(request).await;
+    if !response.status().is_client_error() && !response.status().is_server_error() {
+        return response;
+    }
+    let (mut parts, _) = response.into_parts();
+    let error = parts.extensions.remove::<ApiError>().unwrap_or_else(|| {
+        let kind = Kind::of_status(parts.status);
+        ApiError::new(kind, parts.status.canonical_reason().unwrap_or("refused").to_lowercase())
+    });
+    if error.kind == Kind::Internal {
+        let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
+        tracing::error!(id, error = error.message, "a request failed");
+    }
+    parts.status = dialect.status(error.kind);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Response::from_parts(parts, dialect.body(&error).to_string().into())
+}
+
+/// Whose contract a path follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    OpenAi,
+    TextEmbeddingsInference,
+}
+
+impl Dialect {
+    fn of(path: &str) -> Self {
+        if path == "/v1" || path.starts_with("/v1/") { Self::OpenAi } else { Self::TextEmbeddingsInference }
+    }
+
+    fn status(self, kind: Kind) -> StatusCode {
+        match (self, kind) {
+            (Self::TextEmbeddingsInference, Kind::Malformed | Kind::Invalid) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            (Self::TextEmbeddingsInference, Kind::Internal) => StatusCode::FAILED_DEPENDENCY,
+            (_, kind) => kind.status(),
+        }
+    }
+
+    fn body(self, error: &ApiError) -> Value {
+        match self {
+            Self::OpenAi => {
+                let (kind, code) = match error.kind {
+                    Kind::UnknownModel => ("invalid_request_error", Some("model_not_found")),
+                    Kind::SpaceMismatch => ("invalid_request_error", Some("space_mismatch")),
+                    Kind::NotFound => ("invalid_request_error", Some("unknown_url")),
+                    Kind::MethodNotAllowed => ("invalid_request_error", Some("method_not_supported")),
+                    Kind::Overloaded => ("rate_limit_error", Some("overloaded")),
+                    Kind::Internal => ("server_error", None),
+                    Kind::Unavailable => ("server_error", Some("unavailable")),
+                    Kind::Malformed
+                    | Kind::Invalid
+                    | Kind::Empty
+                    | Kind::TooLarge
+                    | Kind::UnsupportedMediaType => ("invalid_request_error", None),
+                };
+                json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
+            }
+            Self::TextEmbeddingsInference => {
+                let kind = match error.kind {
+                    Kind::Empty => "Empty",
+                    Kind::Overloaded => "Overloaded",
+                    Kind::Internal => "Backend",
+                    Kind::Unavailable => "Unhealthy",
+                    Kind::NotFound | Kind::UnknownModel => "NotFound",
+                    Kind::SpaceMismatch => "SpaceMismatch",
+                    Kind::Malformed
+                    | Kind::Invalid
+                    | Kind::TooLarge
+                    | Kind::MethodNotAllowed
+                    | Kind::UnsupportedMediaType => "Validation",
+                };
+                json!({ "error": error.message, "error_type": kind })
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What comes in: JSON bodies with errors that name the field, and the shapes an `input` may have.
+
+use std::fmt;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+
+use super::error::{ApiError, Kind};
+use crate::embed::Input;
+use crate::repository::manifest::Space;
+
+/// A JSON body. Like axum's own, but its refusals are ours and name the field.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        check_media_type(request.headers())?;
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let kind = match rejection.status().as_u16() {
+                413 => Kind::TooLarge,
+                _ => Kind::Malformed,
+            };
+            ApiError::new(kind, rejection.body_text())
+        })?;
+        let mut parser = serde_json::Deserializer::from_slice(&body);
+        let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+            let path = error.path().to_string();
+            let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
+            if path == "." { refused } else { refused.at(path) }
+        })?;
+        parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
+        Ok(Self(value))
+    }
+}
+
+/// Takes `application/json`, relatives of it, and no type at all.
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Kind::UnsupportedMediaType,
+        format!("the body's content-type is `{essence}`: expected application/json"),
+    ))
+}
+
+/// The space that a caller's index is in, by the header `x-sextant-space`.
+pub(super) fn space(headers: &HeaderMap) -> Option<Space> {
+    let value = headers.get("x-sextant-space")?;
+    // A value that is no text is no space of ours either, and must not pass for one that was not sent.
+    Some(Space(String::from_utf8_lossy(value.as_bytes()).into_owned()))
+}
+
+/// One or many inputs: a text, a token array, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inputs(pub(super) Vec<Input>);
+
+impl Inputs {
+    /// The inputs, if there are any, not more than `most`, and none is an empty text.
+    pub(super) fn within(self, most: usize) -> Result<Vec<Input>, ApiError> {
+        check_count(self.0.len(), most)?;
+        match self.0.iter().position(|input| *input == Input::Text(String::new())) {
+            Some(index) => Err(ApiError::new(Kind::Empty, format!("input {index} is an empty string"))),
+            None => Ok(self.0),
+        }
+    }
+}
+
+/// Refuses an empty list and one of more than `most`.
+pub(super) fn check_count(count: usize, most: usize) -> Result<(), ApiError> {
+    match count {
+        0 => Err(ApiError::new(Kind::Empty, "there is nothing to do: the list is empty")),
+        count if count > most => Err(ApiError::new(
+            Kind::TooLarge,
+            format!("the request has {count} inputs, at most {most} are taken: send it in parts"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(InputsVisitor)
+    }
+}
+
+/// An element of a list, before it is known whether the list is of inputs or one token array.
+enum Element {
+    Item(Input),
+    Id(i64),
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ElementVisitor)
+    }
+}
+
+struct InputsVisitor;
+
+impl<'de> Visitor<'de> for InputsVisitor {
+    type Value = Inputs;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string, a list of strings, a token array, or a list of token arrays")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Inputs, E> {
+        Ok(Inputs(vec![Input::Text(text.to_owned())]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs, A::Error> {
+        let (mut items, mut ids) = (Vec::new(), Vec::new());
+        while let Some(element) = list.next_element()? {
+            match element {
+                Element::Item(item) if ids.is_empty() => items.push(item),
+                Element::Id(id) if items.is_empty() => ids.push(id),
+                _ => return Err(de::Error::custom("numbers and inputs are mixed in one list")),
+            }
+        }
+        Ok(Inputs(if ids.is_empty() { items } else { vec![Input::Ids(ids)] }))
+    }
+}
+
+struct ElementVisitor;
+
+impl<'de> Visitor<'de> for ElementVisitor {
+    type Value = Element;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string, a token id, or a token array")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
+        Ok(Element::Item(Input::Text(text.to_owned())))
+    }
+
+    fn visit_i64<E: de::Error>(self, id: i64) -> Result<Element, E> {
+        Ok(Element::Id(id))
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element, E> {
+        // Larger than any vocabulary either way: refused as out of range, not as malformed.
+        Ok(Element::Id(i64::try_from(id).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Element, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(id) = list.next_element()? {
+            ids.push(id);
+        }
+        Ok(Element::Item(Input::Ids(ids)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Inputs, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_shape_of_input_is_read() {
+        let text = |text: &str| Input::Text(text.into());
+        for (json, expected) in [
+            (r#""a""#, vec![text("a")]),
+            (r#"["a","b"]"#, vec![text("a"), text("b")]),
+            ("[1,2]", vec![Input::Ids(vec![1, 2])]),
+            (r#"["a",[1,-2]]"#, vec![text("a"), Input::Ids(vec![1, -2])]),
+            ("[]", vec![]),
+        ] {
+            assert_eq!(parse(json).unwrap(), Inputs(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn other_shapes_are_refused_in_words() {
+        for (json, expected) in [
+            ("3", "expected a string, a list of strings"),
+            ("[1.5]", "expected a string, a token id"),
+            (r#"[1,"a"]"#, "mixed"),
+            (r#"["a",1]"#, "mixed"),
+            ("[[[1]]]", "invalid type: sequence"),
+            (r#"{"a":1}"#, "invalid type: map"),
+            (r#""\ud800""#, "hex escape"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+}

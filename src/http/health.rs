@@ -1,0 +1,56 @@
+//! Whether the server lives and is ready, what it measures, and its contract.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::error::{ApiError, Kind};
+use super::{App, answer};
+
+/// The contract of all routes, served as it is.
+const OPENAPI: &str = include_str!("../../openapi.yaml");
+
+/// Every engine answers an inference within its deadline.
+pub(super) async fn livez(State(app): State<App>) -> Result<Response, ApiError> {
+    let deadline = app.0.config.liveness_deadline;
+    let checks = app.0.embedder.models().map(async |model| (model.id(), model.is_alive(deadline).await));
+    let dead: Vec<String> =
+        join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id).collect();
+    if dead.is_empty() {
+        return answer::json(&json!({ "status": "alive" }));
+    }
+    let message =
+        format!("no answer within {} from: {}", humantime::format_duration(deadline), dead.join(", "));
+    Err(ApiError::new(Kind::Unavailable, message))
+}
+
+/// Models are loaded before the server listens, so only a stop makes it unready.
+pub(super) async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
+    ready(&app)?;
+    let models: Vec<String> = app.0.embedder.models().map(|model| model.id()).collect();
+    answer::json(&json!({ "status": "ready", "models": models }))
+}
+
+/// [`readyz`] in the TEI dialect: nothing but a status.
+pub(super) async fn health(State(app): State<App>) -> Result<(), ApiError> {
+    ready(&app)
+}
+
+fn ready(app: &App) -> Result<(), ApiError> {
+    if app.is_draining() {
+        return Err(ApiError::new(Kind::Unavailable, "the server is stopping"));
+    }
+    Ok(())
+}
+
+pub(super) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    let text = app.0.metrics.render().map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
+    let kind = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))], OPENAPI)
+}

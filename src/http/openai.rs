@@ -1,0 +1,160 @@
+//! The OpenAI dialect: `/v1/embeddings` and `/v1/models`.
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::error::ApiError;
+use super::extract::{Inputs, Json, space};
+use super::{App, answer};
+use crate::embed::{EmbedRequest, Model, Prompt};
+use crate::engine::Output;
+use crate::tokenize::Truncate;
+
+#[derive(Deserialize)]
+pub(super) struct CreateEmbeddings {
+    input: Inputs,
+    model: String,
+    #[serde(default)]
+    encoding_format: Option<EncodingFormat>,
+    #[serde(default)]
+    dimensions: Option<usize>,
+    /// Checked to be a string, kept nowhere.
+    #[serde(default, rename = "user")]
+    _user: Option<String>,
+    #[serde(default)]
+    input_type: Option<InputType>,
+    #[serde(default)]
+    prompt_name: Option<String>,
+    #[serde(default)]
+    truncate: Option<Truncate>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum EncodingFormat {
+    Float,
+    Base64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum InputType {
+    Query,
+    Document,
+}
+
+#[derive(Serialize)]
+struct EmbeddingList<'a> {
+    object: &'static str,
+    data: Vec<Embedding<'a>>,
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Embedding<'a> {
+    object: &'static str,
+    index: usize,
+    embedding: Encoded<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Encoded<'a> {
+    Floats(&'a [f32]),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct ModelList {
+    object: &'static str,
+    data: Vec<ModelEntry>,
+}
+
+#[derive(Serialize)]
+struct ModelEntry {
+    id: String,
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+}
+
+pub(super) async fn create_embeddings(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(body): Json<CreateEmbeddings>,
+) -> Result<Response, ApiError> {
+    let inputs = body.input.within(app.0.config.max_inputs).map_err(|refused| refused.at("input"))?;
+    let prompt = match (body.prompt_name, body.input_type) {
+        (Some(name), _) => Prompt::Named(name),
+        (None, Some(InputType::Query)) => Prompt::Query,
+        (None, Some(InputType::Document)) => Prompt::Document,
+        (None, None) => Prompt::Default,
+    };
+    let embeddings = app
+        .embed(EmbedRequest {
+            model: Some(body.model.clone()),
+            space: space(&headers),
+            inputs,
+            prompt,
+            truncate: body.truncate.unwrap_or(app.0.config.truncate),
+            dimensions: body.dimensions,
+            normalise: None,
+            output: Output::Pooled,
+        })
+        .await?;
+    let encode = |vector: &'_ [f32]| match body.encoding_format {
+        Some(EncodingFormat::Base64) => Some(Encoded::Base64(base64(vector))),
+        _ => None,
+    };
+    let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
+        object: "embedding",
+        index,
+        embedding: encode(vector).unwrap_or(Encoded::Floats(vector)),
+    });
+    let list = EmbeddingList {
+        object: "list",
+        data: data.collect(),
+        model: body.model,
+        usage: Usage { prompt_tokens: embeddings.tokens, total_tokens: embeddings.tokens },
+    };
+    answer::embedded(&embeddings, &list)
+}
+
+pub(super) async fn list_models(State(app): State<App>) -> Result<Response, ApiError> {
+    let data =
+        app.0.embedder.models().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
+    answer::json(&ModelList { object: "list", data })
+}
+
+pub(super) async fn show_model(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let model = app.0.embedder.resolve(Some(&id))?;
+    answer::json(&ModelEntry::new(id, model))
+}
+
+impl ModelEntry {
+    fn new(id: String, model: &Model) -> Self {
+        let created = humantime::parse_rfc3339(&model.manifest.created)
+            .ok()
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+            .map_or(0, |since| since.as_secs());
+        Self { id, object: "model", created, owned_by: "sextant" }
+    }
+}
+
+/// The vector as base64 of its little-endian 32-bit floats.
+fn base64(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+    STANDARD.encode(bytes)
+}

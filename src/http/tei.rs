@@ -1,0 +1,314 @@
+//! The dialect of text-embeddings-inference.
+
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::error::{ApiError, Kind};
+use super::extract::{Inputs, Json, check_count, space};
+use super::{App, answer};
+use crate::embed::{EmbedRequest, Embeddings, Input, Prompt};
+use crate::engine::Output;
+use crate::repository::manifest::Precision;
+use crate::tokenize::Truncate;
+
+/// How to cut, as this dialect says it.
+#[derive(Deserialize, Default)]
+struct Cut {
+    #[serde(default)]
+    truncate: Option<bool>,
+    #[serde(default)]
+    truncation_direction: Option<Direction>,
+    #[serde(default)]
+    prompt_name: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+enum Direction {
+    #[serde(rename = "right", alias = "Right")]
+    Right,
+    #[serde(rename = "left", alias = "Left")]
+    Left,
+}
+
+/// Of `/embed` and, where `normalize` and `dimensions` have no say, of `/embed_all`.
+#[derive(Deserialize)]
+pub(super) struct Embed {
+    inputs: Inputs,
+    // Not flattened into `Cut`: serde would lose the name of a field at fault.
+    #[serde(default)]
+    truncate: Option<bool>,
+    #[serde(default)]
+    truncation_direction: Option<Direction>,
+    #[serde(default)]
+    prompt_name: Option<String>,
+    #[serde(default)]
+    normalize: Option<bool>,
+    #[serde(default)]
+    dimensions: Option<usize>,
+    #[serde(default)]
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Similarity {
+    inputs: Pairs,
+    #[serde(default)]
+    parameters: Option<Cut>,
+    #[serde(default)]
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Pairs {
+    source_sentence: String,
+    sentences: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Tokenize {
+    inputs: OneOrMany<String>,
+    #[serde(default)]
+    add_special_tokens: Option<bool>,
+    #[serde(default)]
+    prompt_name: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Decode {
+    ids: Ids,
+    #[serde(default)]
+    skip_special_tokens: Option<bool>,
+    #[serde(default)]
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a list of token ids, or a list of such lists")]
+enum Ids {
+    One(Vec<u32>),
+    Many(Vec<Vec<u32>>),
+}
+
+#[derive(Serialize)]
+struct Token {
+    id: u32,
+    text: String,
+    special: bool,
+    start: Option<usize>,
+    stop: Option<usize>,
+}
+
+impl Cut {
+    /// The server's way, unless the request says otherwise.
+    fn truncate(&self, default: Truncate) -> Truncate {
+        match (self.truncate, self.truncation_direction) {
+            (Some(false), _) => Truncate::Error,
+            (None, None) => default,
+            (None, Some(_)) if default == Truncate::Error => Truncate::Error,
+            (_, Some(Direction::Left)) => Truncate::Start,
+            (_, Some(Direction::Right)) => Truncate::End,
+            (Some(true), None) if default == Truncate::Start => Truncate::Start,
+            (Some(true), None) => Truncate::End,
+        }
+    }
+
+    fn prompt(self) -> Prompt {
+        self.prompt_name.map_or(Prompt::Default, Prompt::Named)
+    }
+}
+
+impl Embed {
+    /// The request for pooled vectors, and the number of characters in it.
+    fn request(self, app: &App, headers: &HeaderMap) -> Result<(EmbedRequest, usize), ApiError> {
+        let inputs = self.inputs.within(app.0.config.max_inputs)?;
+        let characters = inputs.iter().map(characters).sum();
+        let cut = Cut {
+            truncate: self.truncate,
+            truncation_direction: self.truncation_direction,
+            prompt_name: self.prompt_name,
+        };
+        let request = EmbedRequest {
+            model: self.model,
+            space: space(headers),
+            inputs,
+            truncate: cut.truncate(app.0.config.truncate),
+            prompt: cut.prompt(),
+            dimensions: self.dimensions,
+            normalise: Some(self.normalize.unwrap_or(true)),
+            output: Output::Pooled,
+        };
+        Ok((request, characters))
+    }
+}
+
+pub(super) async fn embed(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(body): Json<Embed>,
+) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let (request, characters) = body.request(&app, &headers)?;
+    let embeddings = app.embed(request).await?;
+    answered(&embeddings, &embeddings.vectors, characters, started)
+}
+
+pub(super) async fn embed_all(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(body): Json<Embed>,
+) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let (request, characters) = body.request(&app, &headers)?;
+    let embeddings = app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }).await?;
+    let rows: Vec<Vec<&[f32]>> =
+        embeddings.vectors.iter().map(|row| row.chunks_exact(embeddings.dimensions).collect()).collect();
+    answered(&embeddings, &rows, characters, started)
+}
+
+pub(super) async fn similarity(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(body): Json<Similarity>,
+) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    if body.inputs.sentences.is_empty() {
+        return Err(ApiError::new(Kind::Empty, "there is nothing to compare with: `sentences` is empty"));
+    }
+    let texts = std::iter::once(body.inputs.source_sentence).chain(body.inputs.sentences);
+    let inputs = Inputs(texts.map(Input::Text).collect()).within(app.0.config.max_inputs)?;
+    let characters = inputs.iter().map(characters).sum();
+    let cut = body.parameters.unwrap_or_default();
+    let request = EmbedRequest {
+        model: body.model,
+        space: space(&headers),
+        inputs,
+        truncate: cut.truncate(app.0.config.truncate),
+        prompt: cut.prompt(),
+        normalise: Some(true),
+        ..EmbedRequest::default()
+    };
+    let embeddings = app.embed(request).await?;
+    let cosines: Vec<f32> = match embeddings.vectors.split_first() {
+        Some((source, others)) => others.iter().map(|other| dot(source, other)).collect(),
+        None => Vec::new(),
+    };
+    answered(&embeddings, &cosines, characters, started)
+}
+
+pub(super) async fn tokenize(
+    State(app): State<App>,
+    Json(body): Json<Tokenize>,
+) -> Result<Response, ApiError> {
+    let model = app.0.embedder.resolve(body.model.as_deref())?;
+    let texts = match body.inputs {
+        OneOrMany::One(text) => vec![text],
+        OneOrMany::Many(texts) => texts,
+    };
+    check_count(texts.len(), app.0.config.max_inputs)?;
+    let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
+    let special = body.add_special_tokens.unwrap_or(true);
+    let pieces = app.0.embedder.pieces(model, texts, &prompt, special).await?;
+    let tokens: Vec<Vec<Token>> = pieces
+        .into_iter()
+        .map(|text| {
+            let token = text.into_iter().map(|piece| Token {
+                id: piece.id,
+                text: piece.text,
+                special: piece.special,
+                start: piece.span.as_ref().map(|span| span.start),
+                stop: piece.span.as_ref().map(|span| span.end),
+            });
+            token.collect()
+        })
+        .collect();
+    answer::json(&tokens)
+}
+
+pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> Result<Response, ApiError> {
+    let model = app.0.embedder.resolve(body.model.as_deref())?;
+    let lists = match body.ids {
+        Ids::One(ids) if ids.is_empty() => Vec::new(),
+        Ids::One(ids) => vec![ids],
+        Ids::Many(lists) => lists,
+    };
+    check_count(lists.len(), app.0.config.max_inputs)?;
+    let skip = body.skip_special_tokens.unwrap_or(true);
+    let texts: Result<Vec<String>, _> = lists.iter().map(|ids| model.tokenizer().decode(ids, skip)).collect();
+    answer::json(&texts?)
+}
+
+pub(super) async fn info(State(app): State<App>) -> Result<Response, ApiError> {
+    let config = &app.0.config;
+    let model = app.0.embedder.resolve(None)?;
+    let manifest = &model.manifest;
+    let dtype = match manifest.precision {
+        Precision::Fp32 => "float32",
+        Precision::Fp16 => "float16",
+        Precision::Int8 => "int8",
+        Precision::Mixed => "mixed",
+    };
+    answer::json(&json!({
+        "model_id": model.id(),
+        "model_sha": manifest.space,
+        "model_dtype": dtype,
+        "model_type": { "embedding": { "pooling": manifest.pooling } },
+        "max_concurrent_requests": config.max_requests,
+        "max_input_length": manifest.max_tokens,
+        "max_batch_tokens": config.max_batch_tokens,
+        "max_client_batch_size": config.max_inputs,
+        "auto_truncate": config.truncate != Truncate::Error,
+        "tokenization_workers": config.tokenize_threads,
+        "version": env!("CARGO_PKG_VERSION"),
+        "sha": null,
+        "docker_label": null,
+    }))
+}
+
+/// `body` with the headers of this dialect besides our own.
+fn answered(
+    embeddings: &Embeddings,
+    body: &impl Serialize,
+    characters: usize,
+    started: Instant,
+) -> Result<Response, ApiError> {
+    let mut response = answer::embedded(embeddings, body)?;
+    let headers = response.headers_mut();
+    let timings = &embeddings.timings;
+    answer::set(headers, "x-compute-characters", &characters.to_string());
+    answer::set(headers, "x-compute-tokens", &embeddings.tokens.to_string());
+    for (name, time) in [
+        ("x-total-time", started.elapsed()),
+        ("x-tokenization-time", timings.tokenize),
+        ("x-queue-time", timings.queue),
+        ("x-inference-time", timings.infer),
+    ] {
+        answer::set(headers, name, &time.as_millis().to_string());
+    }
+    Ok(response)
+}
+
+fn characters(input: &Input) -> usize {
+    match input {
+        Input::Text(text) => text.chars().count(),
+        Input::Ids(_) => 0,
+    }
+}
+
+/// The cosine, of vectors of unit length.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}

@@ -1,0 +1,249 @@
+//! What `/metrics` shows: an own registry and typed handles, resolved once and kept.
+
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::repository::manifest::Manifest;
+
+/// Seconds, for whole requests: 1 ms to 30 s.
+const REQUEST_BUCKETS: &[f64] =
+    &[0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+/// Seconds, for stages, of which tokenizing takes microseconds.
+const STAGE_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+    30.0,
+];
+/// Rows or tokens of a batch.
+const COUNT_BUCKETS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
+
+type Result<T> = std::result::Result<T, prometheus::Error>;
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    http_requests: IntCounterVec,
+    http_duration: HistogramVec,
+    embeddings: IntCounterVec,
+    tokens: IntCounterVec,
+    stages: HistogramVec,
+    batch_rows: HistogramVec,
+    batch_tokens: HistogramVec,
+    queue_items: IntGaugeVec,
+    queue_tokens: IntGaugeVec,
+    rejected: IntCounterVec,
+    truncated: IntCounterVec,
+    unknown: IntCounterVec,
+    version_info: IntGaugeVec,
+    version_role: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// If two metrics have one name, which is a mistake in this file.
+    pub fn new() -> Result<Self> {
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let of_version = &["model", "version"];
+        Ok(Self {
+            http_requests: counter(
+                &registry,
+                "sextant_http_requests_total",
+                "Answers by route, method and status.",
+                &["route", "method", "status"],
+            )?,
+            http_duration: histogram(
+                &registry,
+                "sextant_http_request_duration_seconds",
+                "From the request's head to the answer's, by route.",
+                REQUEST_BUCKETS,
+                &["route"],
+            )?,
+            embeddings: counter(&registry, "sextant_embeddings_total", "Vectors answered.", of_version)?,
+            tokens: counter(
+                &registry,
+                "sextant_tokens_total",
+                "Tokens computed: real ones, and padding beside them.",
+                &["model", "version", "kind"],
+            )?,
+            stages: histogram(
+                &registry,
+                "sextant_stage_duration_seconds",
+                "Time of a request in each stage; its slowest input counts.",
+                STAGE_BUCKETS,
+                &["model", "version", "stage"],
+            )?,
+            batch_rows: histogram(
+                &registry,
+                "sextant_batch_rows",
+                "Rows of a batch.",
+                COUNT_BUCKETS,
+                of_version,
+            )?,
+            batch_tokens: histogram(
+                &registry,
+                "sextant_batch_tokens",
+                "Real tokens of a batch.",
+                COUNT_BUCKETS,
+                of_version,
+            )?,
+            queue_items: gauge(
+                &registry,
+                "sextant_queue_items",
+                "Inputs waiting for a session.",
+                of_version,
+            )?,
+            queue_tokens: gauge(
+                &registry,
+                "sextant_queue_tokens",
+                "Tokens of the inputs waiting.",
+                of_version,
+            )?,
+            rejected: counter(
+                &registry,
+                "sextant_rejected_total",
+                "Requests refused before any work.",
+                &["model", "version", "reason"],
+            )?,
+            truncated: counter(
+                &registry,
+                "sextant_truncated_inputs_total",
+                "Inputs that were cut to the model's longest.",
+                of_version,
+            )?,
+            unknown: counter(
+                &registry,
+                "sextant_unknown_tokens_total",
+                "Tokens that the vocabulary does not know.",
+                of_version,
+            )?,
+            version_info: gauge(
+                &registry,
+                "sextant_version_info",
+                "1 for each loaded version; its facts are the labels.",
+                &["model", "version", "space", "precision", "provider", "digest"],
+            )?,
+            version_role: gauge(
+                &registry,
+                "sextant_version_role",
+                "1 for the role that a version has now.",
+                &["model", "version", "role"],
+            )?,
+            registry,
+        })
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be written as text.
+    pub fn render(&self) -> Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Makes the route's series, so that they stand at 0 before the first request.
+    pub fn prepare_route(&self, route: &str, method: &str) {
+        self.http_requests.with_label_values(&[route, method, "200"]);
+        self.http_duration.with_label_values(&[route]);
+    }
+
+    /// Counts one answer. `route` is the pattern, never the path: a client must not be able to add series.
+    pub fn answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
+        self.http_requests.with_label_values(&[route, method, &status.to_string()]).inc();
+        self.http_duration.with_label_values(&[route]).observe(seconds);
+    }
+
+    /// The series of a version that is loaded on `provider` with `role`, all at 0.
+    pub fn version(&self, manifest: &Manifest, provider: &str, role: &str) -> VersionMetrics {
+        let model = manifest.model.as_str();
+        let version = manifest.version.to_string();
+        let of = [model, version.as_str()];
+        let precision = manifest.precision.to_string();
+        let digest =
+            manifest.files.iter().find(|file| file.name == "model.onnx").map_or("", |file| &file.sha256);
+        let info =
+            [model, &version, &manifest.space.0, &precision, provider, &digest[..digest.len().min(16)]];
+        self.version_info.with_label_values(&info).set(1);
+        self.version_role.with_label_values(&[model, &version, role]).set(1);
+        let tokens = |kind| self.tokens.with_label_values(&[model, &version, kind]);
+        let stage = |stage| self.stages.with_label_values(&[model, &version, stage]);
+        VersionMetrics {
+            embeddings: self.embeddings.with_label_values(&of),
+            real_tokens: tokens("real"),
+            padding_tokens: tokens("padding"),
+            tokenize: stage("tokenize"),
+            queue: stage("queue"),
+            infer: stage("infer"),
+            finish: stage("finish"),
+            batch_rows: self.batch_rows.with_label_values(&of),
+            batch_tokens: self.batch_tokens.with_label_values(&of),
+            queue_items: self.queue_items.with_label_values(&of),
+            queue_tokens: self.queue_tokens.with_label_values(&of),
+            overloaded: self.rejected.with_label_values(&[model, &version, "overloaded"]),
+            truncated: self.truncated.with_label_values(&of),
+            unknown: self.unknown.with_label_values(&of),
+        }
+    }
+}
+
+/// The series of one version.
+#[derive(Clone)]
+pub struct VersionMetrics {
+    /// Vectors answered.
+    pub embeddings: IntCounter,
+    /// Tokens computed that are text.
+    pub real_tokens: IntCounter,
+    /// Places computed that are padding.
+    pub padding_tokens: IntCounter,
+    /// Seconds to tokenize a request.
+    pub tokenize: prometheus::Histogram,
+    /// Seconds a request waited for a session.
+    pub queue: prometheus::Histogram,
+    /// Seconds a request's batch ran.
+    pub infer: prometheus::Histogram,
+    /// Seconds to cut, normalise and encode a request's vectors.
+    pub finish: prometheus::Histogram,
+    /// Rows of a batch.
+    pub batch_rows: prometheus::Histogram,
+    /// Real tokens of a batch.
+    pub batch_tokens: prometheus::Histogram,
+    /// Inputs waiting.
+    pub queue_items: IntGauge,
+    /// Tokens waiting.
+    pub queue_tokens: IntGauge,
+    /// Requests refused because too much was waiting.
+    pub overloaded: IntCounter,
+    /// Inputs cut short.
+    pub truncated: IntCounter,
+    /// Unknown tokens.
+    pub unknown: IntCounter,
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+    labels: &[&str],
+) -> Result<HistogramVec> {
+    registered(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+}

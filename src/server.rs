@@ -1,0 +1,174 @@
+//! Builds the application, serves it, and stops without losing a request.
+
+mod accept;
+
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::embed::{Embedder, Model, ModelError};
+use crate::engine::{Runtime, RuntimeError};
+use crate::http::{self, App};
+use crate::metrics::Metrics;
+use crate::repository::{Repository, RepositoryError};
+use crate::rollout;
+use accept::Phase;
+
+/// Why the server cannot start, or had to give up.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The runtime library.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A version cannot be loaded.
+    #[error("{version} cannot be served: {source}")]
+    Model {
+        /// The version.
+        version: String,
+        /// Why.
+        source: ModelError,
+    },
+    /// Nothing to serve.
+    #[error("there is no activated version in `{0}`: import one with `sextant import ... --activate`")]
+    NoModels(String),
+    /// The default model is not there.
+    #[error("the default model `{asked}` is not served; there are: {}", available.join(", "))]
+    NoSuchDefault {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// The tokenizing threads or the metrics.
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+/// Bound sockets. The caller makes them, so that a test can have port 0 and learn which one it became.
+pub struct Listeners {
+    /// For the embedding routes.
+    pub public: TcpListener,
+    /// For metrics and health, if apart.
+    pub admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds the addresses of the configuration.
+    ///
+    /// # Errors
+    /// If one is taken or not of this machine.
+    pub async fn bind(config: &Config) -> Result<Self, ServeError> {
+        let bind = async |address| {
+            TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+        };
+        let public = bind(config.listen).await?;
+        let admin = match config.admin_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { public, admin })
+    }
+}
+
+/// Loads the activated version of every model in the repository.
+///
+/// # Errors
+/// If the runtime or the repository cannot be used, a version cannot be loaded, or there is none.
+pub async fn load(config: &Config) -> Result<App, ServeError> {
+    let runtime = Runtime::load(config.onnxruntime.as_deref())?;
+    tracing::info!(library = %runtime.path().display(), build = runtime.build(), "ONNX Runtime loaded");
+    let repository = Repository::open(&config.models, false)?;
+    let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
+    let mut models = Vec::new();
+    for name in repository.models().await? {
+        let Some(rollout) = rollout::current(&repository, &name).await? else {
+            tracing::warn!(model = name, "no version of this model was ever activated: it is not served");
+            continue;
+        };
+        let manifest = repository.manifest(&name, rollout.stable).await?;
+        let (version, space) = (format!("{name}@{}", rollout.stable), manifest.space.clone());
+        let model = Model::load(&repository, manifest, runtime, config.topology, config.limits, &metrics)
+            .await
+            .map_err(|source| ServeError::Model { version: version.clone(), source })?;
+        let (sessions, threads) = (config.topology.sessions, config.topology.threads);
+        tracing::info!(version, %space, sessions, threads, "version loaded");
+        models.push(model);
+    }
+    let available: Vec<String> = models.iter().map(|model| model.manifest.model.clone()).collect();
+    if models.is_empty() {
+        return Err(ServeError::NoModels(config.models.clone()));
+    }
+    if let Some(asked) = config.default_model.clone().filter(|name| !available.contains(name)) {
+        return Err(ServeError::NoSuchDefault { asked, available });
+    }
+    let embedder = Embedder::new(models, config.default_model.clone(), config.http.tokenize_threads)
+        .map_err(|error| ServeError::Start(error.to_string()))?;
+    Ok(App::new(embedder, metrics, config.http.clone()))
+}
+
+/// Serves until `shutdown`, then: unready for the drain delay while everything is still answered, then no new
+/// connections, then waits for requests in flight until the drain timeout. Returns whether all of them were answered.
+pub async fn run(
+    app: App,
+    config: &Config,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> bool {
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let public = http::public(&app, listeners.admin.is_none());
+    let mut serving = vec![tokio::spawn(accept::serve(listeners.public, public, phases.clone()))];
+    if let Some(listener) = listeners.admin {
+        serving.push(tokio::spawn(accept::serve(listener, http::admin(&app), phases)));
+    }
+
+    shutdown.await;
+    tracing::info!(delay = ?config.drain_delay, timeout = ?config.drain_timeout, "stopping");
+    app.start_draining();
+    tokio::time::sleep(config.drain_delay).await;
+    // Receivers live as long as the tasks above.
+    let _ = phase.send(Phase::Draining);
+    let drained = tokio::time::timeout(config.drain_timeout, futures_util::future::join_all(serving)).await;
+    match drained {
+        Ok(_) => tracing::info!("stopped"),
+        Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),
+    }
+    drained.is_ok()
+}
+
+/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once.
+///
+/// # Errors
+/// If the signals cannot be listened for.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(async move {
+        next().await;
+        tokio::spawn(async move {
+            next().await;
+            tracing::warn!("second stop signal: ending at once");
+            std::process::exit(130);
+        });
+    })
+}

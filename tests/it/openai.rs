@@ -1,0 +1,178 @@
+//! The OpenAI dialect.
+
+use base64::Engine as _;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, settings};
+use crate::support::fake::{DIMENSIONS, Fake};
+use crate::support::floats;
+
+/// The unit vector that the fake engine's model gives for a text.
+async fn expected(app: &TestApp, text: &str) -> Vec<f32> {
+    let tokens = app.post("/tokenize", json!({ "inputs": text })).await.json();
+    let ids: Vec<u32> =
+        tokens[0].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap() as u32).collect();
+    let mut vector = Fake::vector(&ids);
+    sextant::engine::pooling::normalise(&mut vector);
+    vector
+}
+
+#[tokio::test]
+async fn an_input_becomes_a_unit_vector_and_the_answer_says_whose() {
+    let (app, _) = TestApp::fake().await;
+    let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": "a cab" })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body = answer.json();
+    assert_eq!(floats(&body["data"][0]["embedding"]), expected(&app, "a cab").await);
+    assert_eq!(body["model"], "tiny");
+    assert_eq!(body["usage"]["prompt_tokens"], body["usage"]["total_tokens"]);
+    assert_eq!(answer.header("x-sextant-version"), "tiny@1");
+    assert_eq!(answer.header("x-sextant-space"), "0123456789abcdef");
+    assert_eq!(answer.header("x-sextant-truncated"), "0");
+    for stage in ["tokenize", "queue", "infer", "finish"] {
+        assert!(answer.header("server-timing").contains(&format!("{stage};dur=")), "{stage}");
+    }
+}
+
+#[tokio::test]
+async fn inputs_of_every_shape_come_back_in_order() {
+    let (app, _) = TestApp::fake().await;
+    let ids = async |text: &str| {
+        let tokens = app.post("/tokenize", json!({ "inputs": text })).await.json();
+        tokens[0].as_array().unwrap().iter().map(|token| token["id"].clone()).collect::<Vec<Value>>()
+    };
+    let (a, b) = (expected(&app, "abc").await, expected(&app, "d e f").await);
+    let (a_ids, b_ids) = (ids("abc").await, ids("d e f").await);
+    for (input, expected) in [
+        (json!("abc"), vec![&a]),
+        (json!(["abc", "d e f", "abc"]), vec![&a, &b, &a]),
+        (json!(a_ids), vec![&a]),
+        (json!([b_ids, a_ids]), vec![&b, &a]),
+    ] {
+        let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": input })).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let data = answer.json()["data"].as_array().unwrap().clone();
+        assert_eq!(data.len(), expected.len());
+        for (index, (item, expected)) in data.iter().zip(expected).enumerate() {
+            assert_eq!(item["index"], index);
+            assert_eq!(&floats(&item["embedding"]), expected, "{input}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn base64_carries_the_same_floats() {
+    let (app, _) = TestApp::fake().await;
+    let body = json!({ "model": "tiny@1", "input": ["a b"], "encoding_format": "base64", "user": "someone" });
+    let answer = app.post("/v1/embeddings", body).await.json();
+    let text = answer["data"][0]["embedding"].as_str().unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    let vector: Vec<f32> = bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
+    assert_eq!(vector, expected(&app, "a b").await);
+}
+
+#[tokio::test]
+async fn dimensions_cut_and_normalise_again() {
+    let (app, _) = TestApp::fake().await;
+    let full = expected(&app, "abc").await;
+    let body = json!({ "model": "tiny@stable", "input": "abc", "dimensions": 3 });
+    let answer = app.post("/v1/embeddings", body).await.json();
+    let cut = floats(&answer["data"][0]["embedding"]);
+    assert_eq!(cut.len(), 3);
+    assert!((cut.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-6);
+    assert!((cut[0] / cut[2] - full[0] / full[2]).abs() < 1e-5, "the direction is kept");
+    let body = json!({ "model": "tiny", "input": "abc", "dimensions": DIMENSIONS });
+    let whole = app.post("/v1/embeddings", body).await.json();
+    assert_eq!(floats(&whole["data"][0]["embedding"]), full);
+}
+
+#[tokio::test]
+async fn declared_matryoshka_widths_are_the_only_ones() {
+    let (app, _) = TestApp::fake_with(&settings(), |manifest| manifest.matryoshka_dimensions = vec![4]).await;
+    for (dimensions, status) in [(4, 200), (DIMENSIONS, 200), (3, 400)] {
+        let body = json!({ "model": "tiny", "input": "a", "dimensions": dimensions });
+        assert_eq!(app.post("/v1/embeddings", body).await.status, status, "{dimensions}");
+    }
+}
+
+#[tokio::test]
+async fn prompts_go_before_the_text() {
+    let (app, _) = TestApp::fake_with(&settings(), |manifest| {
+        manifest.prompts = [("query".to_owned(), "b c ".to_owned())].into();
+        manifest.default_query_prompt = Some("query".into());
+    })
+    .await;
+    let with = expected(&app, "b c a").await;
+    for extra in [json!({ "input_type": "query" }), json!({ "prompt_name": "query" })] {
+        let mut body = json!({ "model": "tiny", "input": "a" });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let answer = app.post("/v1/embeddings", body).await.json();
+        assert_eq!(floats(&answer["data"][0]["embedding"]), with, "{extra}");
+    }
+    let plain = json!({ "model": "tiny", "input": "a", "input_type": "document" });
+    let answer = app.post("/v1/embeddings", plain).await.json();
+    assert_eq!(floats(&answer["data"][0]["embedding"]), expected(&app, "a").await);
+    let unknown = json!({ "model": "tiny", "input": "a", "prompt_name": "nope" });
+    let answer = app.post("/v1/embeddings", unknown).await;
+    assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("prompt_name")));
+}
+
+#[tokio::test]
+async fn long_inputs_are_cut_where_asked_counted_and_told() {
+    let (app, _) = TestApp::fake_with(&settings(), |manifest| manifest.max_tokens = 5).await;
+    let ask = async |truncate: &str| {
+        let body = json!({ "model": "tiny", "input": ["a b c d", "a"], "truncate": truncate });
+        app.post("/v1/embeddings", body).await
+    };
+    let vector = |answer: &crate::support::app::Answer| floats(&answer.json()["data"][0]["embedding"]);
+    let (end, start) = (ask("end").await, ask("start").await);
+    assert_eq!(end.header("x-sextant-truncated"), "1");
+    assert_eq!(end.json()["usage"]["total_tokens"], 5 + 3);
+    assert_eq!(vector(&end), expected(&app, "a b c").await);
+    assert_eq!(vector(&start), expected(&app, "b c d").await);
+    let refused = ask("error").await;
+    assert_eq!(refused.status, 400);
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("6 tokens") && message.contains("takes 5"), "{message}");
+    assert_eq!(app.metric("sextant_truncated_inputs_total", &["tiny"]).await, 2.0);
+}
+
+#[tokio::test]
+async fn another_space_is_a_conflict_and_the_right_one_is_not() {
+    let (app, _) = TestApp::fake().await;
+    let ask = async |space: &str| {
+        let headers = HeaderMap::from_iter([("x-sextant-space".parse().unwrap(), space.parse().unwrap())]);
+        let body = serde_json::to_vec(&json!({ "model": "tiny", "input": "a" })).unwrap();
+        app.send("POST", "/v1/embeddings", headers, body).await
+    };
+    assert_eq!(ask("0123456789abcdef").await.status, 200);
+    let refused = ask("fedcba9876543210").await;
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (409, Some("space_mismatch")));
+}
+
+#[tokio::test]
+async fn models_are_listed_by_name_and_found_by_version() {
+    let (app, _) = TestApp::fake().await;
+    let list = app.get("/v1/models").await.json();
+    assert_eq!(list["data"][0]["id"], "tiny");
+    assert_eq!(list["data"][0]["created"], 1_767_225_600);
+    for (id, status) in
+        [("tiny", 200), ("tiny@1", 200), ("tiny@2", 404), ("tiny@canary", 404), ("other", 404)]
+    {
+        assert_eq!(app.get(&format!("/v1/models/{id}")).await.status, status, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_vector_that_is_not_finite_is_an_error_not_an_answer() {
+    let (app, fake) = TestApp::fake().await;
+    fake.give_nan(true);
+    let body = json!({ "model": "tiny", "input": "a" });
+    assert_eq!(app.post("/v1/embeddings", body.clone()).await.status, 500);
+    fake.give_nan(false);
+    fake.fail(true);
+    assert_eq!(app.post("/v1/embeddings", body.clone()).await.status, 500);
+    fake.fail(false);
+    assert_eq!(app.post("/v1/embeddings", body).await.status, 200);
+}

@@ -1,0 +1,251 @@
+//! Hostile and mistaken input: the right status, the dialect's envelope, and the next request works.
+
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use sextant::config::Settings;
+
+use crate::support::app::{Answer, TestApp, settings};
+use crate::support::fake::DIMENSIONS;
+
+/// Panics unless the answer is a refusal in its dialect's envelope, with all keys and a message.
+fn check_envelope(path: &str, answer: &Answer) {
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert!(!answer.header("x-request-id").is_empty());
+    let body = answer.json();
+    if path.starts_with("/v1") {
+        let error = body["error"].as_object().unwrap();
+        let mut keys: Vec<&str> = error.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["code", "message", "param", "type"], "{path}: {body}");
+        assert!(!body["error"]["message"].as_str().unwrap().is_empty());
+    } else {
+        assert!(!body["error"].as_str().unwrap().is_empty(), "{path}: {body}");
+        assert!(body["error_type"].is_string(), "{path}: {body}");
+    }
+}
+
+async fn works(app: &TestApp) {
+    let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": "a" })).await;
+    assert_eq!(answer.status, 200, "the next request: {}", answer.text());
+}
+
+/// `{"model": "tiny", "input": "a"}` with one field changed.
+fn openai(field: &str, value: Value) -> Value {
+    let mut body = json!({ "model": "tiny", "input": "a" });
+    body[field] = value;
+    body
+}
+
+fn tei(field: &str, value: Value) -> Value {
+    let mut body = json!({ "inputs": "a" });
+    body[field] = value;
+    body
+}
+
+#[tokio::test]
+async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
+    let (app, fake) = TestApp::fake().await;
+    let wide = DIMENSIONS + 1;
+    // Path, body, status, the OpenAI envelope's `param` where it must name one.
+    let table: Vec<(&str, Value, u16, Option<&str>)> = vec![
+        ("/v1/embeddings", json!([]), 400, None),
+        ("/v1/embeddings", json!({ "model": "tiny" }), 400, None),
+        ("/v1/embeddings", json!({ "input": "a" }), 400, None),
+        ("/v1/embeddings", openai("input", json!("")), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!(["a", ""])), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!([])), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!([[]])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!(3)), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!(null)), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!({ "text": "a" })), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!([1.5])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!([true])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!(["a", 1])), 400, Some("input")),
+        ("/v1/embeddings", openai("input", json!([[[1]]])), 400, Some("input[0][0]")),
+        // In range, but not framed by the special tokens.
+        ("/v1/embeddings", openai("input", json!([7, 8])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!([2, 1_000_000, 3])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!([2, -1, 3])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!([2, u64::MAX, 3])), 400, Some("input[0]")),
+        ("/v1/embeddings", openai("input", json!(vec!["a"; 2049])), 413, Some("input")),
+        ("/v1/embeddings", openai("model", json!(7)), 400, Some("model")),
+        ("/v1/embeddings", openai("model", json!("other")), 404, Some("model")),
+        ("/v1/embeddings", openai("model", json!("tiny@9")), 404, Some("model")),
+        ("/v1/embeddings", openai("model", json!("")), 404, Some("model")),
+        ("/v1/embeddings", openai("encoding_format", json!("hex")), 400, Some("encoding_format")),
+        ("/v1/embeddings", openai("encoding_format", json!(1)), 400, Some("encoding_format")),
+        ("/v1/embeddings", openai("dimensions", json!(0)), 400, Some("dimensions")),
+        ("/v1/embeddings", openai("dimensions", json!(wide)), 400, Some("dimensions")),
+        ("/v1/embeddings", openai("dimensions", json!(-1)), 400, Some("dimensions")),
+        ("/v1/embeddings", openai("dimensions", json!(1.5)), 400, Some("dimensions")),
+        ("/v1/embeddings", openai("dimensions", json!("8")), 400, Some("dimensions")),
+        ("/v1/embeddings", openai("user", json!(1)), 400, Some("user")),
+        ("/v1/embeddings", openai("input_type", json!("passage")), 400, Some("input_type")),
+        ("/v1/embeddings", openai("input_type", json!(1)), 400, Some("input_type")),
+        ("/v1/embeddings", openai("prompt_name", json!(1)), 400, Some("prompt_name")),
+        ("/v1/embeddings", openai("truncate", json!("middle")), 400, Some("truncate")),
+        ("/v1/embeddings", openai("truncate", json!(true)), 400, Some("truncate")),
+        ("/embed", json!({}), 422, None),
+        ("/embed", tei("inputs", json!("")), 400, None),
+        ("/embed", tei("inputs", json!([])), 400, None),
+        ("/embed", tei("inputs", json!(1.5)), 422, None),
+        ("/embed", tei("inputs", json!([7, 8])), 422, None),
+        ("/embed", tei("inputs", json!([2, 1_000_000, 3])), 422, None),
+        ("/embed", tei("inputs", json!(vec!["a"; 2049])), 413, None),
+        ("/embed", tei("truncate", json!("yes")), 422, None),
+        ("/embed", tei("truncation_direction", json!("up")), 422, None),
+        ("/embed", tei("prompt_name", json!("none")), 422, None),
+        ("/embed", tei("prompt_name", json!(3)), 422, None),
+        ("/embed", tei("normalize", json!(1)), 422, None),
+        ("/embed", tei("dimensions", json!(0)), 422, None),
+        ("/embed", tei("dimensions", json!(wide)), 422, None),
+        ("/embed", tei("model", json!("other")), 404, None),
+        ("/embed", tei("model", json!(1)), 422, None),
+        ("/embed_all", json!({ "inputs": [] }), 400, None),
+        ("/embed_all", json!({ "inputs": 1 }), 422, None),
+        ("/", json!({ "inputs": null }), 422, None),
+        ("/similarity", json!({ "inputs": { "source_sentence": "a", "sentences": [] } }), 400, None),
+        ("/similarity", json!({ "inputs": { "source_sentence": "a", "sentences": "b" } }), 422, None),
+        ("/similarity", json!({ "inputs": { "source_sentence": 1, "sentences": ["b"] } }), 422, None),
+        ("/similarity", json!({ "inputs": { "sentences": ["b"] } }), 422, None),
+        ("/similarity", json!({ "inputs": "a" }), 422, None),
+        (
+            "/similarity",
+            json!({ "inputs": { "source_sentence": "a", "sentences": vec!["b"; 2048] } }),
+            413,
+            None,
+        ),
+        (
+            "/similarity",
+            json!({ "inputs": { "source_sentence": "a", "sentences": ["b"] }, "parameters": { "truncate": 1 } }),
+            422,
+            None,
+        ),
+        ("/tokenize", json!({ "inputs": [] }), 400, None),
+        ("/tokenize", json!({ "inputs": 1 }), 422, None),
+        ("/tokenize", json!({ "inputs": "a", "add_special_tokens": 1 }), 422, None),
+        ("/tokenize", json!({ "inputs": "a", "prompt_name": "none" }), 422, None),
+        ("/tokenize", json!({ "inputs": vec!["a"; 2049] }), 413, None),
+        ("/decode", json!({ "ids": [] }), 400, None),
+        ("/decode", json!({ "ids": "a" }), 422, None),
+        ("/decode", json!({ "ids": [-1] }), 422, None),
+        ("/decode", json!({ "ids": [1_000_000] }), 422, None),
+        ("/decode", json!({ "ids": [1], "skip_special_tokens": "no" }), 422, None),
+        ("/decode", json!({ "ids": [1], "model": "other" }), 404, None),
+    ];
+    for (path, body, status, param) in table {
+        let answer = app.post(path, body.clone()).await;
+        let shown: String = body.to_string().chars().take(120).collect();
+        assert_eq!(answer.status, status, "{path} {shown}: {}", answer.text());
+        check_envelope(path, &answer);
+        if path.starts_with("/v1") {
+            assert_eq!(answer.json()["error"]["param"].as_str(), param, "{path} {shown}: {}", answer.text());
+        }
+        works(&app).await;
+    }
+    assert!(fake.rows() > 0);
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_are_refused() {
+    let small = Settings { max_body_bytes: Some(4096), ..settings() };
+    let (app, _) = TestApp::fake_with(&small, |_| ()).await;
+    let long = format!(r#"{{"model": "tiny", "input": "{}"}}"#, "a".repeat(5000));
+    let deep = format!(r#"{{"model": "tiny", "input": {}}}"#, "[".repeat(2000));
+    let table: [(&str, &[u8], u16); 9] = [
+        ("nothing", b" ", 400),
+        ("cut short", br#"{"model": "tiny", "input": "a"#, 400),
+        ("more behind it", br#"{"model": "tiny", "input": "a"} {}"#, 400),
+        ("a lone surrogate", br#"{"model": "tiny", "input": "\ud800"}"#, 400),
+        ("the other lone surrogate", br#"{"model": "tiny", "input": "\udc00 a"}"#, 400),
+        ("invalid UTF-8", b"{\"model\": \"tiny\", \"input\": \"\xff\xfe\"}", 400),
+        ("a raw control character", b"{\"model\": \"tiny\", \"input\": \"\x00\"}", 400),
+        ("too deep", deep.as_bytes(), 400),
+        ("too large", long.as_bytes(), 413),
+    ];
+    for (what, body, status) in table {
+        for (path, status) in
+            [("/v1/embeddings", status), ("/embed", if status == 400 { 422 } else { status })]
+        {
+            let answer = app.send("POST", path, HeaderMap::new(), body.to_vec()).await;
+            assert_eq!(answer.status, status, "{path}, {what}: {}", answer.text());
+            check_envelope(path, &answer);
+            works(&app).await;
+        }
+    }
+    let text = HeaderMap::from_iter([("content-type".parse().unwrap(), "text/plain".parse().unwrap())]);
+    for path in ["/v1/embeddings", "/embed"] {
+        let answer = app.send("POST", path, text.clone(), b"{}".to_vec()).await;
+        assert_eq!(answer.status, 415);
+        check_envelope(path, &answer);
+    }
+}
+
+#[tokio::test]
+async fn odd_texts_are_texts() {
+    let (app, _) = TestApp::fake().await;
+    for text in ["\0", "a\0b", "\u{feff}", "\u{202e}abc", "🧭", "\u{10ffff}", " ", "\r\n\t"] {
+        for (path, body) in [
+            ("/v1/embeddings", json!({ "model": "tiny", "input": text })),
+            ("/embed", json!({ "inputs": text })),
+        ] {
+            let answer = app.post(path, body).await;
+            assert_eq!(answer.status, 200, "{text:?}: {}", answer.text());
+        }
+    }
+    let long = "abc def ".repeat(12_500);
+    let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": long })).await;
+    assert_eq!((answer.status, answer.header("x-sextant-truncated")), (200, "1"), "100,000 characters");
+}
+
+#[tokio::test]
+async fn wrong_methods_and_paths_are_told() {
+    let (app, _) = TestApp::fake().await;
+    for (method, path, status) in [
+        ("GET", "/v1/embeddings", 405),
+        ("DELETE", "/v1/models", 405),
+        ("PUT", "/embed", 405),
+        ("GET", "/", 405),
+        ("POST", "/metrics", 405),
+        ("POST", "/livez", 405),
+        ("POST", "/v1/completions", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v1/", 404),
+        ("POST", "/v1/embeddings/", 404),
+        ("GET", "/nope", 404),
+        ("GET", "/v1/models/%ff", 400),
+        ("GET", "/%00", 404),
+    ] {
+        let answer = app.send(method, path, HeaderMap::new(), Vec::new()).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        check_envelope(path, &answer);
+        if status == 405 {
+            assert!(!answer.header("allow").is_empty());
+        }
+    }
+    works(&app).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429_with_a_time_to_come_back() {
+    let tight = Settings { max_queue_tokens: Some(10), ..settings() };
+    let (app, fake) = TestApp::fake_with(&tight, |_| ()).await;
+    fake.hold();
+    let body = json!({ "model": "tiny", "input": ["a b c d e f g h i j"] });
+    let ask = async |path: &str| app.post(path, body.clone()).await;
+    let refused = async {
+        crate::support::app::until("the queue is full", async || {
+            app.metric("sextant_queue_tokens", &["tiny"]).await > 0.0
+        })
+        .await;
+        let refused = ask("/v1/embeddings").await;
+        fake.release();
+        refused
+    };
+    // The first runs, the second waits, the third finds the queue full.
+    let (first, second, refused) = tokio::join!(ask("/v1/embeddings"), ask("/v1/embeddings"), refused);
+    assert_eq!((first.status, second.status, refused.status), (200, 200, 429), "{}", refused.text());
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+    check_envelope("/v1/embeddings", &refused);
+    assert_eq!(app.metric("sextant_rejected_total", &["overloaded"]).await, 1.0);
+}

@@ -1,0 +1,51 @@
+//! Holds every answer that a test sees against `openapi.yaml`.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+/// The document, as JSON.
+pub fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(|| serde_norway::from_str(include_str!("../../../openapi.yaml")).unwrap())
+}
+
+/// Follows a `$ref` within the document.
+fn follow(value: &'static Value) -> &'static Value {
+    match value["$ref"].as_str() {
+        Some(reference) => document().pointer(reference.trim_start_matches('#')).expect(reference),
+        None => value,
+    }
+}
+
+/// Panics unless the document has this answer: route, status, and every field of the body.
+pub fn check(method: &str, route: &str, status: u16, headers: &reqwest::header::HeaderMap, body: &[u8]) {
+    let operation = &document()["paths"][route][method.to_lowercase()];
+    assert!(operation.is_object(), "openapi.yaml has no {method} {route}");
+    let at = format!("{method} {route} -> {status}");
+    let response = follow(&operation["responses"][status.to_string()]);
+    assert!(response.is_object(), "openapi.yaml has no {at}: {}", String::from_utf8_lossy(body));
+    for (name, header) in response["headers"].as_object().into_iter().flatten() {
+        let value = headers.get(name).unwrap_or_else(|| panic!("{at} lacks the header {name}"));
+        let kind = &follow(header)["schema"]["type"];
+        assert!(
+            kind != "integer" || value.to_str().unwrap().parse::<u64>().is_ok(),
+            "{at}: {name}: {value:?}"
+        );
+    }
+    let Some((media, content)) = response["content"].as_object().and_then(|content| content.iter().next())
+    else {
+        assert!(body.is_empty(), "{at} has a body that openapi.yaml does not know");
+        return;
+    };
+    let kind = headers["content-type"].to_str().unwrap();
+    assert!(kind.starts_with(media.as_str()), "{at} is {kind}, openapi.yaml says {media}");
+    if media == "application/json" {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        let schema = json!({ "allOf": [content["schema"]], "components": document()["components"] });
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        if let Err(error) = validator.validate(&body) {
+            panic!("{at}: {error}, at {}", error.instance_path());
+        }
+    }
+}

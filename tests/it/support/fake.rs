@@ -1,0 +1,111 @@
+//! An engine that a test can hold, break and count.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use sextant::engine::{Batch, EngineError, Output, Vector};
+use tokio::sync::Semaphore;
+
+/// Width of its vectors.
+pub const DIMENSIONS: usize = 8;
+
+/// Stands in for the sessions of a version. Its vectors depend on the token ids and nothing else.
+#[derive(Clone)]
+pub struct Fake(Arc<State>);
+
+struct State {
+    /// One permit lets one batch through; plenty while it is not held.
+    gate: Semaphore,
+    rows: AtomicUsize,
+    waiting: AtomicUsize,
+    fails: AtomicBool,
+    gives_nan: AtomicBool,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        Self(Arc::new(State {
+            gate: Semaphore::new(Semaphore::MAX_PERMITS / 2),
+            rows: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            fails: AtomicBool::new(false),
+            gives_nan: AtomicBool::new(false),
+        }))
+    }
+
+    /// From now on no batch comes back until [`Fake::release`].
+    pub fn hold(&self) {
+        self.0.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub fn release(&self) {
+        self.0.gate.add_permits(Semaphore::MAX_PERMITS / 4);
+    }
+
+    pub fn fail(&self, fails: bool) {
+        self.0.fails.store(fails, Ordering::SeqCst);
+    }
+
+    pub fn give_nan(&self, nan: bool) {
+        self.0.gives_nan.store(nan, Ordering::SeqCst);
+    }
+
+    /// Rows computed so far.
+    pub fn rows(&self) -> usize {
+        self.0.rows.load(Ordering::SeqCst)
+    }
+
+    /// Batches that are held.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::SeqCst)
+    }
+
+    /// The vector it gives for these ids, not normalised.
+    pub fn vector(ids: &[u32]) -> Vector {
+        let seed: f32 = ids.iter().zip(1..).map(|(&id, place)| (id as f32 + 1.0) * place as f32).sum();
+        (1..=DIMENSIONS).map(|component| (seed * component as f32).sin() + 1.5).collect()
+    }
+}
+
+impl tower::Service<Batch> for Fake {
+    type Response = Vec<Vector>;
+    type Error = EngineError;
+    type Future = Pin<Box<dyn Future<Output = Result<Vec<Vector>, EngineError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        // One batch at a time, as a single session would: the rest waits in the queue.
+        if self.waiting() > 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn call(&mut self, batch: Batch) -> Self::Future {
+        let state = Arc::clone(&self.0);
+        state.waiting.fetch_add(1, Ordering::SeqCst);
+        let held = Held(Arc::clone(&state));
+        Box::pin(async move {
+            state.gate.acquire().await.map_err(|_| EngineError::Stopped)?.forget();
+            drop(held);
+            if state.fails.load(Ordering::SeqCst) {
+                return Err(EngineError::Stopped);
+            }
+            state.rows.fetch_add(batch.rows.len(), Ordering::SeqCst);
+            let of = |ids: &Arc<[u32]>| match batch.output {
+                _ if state.gives_nan.load(Ordering::SeqCst) => vec![f32::NAN; DIMENSIONS],
+                Output::Pooled => Self::vector(ids),
+                Output::Tokens => ids.iter().flat_map(|&id| Self::vector(&[id])).collect(),
+            };
+            Ok(batch.rows.iter().map(of).collect())
+        })
+    }
+}
+
+/// A batch that is held, until it is through or nobody waits for it.
+struct Held(Arc<State>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
