@@ -1,7 +1,6 @@
 //! `sextant import`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -83,20 +82,17 @@ impl Import {
         let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
         let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let request = Request {
-            checkpoint: &checkpoint,
-            model: &self.name,
             precision: self.precision,
             graph: self.graph,
             calibrate: self.calibrate.as_deref(),
             pooling: self.pooling,
             max_tokens: self.max_tokens,
-            prompts: self.prompt.iter().cloned().collect::<BTreeMap<_, _>>(),
+            prompts: self.prompt.iter().cloned().collect(),
             licence: self.licence.clone(),
             training_data: self.training_data.clone(),
             intended_use: self.intended_use.clone(),
             matryoshka_dimensions: self.matryoshka.clone(),
-            source,
-            created: created.clone(),
+            ..Request::new(&checkpoint, &self.name, source, created.clone())
         };
         let bars = Bars::default();
         let manifest = import::stage(&request, stage.path(), runtime, &|progress| bars.show(progress))?;

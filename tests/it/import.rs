@@ -4,7 +4,6 @@ mod compiled;
 mod refused;
 mod taken_over;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,22 +36,8 @@ struct Imported {
 
 /// Asks for nothing special.
 fn request(checkpoint: &Path) -> Request<'_> {
-    Request {
-        checkpoint,
-        model: "tiny",
-        precision: Precision::Fp32,
-        graph: None,
-        calibrate: None,
-        pooling: None,
-        max_tokens: None,
-        prompts: BTreeMap::new(),
-        licence: None,
-        training_data: None,
-        intended_use: None,
-        matryoshka_dimensions: Vec::new(),
-        source: Source::Directory { name: "tiny".to_owned() },
-        created: "2026-11-23T12:00:00Z".to_owned(),
-    }
+    let source = Source::Directory { name: "tiny".to_owned() };
+    Request::new(checkpoint, "tiny", source, "2026-11-23T12:00:00Z".to_owned())
 }
 
 /// Imports `checkpoint`, what is asked for changed by `ask`.

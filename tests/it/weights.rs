@@ -1,6 +1,5 @@
 //! The real weights that `make setup` fetches: the vectors are those of PyTorch, whatever they run beside.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -37,22 +36,10 @@ async fn models() -> &'static Path {
         let repository = Repository::open(models.path().to_str().unwrap(), true).unwrap();
         for (name, precision) in [("fp32", Precision::Fp32), ("int8", Precision::Int8)] {
             let stage = tempfile::tempdir().unwrap();
-            let request = Request {
-                checkpoint: Path::new(".sextant/weights"),
-                model: name,
-                precision,
-                graph: None,
-                calibrate: None,
-                pooling: None,
-                max_tokens: None,
-                prompts: BTreeMap::new(),
-                licence: None,
-                training_data: None,
-                intended_use: None,
-                matryoshka_dimensions: Vec::new(),
-                source: Source::Directory { name: "weights".to_owned() },
-                created: "2026-01-01T00:00:00Z".to_owned(),
-            };
+            let source = Source::Directory { name: "weights".to_owned() };
+            let created = "2026-01-01T00:00:00Z".to_owned();
+            let request =
+                Request { precision, ..Request::new(Path::new(".sextant/weights"), name, source, created) };
             let manifest = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap();
             let manifest = repository.publish(stage.path(), manifest).await.unwrap();
             rollout::activate(&repository, name, manifest.version, "test", "now", "test").await.unwrap();
