@@ -307,15 +307,12 @@ impl Job<'_> {
         let (asked, precision) = (self.request.precision, export.precision);
         // fp32 is what is asked for if nothing is: the export's own format.
         if asked != Precision::Fp32 && asked != precision {
-            let name = |precision: Precision| format!("{precision:?}").to_lowercase();
             let because = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
             return Err(ImportError::unsupported(
-                format!("changing an ONNX export to {}", name(asked)),
+                format!("changing an ONNX export to {asked}"),
                 format!(
-                    "its weights stay {}; export it in {} yourself, or import the model.safetensors of a bert, roberta, \
-                     xlm-roberta or camembert encoder{because}",
-                    name(precision),
-                    name(asked)
+                    "its weights stay {precision}; export it in {asked} yourself, or import the model.safetensors of a bert, \
+                     roberta, xlm-roberta or camembert encoder{because}"
                 ),
             ));
         }

@@ -89,8 +89,8 @@ fn card(manifest: &Manifest) -> String {
         Graph::Packed => "compiled by `sextant import`; computes no padding",
         Graph::Padded => "taken over as exported; rows are padded",
     };
-    let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-    let (precision, pooling) = (name(&manifest.precision), name(&manifest.pooling));
+    let precision = manifest.precision;
+    let pooling = format!("{:?}", manifest.pooling).to_lowercase();
     let scaled = if manifest.normalise { "scaled to unit length" } else { "not normalised" };
     let mut card = format!(
         "# {model}\n\n\

@@ -87,7 +87,7 @@ pub enum ImportError {
         expected: Vec<usize>,
     },
     /// A weight that is infinite or no number, or becomes so in the asked precision.
-    #[error("tensor `{tensor}` holds {value}, which has no place in {precision:?} weights: {remedy}")]
+    #[error("tensor `{tensor}` holds {value}, which has no place in {precision} weights: {remedy}")]
     Value {
         /// The tensor.
         tensor: String,
@@ -120,7 +120,7 @@ pub enum ImportError {
     Calibration(#[from] ort::Error),
     /// A probe's vector is no direction.
     #[error(
-        "the graph gives `{text}` a vector that is {fault}: its weights are damaged, or overflow in {precision:?}"
+        "the graph gives `{text}` a vector that is {fault}: its weights are damaged, or overflow in {precision}"
     )]
     Probe {
         /// The text.

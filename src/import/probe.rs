@@ -74,7 +74,7 @@ pub(super) fn write(
             let pairs = alone[at * MIXED..].iter().zip(&together);
             for (text, (alone, together)) in texts[at * MIXED..].iter().zip(pairs) {
                 let difference = distance(alone, together);
-                if difference > ALLOWED {
+                if difference.is_nan() || difference > ALLOWED {
                     let text = (*text).to_owned();
                     return Err(ImportError::BatchDependent { text, difference, allowed: ALLOWED });
                 }
@@ -109,12 +109,31 @@ fn run(session: &mut Session, rows: Vec<Arc<[u32]>>) -> Result<Vec<Vector>, Impo
     Ok(session.run(&Batch { rows, output: Output::Pooled })?)
 }
 
-/// The largest difference of a component of two vectors scaled to unit length.
+/// The largest difference of a component of two vectors scaled to unit length; not a number if one of them is none.
 fn distance(left: &[f32], right: &[f32]) -> f32 {
     let unit = |vector: &[f32]| {
         let mut vector = vector.to_vec();
         pooling::normalise(&mut vector);
         vector
     };
-    unit(left).iter().zip(unit(right)).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
+    let differences = unit(left).into_iter().zip(unit(right)).map(|(left, right)| (left - right).abs());
+    differences.max_by(f32::total_cmp).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_is_of_directions_and_sees_what_is_no_number() {
+        assert_eq!(distance(&[3.0, 4.0], &[6.0, 8.0]), 0.0);
+        assert!((distance(&[1.0, 0.0], &[0.0, 2.0]) - 1.0).abs() < 1e-6);
+        assert!(distance(&[1.0, 2.0], &[1.0, f32::NAN]).is_nan());
+    }
+
+    #[test]
+    fn built_in_texts_are_many_and_different() {
+        let texts: std::collections::BTreeSet<&str> = TEXTS.lines().collect();
+        assert!(texts.len() >= 32 && texts.len() == TEXTS.lines().count());
+    }
 }

@@ -174,7 +174,7 @@ fn tensors_that_do_not_fit() {
     assert_names(&refused(&damaged, |_| {}), &[value, "NaN", "fetch it again"]);
     let large = with(&bert, &|weights| weights.get_mut(value).unwrap().values[7] = 1e5);
     let message = refused(&large, |request| request.precision = Precision::Fp16);
-    assert_names(&message, &["layer.0.Attention.weight", "100000", "Fp16", "--precision fp32"]);
+    assert_names(&message, &["layer.0.Attention.weight", "100000", "fp16", "--precision fp32"]);
     let wide = with(&TinyCheckpoint { dtype: Dtype::F64, ..bert.clone() }, &|_| {});
     assert_names(&refused(&wide, |_| {}), &["of type F64 is not supported", "F32, F16 or BF16"]);
     let silent = with(&bert, &|weights| {
