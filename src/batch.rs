@@ -4,7 +4,10 @@
 //! next, and a worker starts a batch as soon as a session is free: no timer stands in the way of an idle server.
 
 mod policy;
+mod queue;
 mod service;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::engine::{EngineError, Output, Vector};
-pub use policy::Limits;
+pub use policy::{Class, Limits};
 pub use service::{BatchLayer, Batcher};
 
 /// The rows of one caller.
@@ -23,6 +26,8 @@ pub struct Request {
     pub rows: Vec<Arc<[u32]>>,
     /// Which vectors.
     pub output: Output,
+    /// How urgent.
+    pub class: Class,
 }
 
 /// One row's vector and where its time went.

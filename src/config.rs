@@ -209,6 +209,8 @@ impl Settings {
             limits: Limits {
                 batch_tokens: max_batch_tokens,
                 queue_tokens: check.positive("max_queue_tokens", self.max_queue_tokens, 262_144).get(),
+                sessions: sessions.get(),
+                ..Limits::default()
             },
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),

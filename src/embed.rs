@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
-use crate::batch::{self, BatchError, Finished};
+use crate::batch::{self, BatchError, Class, Finished};
 use crate::engine::Output;
 use crate::engine::pooling::normalise;
 use crate::repository::manifest::Space;
@@ -62,6 +62,8 @@ pub struct EmbedRequest {
     pub normalise: Option<bool>,
     /// One vector an input, or one a token.
     pub output: Output,
+    /// How urgent it is.
+    pub class: Class,
 }
 
 /// The answer to an [`EmbedRequest`], in the order of its inputs.
@@ -226,7 +228,7 @@ impl Embedder {
         model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
 
         let rows = tokenized.into_iter().map(|input| input.ids).collect();
-        let batch = batch::Request { rows, output: request.output };
+        let batch = batch::Request { rows, output: request.output, class: request.class };
         let finished = model.batcher.clone().oneshot(batch).await?;
 
         let started = Instant::now();

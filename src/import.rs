@@ -296,8 +296,9 @@ impl Job<'_> {
         }
         let mut weights = digest(path, self.progress)?;
         if let Some(calibration) = &calibration {
-            // Other ranges, other vectors.
-            weights = hex::encode(Sha256::digest(format!("{weights} {}", calibration.sha256)));
+            // Other ranges, other vectors; another recipe too.
+            let made_of = format!("{weights} {} {}", calibration.sha256, int8::RECIPE);
+            weights = hex::encode(Sha256::digest(made_of));
         }
         Ok(Made { graph: Graph::Packed, precision, weights, calibration })
     }

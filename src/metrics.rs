@@ -35,6 +35,8 @@ pub struct Metrics {
     queue_items: IntGaugeVec,
     queue_tokens: IntGaugeVec,
     rejected: IntCounterVec,
+    coalesced: IntCounterVec,
+    retried: IntCounterVec,
     truncated: IntCounterVec,
     unknown: IntCounterVec,
     version_info: IntGaugeVec,
@@ -111,6 +113,18 @@ impl Metrics {
                 "Requests refused before any work.",
                 &["model", "version", "reason"],
             )?,
+            coalesced: counter(
+                &registry,
+                "sextant_coalesced_inputs_total",
+                "Inputs that shared the vector of an equal one in flight.",
+                of_version,
+            )?,
+            retried: counter(
+                &registry,
+                "sextant_retried_batches_total",
+                "Batches that failed and were tried again row by row.",
+                of_version,
+            )?,
             truncated: counter(
                 &registry,
                 "sextant_truncated_inputs_total",
@@ -186,6 +200,8 @@ impl Metrics {
             queue_items: self.queue_items.with_label_values(&of),
             queue_tokens: self.queue_tokens.with_label_values(&of),
             overloaded: self.rejected.with_label_values(&[model, &version, "overloaded"]),
+            coalesced: self.coalesced.with_label_values(&of),
+            retried: self.retried.with_label_values(&of),
             truncated: self.truncated.with_label_values(&of),
             unknown: self.unknown.with_label_values(&of),
         }
@@ -219,6 +235,10 @@ pub struct VersionMetrics {
     pub queue_tokens: IntGauge,
     /// Requests refused because too much was waiting.
     pub overloaded: IntCounter,
+    /// Inputs that shared an equal one's place.
+    pub coalesced: IntCounter,
+    /// Batches tried again row by row.
+    pub retried: IntCounter,
     /// Inputs cut short.
     pub truncated: IntCounter,
     /// Unknown tokens.

@@ -288,13 +288,19 @@ fn is_inside(name: &str) -> bool {
     !name.is_empty() && !name.contains(['\\', '\0']) && Path::new(name).components().all(ordinary)
 }
 
-/// Names of the files in a directory, sorted. `stage` directories are flat.
+/// Names of the files in a directory and those below it, relative to it and sorted.
 fn file_names(directory: &Path) -> Result<Vec<String>> {
-    let failed = |source| RepositoryError::Read { path: directory.to_owned(), source };
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
+    let mut directories = vec![directory.to_owned()];
+    while let Some(current) = directories.pop() {
+        let failed = |source| RepositoryError::Read { path: current.clone(), source };
+        for entry in std::fs::read_dir(&current).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            match path.strip_prefix(directory) {
+                Ok(name) if path.is_file() => names.push(name.to_string_lossy().into_owned()),
+                _ => directories.push(path),
+            }
+        }
     }
     names.sort();
     Ok(names)

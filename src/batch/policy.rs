@@ -1,46 +1,126 @@
-//! Which waiting rows run next. A pure function of lengths and limits: the worker owns the queue and the clock.
+//! Which waiting rows run next. A pure function of lengths, ages and limits: the worker owns the queue and the clock.
+
+use std::time::{Duration, Instant};
 
 use crate::engine::Output;
+
+/// How urgent a caller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Class {
+    /// Somebody waits.
+    #[default]
+    Interactive,
+    /// Nobody does: it runs when nothing interactive waits, or when it has waited for [`Limits::patience`].
+    Bulk,
+}
 
 /// What a batch and the queue may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Longest row times rows. A single row may exceed it.
     pub batch_tokens: usize,
+    /// Largest share of `longest * rows` that may be padding, 0 to 1.
+    pub padding_share: f64,
     /// Tokens that may wait. A request that finds the queue empty is always taken.
     pub queue_tokens: usize,
+    /// Batches that run at once: rows that would fit into one batch are spread over all.
+    pub sessions: usize,
+    /// After this long a bulk row is as urgent as any, so that it is not put off for ever.
+    pub patience: Duration,
 }
 
-/// One row waiting for a session, as the policy sees it.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_tokens: 256,
+            padding_share: 0.25,
+            queue_tokens: 262_144,
+            sessions: 1,
+            patience: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Fewer tokens than this are not worth a batch of their own on a second session: below it reading the weights takes
+/// longer than the arithmetic.
+const SMALLEST_SHARE: usize = 64;
+
+/// One row waiting for a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
+    /// Special tokens included.
     pub(super) tokens: usize,
     pub(super) output: Output,
+    pub(super) class: Class,
+    pub(super) since: Instant,
+    /// Its batch has failed: it runs by itself, so that what is wrong with it fails nobody else.
+    pub(super) alone: bool,
 }
 
 /// Chooses the rows of the next batch, as ascending indices into `waiting`, which is in order of arrival.
 ///
-/// The oldest row is always in it, so nobody starves; the rest are those nearest to it in length, so that short rows do
-/// not pay for long ones. Empty only if `waiting` is.
-pub(super) fn next_batch(waiting: &[Waiting], limits: &Limits) -> Vec<usize> {
-    let Some(oldest) = waiting.first() else { return Vec::new() };
-    let mut nearest: Vec<usize> =
-        (1..waiting.len()).filter(|&i| waiting[i].output == oldest.output).collect();
-    // Stable: among equals the older goes first.
-    nearest.sort_by_key(|&index| waiting[index].tokens.abs_diff(oldest.tokens));
-    let mut chosen = vec![0];
-    let mut longest = oldest.tokens;
-    for index in nearest {
-        let with = longest.max(waiting[index].tokens);
-        if with * (chosen.len() + 1) > limits.batch_tokens {
-            // A shorter row further on could still fit, but is further away in length: it waits for better company.
+/// The oldest urgent row is always in it, so nobody starves; the rest are those nearest to it in length while
+/// `batch_tokens` and `padding_share` hold, so that short rows do not pay for long ones. Empty only if `waiting` is.
+pub(super) fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usize> {
+    let urgent = |row: &Waiting| {
+        row.class == Class::Interactive || now.saturating_duration_since(row.since) >= limits.patience
+    };
+    let Some(anchor) = waiting.iter().position(urgent).or((!waiting.is_empty()).then_some(0)) else {
+        return Vec::new();
+    };
+    let oldest = waiting[anchor];
+    let mut chosen = vec![anchor];
+    if oldest.alone {
+        return chosen;
+    }
+    let budget = budget(waiting, limits);
+    let fits = |index: &usize| {
+        let row = &waiting[*index];
+        *index != anchor && row.output == oldest.output && !row.alone
+    };
+    let mut company: Vec<usize> = (0..waiting.len()).filter(fits).collect();
+    // Among equals the more urgent goes first, then the older.
+    let rank = |&index: &usize| {
+        let row = &waiting[index];
+        (row.tokens.abs_diff(oldest.tokens), row.class, index)
+    };
+    // More rows than this cannot fit, and a queue may hold thousands: only these are sorted.
+    let most = budget / oldest.tokens.max(1) * 2 + 1;
+    if company.len() > most {
+        company.select_nth_unstable_by_key(most, rank);
+        company.truncate(most);
+    }
+    company.sort_unstable_by_key(rank);
+    let (mut longest, mut real) = (oldest.tokens, oldest.tokens);
+    for index in company {
+        let tokens = waiting[index].tokens;
+        let padded = longest.max(tokens) * (chosen.len() + 1);
+        let padding = (padded - real - tokens) as f64;
+        if padded > budget || padding > limits.padding_share * padded as f64 {
+            // One further on is further away in length still: it waits for better company.
             break;
         }
-        longest = with;
+        (longest, real) = (longest.max(tokens), real + tokens);
         chosen.push(index);
     }
     chosen.sort_unstable();
     chosen
+}
+
+/// Tokens for this batch: all it may have, or its session's share if everything waiting would fit into fewer batches than
+/// there are sessions.
+fn budget(waiting: &[Waiting], limits: &Limits) -> usize {
+    let enough = limits.batch_tokens * limits.sessions;
+    let mut total = 0;
+    for row in waiting {
+        total += row.tokens;
+        if total >= enough {
+            return limits.batch_tokens;
+        }
+    }
+    // Room for the padding that a batch of so many real tokens may have.
+    let share = total as f64 / limits.sessions.max(1) as f64 / (1.0 - limits.padding_share).max(0.1);
+    (share.ceil() as usize).max(SMALLEST_SHARE).min(limits.batch_tokens)
 }
 
 #[cfg(test)]
@@ -50,37 +130,128 @@ mod tests {
     use super::*;
 
     fn rows(lengths: &[usize]) -> Vec<Waiting> {
-        lengths.iter().map(|&tokens| Waiting { tokens, output: Output::Pooled }).collect()
+        let since = Instant::now();
+        let row = |&tokens| Waiting {
+            tokens,
+            output: Output::Pooled,
+            class: Class::Interactive,
+            since,
+            alone: false,
+        };
+        lengths.iter().map(row).collect()
     }
 
-    const LIMITS: Limits = Limits { batch_tokens: 64, queue_tokens: 0 };
+    fn limits(batch_tokens: usize) -> Limits {
+        Limits { batch_tokens, ..Limits::default() }
+    }
+
+    fn choose(waiting: &[Waiting], limits: &Limits) -> Vec<usize> {
+        next_batch(waiting, limits, Instant::now())
+    }
 
     #[test]
     fn the_oldest_runs_with_its_nearest_in_length() {
-        assert_eq!(next_batch(&rows(&[16, 60, 15, 17, 3, 16]), &LIMITS), [0, 2, 5]);
-        assert_eq!(next_batch(&rows(&[100, 4, 4]), &LIMITS), [0], "too long for any company");
-        assert!(next_batch(&[], &LIMITS).is_empty());
+        assert_eq!(choose(&rows(&[16, 60, 15, 17, 3, 16]), &limits(64)), [0, 2, 5]);
+        assert_eq!(choose(&rows(&[100, 4, 4]), &limits(64)), [0], "too long for any company");
+        assert!(choose(&[], &limits(64)).is_empty());
+    }
+
+    #[test]
+    fn short_rows_do_not_pay_for_long_ones() {
+        assert_eq!(choose(&rows(&[8, 100, 100]), &limits(400)), [0]);
+        assert_eq!(choose(&rows(&[100, 8, 90]), &limits(400)), [0, 2]);
     }
 
     #[test]
     fn rows_that_want_other_vectors_do_not_mix() {
         let mut waiting = rows(&[8, 8, 8]);
         waiting[1].output = Output::Tokens;
-        assert_eq!(next_batch(&waiting, &LIMITS), [0, 2]);
+        assert_eq!(choose(&waiting, &limits(64)), [0, 2]);
+    }
+
+    #[test]
+    fn bulk_waits_for_interactive_until_its_patience_is_over() {
+        let mut waiting = rows(&[200, 200, 8]);
+        (waiting[0].class, waiting[1].class) = (Class::Bulk, Class::Bulk);
+        let limits = limits(256);
+        assert_eq!(choose(&waiting, &limits), [2]);
+        let later = Instant::now() + limits.patience;
+        assert_eq!(next_batch(&waiting, &limits, later), [0]);
+        assert_eq!(choose(&waiting[..2], &limits), [0], "bulk runs when nothing else waits");
+    }
+
+    #[test]
+    fn a_row_whose_batch_failed_runs_alone() {
+        let mut waiting = rows(&[8, 8, 8]);
+        waiting[0].alone = true;
+        assert_eq!(choose(&waiting, &limits(64)), [0]);
+        waiting.swap(0, 1);
+        assert_eq!(choose(&waiting, &limits(64)), [0, 2]);
+    }
+
+    #[test]
+    fn what_would_fit_into_one_batch_is_spread_over_the_sessions() {
+        let two = Limits { sessions: 2, ..limits(256) };
+        assert_eq!(choose(&rows(&[50; 4]), &two).len(), 2, "half of it each");
+        assert_eq!(choose(&rows(&[10; 4]), &two).len(), 4, "too little to share");
+        assert_eq!(choose(&rows(&[50; 40]), &two).len(), 5, "enough for all");
+    }
+
+    fn waiting() -> impl Strategy<Value = Vec<(usize, bool, bool, bool, u64)>> {
+        prop::collection::vec(
+            (1..600usize, any::<bool>(), any::<bool>(), prop::bool::weighted(0.1), 0..5000u64),
+            1..80,
+        )
     }
 
     proptest! {
+        /// Draws a queue, works it off, and checks every batch: no bound is broken, the oldest urgent row is always there,
+        /// and each row leaves exactly once.
         #[test]
-        fn bounds_hold_and_the_oldest_is_always_there(
-            lengths in prop::collection::vec(1..600usize, 1..80),
+        fn bounds_hold_and_every_row_leaves_exactly_once(
+            drawn in waiting(),
             batch_tokens in 1..2000usize,
+            sessions in 1..5usize,
+            padding_share in 0.0..1.0f64,
         ) {
-            let waiting = rows(&lengths);
-            let chosen = next_batch(&waiting, &Limits { batch_tokens, queue_tokens: 0 });
-            prop_assert_eq!(chosen[0], 0);
-            prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "each once");
-            let longest = chosen.iter().map(|&index| lengths[index]).max().unwrap_or(0);
-            prop_assert!(chosen.len() == 1 || longest * chosen.len() <= batch_tokens);
+            let start = Instant::now();
+            let now = start + Duration::from_secs(5);
+            let limits = Limits { batch_tokens, sessions, padding_share, ..Limits::default() };
+            let mut queue: Vec<(usize, Waiting)> = drawn
+                .into_iter()
+                .map(|(tokens, bulk, all, alone, age)| Waiting {
+                    tokens,
+                    output: if all { Output::Tokens } else { Output::Pooled },
+                    class: if bulk { Class::Bulk } else { Class::Interactive },
+                    since: now - Duration::from_millis(age),
+                    alone,
+                })
+                .enumerate()
+                .collect();
+            let mut left = vec![0; queue.len()];
+            while !queue.is_empty() {
+                let rows: Vec<Waiting> = queue.iter().map(|(_, row)| *row).collect();
+                let chosen = next_batch(&rows, &limits, now);
+                prop_assert!(!chosen.is_empty());
+                prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+                let urgent = rows.iter().position(|row| {
+                    row.class == Class::Interactive || now - row.since >= limits.patience
+                });
+                prop_assert!(chosen.contains(&urgent.unwrap_or(0)), "the oldest urgent row");
+                let batch: Vec<Waiting> = chosen.iter().map(|&index| rows[index]).collect();
+                let longest = batch.iter().map(|row| row.tokens).max().unwrap_or(0);
+                let real: usize = batch.iter().map(|row| row.tokens).sum();
+                if batch.len() > 1 {
+                    let padded = longest * batch.len();
+                    prop_assert!(padded <= batch_tokens);
+                    prop_assert!((padded - real) as f64 <= padding_share * padded as f64);
+                    prop_assert!(batch.iter().all(|row| !row.alone && row.output == batch[0].output));
+                }
+                for index in chosen.into_iter().rev() {
+                    left[queue.remove(index).0] += 1;
+                }
+            }
+            prop_assert!(left.iter().all(|&times| times == 1));
         }
     }
 }

@@ -2,24 +2,24 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tower::Service;
 
-use super::policy::{Limits, Waiting, next_batch};
+use super::policy::{Class, Limits};
+use super::queue::{Key, Queue, Row};
 use super::service::Shared;
 use super::{BatchError, Finished};
-use crate::engine::{Batch, EngineError, Output, Vector};
+use crate::engine::{Batch, EngineError, Vector};
 
-/// One row in the queue.
-pub(super) struct Row {
-    pub(super) ids: Arc<[u32]>,
-    pub(super) output: Output,
-    pub(super) since: Instant,
-    /// Closed when the caller has gone.
-    pub(super) reply: oneshot::Sender<Result<Finished, BatchError>>,
+/// A batch that has run.
+struct Done {
+    rows: Vec<Key>,
+    started: Instant,
+    ran: Duration,
+    result: Result<Vec<Vector>, EngineError>,
 }
 
 /// Runs until every [`Batcher`](super::Batcher) is dropped and everything admitted is answered.
@@ -31,99 +31,110 @@ pub(super) async fn run<S>(
 ) where
     S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone,
 {
-    let mut waiting: Vec<Row> = Vec::new();
+    let mut queue = Queue::default();
     let mut running = FuturesUnordered::new();
     let mut open = true;
-    while open || !waiting.is_empty() || !running.is_empty() {
+    while open || !queue.is_empty() || !running.is_empty() {
         tokio::select! {
-            // Answers first, then arrivals, so that a batch is chosen from all that is there.
+            // Arrivals before the choice, so that a batch is chosen from all that is there; answers before both.
             biased;
-            Some(()) = running.next() => {}
+            Some(done) = running.next() => answer(done, &mut queue, &shared),
             rows = incoming.recv(), if open => match rows {
-                Some(rows) => waiting.extend(rows),
+                Some(rows) => arrive(rows, &mut queue, &shared),
                 None => open = false,
             },
-            ready = poll_fn(|context| engine.poll_ready(context)), if !waiting.is_empty() => {
-                let rows = take_batch(&mut waiting, &limits, &shared);
+            ready = poll_fn(|context| engine.poll_ready(context)), if !queue.is_empty() => {
+                let rows = choose(&mut queue, &limits, &shared);
+                let started = Instant::now();
                 if let Err(error) = ready {
-                    fail(rows, error);
+                    let ran = Duration::ZERO;
+                    answer(Done { rows, started, ran, result: Err(error) }, &mut queue, &shared);
                 } else if rows.is_empty() {
                     // Everybody has gone: a clone gives the reserved session back, for the liveness probe to find.
                     engine = engine.clone();
                 } else {
-                    let batch = Batch {
-                        rows: rows.iter().map(|row| Arc::clone(&row.ids)).collect(),
-                        output: rows[0].output,
-                    };
-                    running.push(finish(Instant::now(), engine.call(batch), rows, Arc::clone(&shared)));
+                    let ids = rows.iter().map(|row| Arc::clone(&row.ids)).collect();
+                    let batch = engine.call(Batch { rows: ids, output: rows[0].output });
+                    running.push(async move {
+                        let result = batch.await;
+                        Done { rows, started, ran: started.elapsed(), result }
+                    });
                 }
             }
         }
     }
 }
 
-/// Takes the next batch out of the queue, and the rows of callers that have gone with it.
-fn take_batch(waiting: &mut Vec<Row>, limits: &Limits, shared: &Shared) -> Vec<Row> {
-    waiting.retain(|row| {
-        let wanted = !row.reply.is_closed();
-        if !wanted {
-            shared.left(1, row.ids.len());
+fn arrive(rows: Vec<Row>, queue: &mut Queue, shared: &Shared) {
+    for row in rows {
+        let tokens = row.key.ids.len();
+        if !queue.push(row) {
+            shared.metrics.coalesced.inc();
+            shared.left(1, tokens);
         }
-        wanted
-    });
-    let lengths: Vec<Waiting> =
-        waiting.iter().map(|row| Waiting { tokens: row.ids.len(), output: row.output }).collect();
-    let mut chosen = next_batch(&lengths, limits).into_iter().peekable();
-    let mut index = 0;
-    let rows: Vec<Row> = waiting
-        .extract_if(.., |_| {
-            let take = chosen.next_if_eq(&index).is_some();
-            index += 1;
-            take
-        })
-        .collect();
+    }
+}
+
+/// The rows of the next batch, none if everybody has gone.
+fn choose(queue: &mut Queue, limits: &Limits, shared: &Shared) -> Vec<Key> {
+    if shared.somebody_left() {
+        let (rows, tokens) = queue.sweep();
+        shared.left(rows, tokens);
+    }
+    let rows = queue.take(limits, Instant::now());
     shared.left(rows.len(), rows.iter().map(|row| row.ids.len()).sum());
     rows
 }
 
-/// Waits for a batch that was started at `started` and answers its rows.
-async fn finish<F>(started: Instant, running: F, rows: Vec<Row>, shared: Arc<Shared>)
-where
-    F: Future<Output = Result<Vec<Vector>, EngineError>>,
-{
-    let result = running.await;
-    let ran = started.elapsed();
-    let vectors = match result {
-        Ok(vectors) if vectors.len() == rows.len() => vectors,
+/// Answers everybody who waits for the rows of a batch. A failed batch of several rows is tried again row by row, so
+/// that one bad row does not fail its neighbours.
+fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
+    let Done { rows, started, ran, result } = done;
+    let result = match result {
+        Ok(vectors) if vectors.len() == rows.len() => Ok(vectors),
         Ok(vectors) => {
-            let error =
-                EngineError::Shape { output: "batch".into(), rows: vectors.len(), expected: rows.len() };
-            return fail(rows, error);
+            Err(EngineError::Shape { output: "batch".into(), rows: vectors.len(), expected: rows.len() })
         }
-        Err(error) => return fail(rows, error),
+        Err(error) => Err(error),
     };
-    let (tokens, padded) = sizes(&rows);
+    match result {
+        Ok(vectors) => {
+            observe(&rows, ran, shared);
+            for (key, vector) in rows.iter().zip(vectors) {
+                reply(key, queue, |since| {
+                    let queued = started.saturating_duration_since(since);
+                    Ok(Finished { vector: vector.clone(), queued, ran })
+                });
+            }
+        }
+        Err(error) if rows.len() > 1 && !matches!(error, EngineError::Stopped) => {
+            tracing::warn!(rows = rows.len(), %error, "a batch failed: its rows are tried one by one");
+            shared.metrics.retried.inc();
+            for key in rows.into_iter().rev() {
+                shared.back(1, key.ids.len());
+                queue.retry_alone(key, Class::Interactive, started);
+            }
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            rows.iter().for_each(|key| reply(key, queue, |_| Err(BatchError::Engine(Arc::clone(&error)))));
+        }
+    }
+}
+
+/// Sends each caller of a row its answer; one that has gone needs none.
+fn reply(key: &Key, queue: &mut Queue, answer: impl Fn(Instant) -> Result<Finished, BatchError>) {
+    for waiter in queue.finished(key) {
+        let _ = waiter.reply.send(answer(waiter.since));
+    }
+}
+
+fn observe(rows: &[Key], ran: Duration, shared: &Shared) {
+    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
     shared.measured(tokens, ran);
     shared.metrics.batch_rows.observe(rows.len() as f64);
     shared.metrics.batch_tokens.observe(tokens as f64);
     shared.metrics.real_tokens.inc_by(tokens as u64);
-    shared.metrics.padding_tokens.inc_by((padded - tokens) as u64);
-    for (row, vector) in rows.into_iter().zip(vectors) {
-        let queued = started.saturating_duration_since(row.since);
-        // A caller that has gone needs no answer.
-        let _ = row.reply.send(Ok(Finished { vector, queued, ran }));
-    }
-}
-
-/// Real tokens, and the places of the rows padded to the longest.
-fn sizes(rows: &[Row]) -> (usize, usize) {
-    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-    (rows.iter().map(|row| row.ids.len()).sum(), longest * rows.len())
-}
-
-fn fail(rows: Vec<Row>, error: EngineError) {
-    let error = Arc::new(error);
-    for row in rows {
-        let _ = row.reply.send(Err(BatchError::Engine(Arc::clone(&error))));
-    }
+    shared.metrics.padding_tokens.inc_by((longest * rows.len() - tokens) as u64);
 }

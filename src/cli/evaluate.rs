@@ -48,7 +48,7 @@ impl Evaluate {
             let manifest = repository.manifest(&name, number).await?;
             let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
             let topology = Topology { sessions: cores, threads: NonZeroUsize::MIN };
-            let limits = Limits { batch_tokens: 256, queue_tokens: usize::MAX };
+            let limits = Limits { queue_tokens: usize::MAX, sessions: cores.get(), ..Limits::default() };
             let metrics = Metrics::new()?;
             let model = Model::load(&repository, manifest, runtime, topology, limits, &metrics).await?;
             let embedder = Embedder::new(vec![model], None, cores.get())?;

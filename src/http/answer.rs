@@ -8,16 +8,31 @@ use serde::Serialize;
 
 use super::App;
 use super::error::{ApiError, Kind};
+use super::extract::timeout;
 use crate::embed::{EmbedRequest, Embeddings};
 
 impl App {
-    /// Embeds, if there is a place for one more request.
-    pub(super) async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, ApiError> {
+    /// Embeds, if there is a place for one more request, and for as long as the caller's headers say that it waits.
+    pub(super) async fn embed(
+        &self,
+        request: EmbedRequest,
+        headers: &HeaderMap,
+    ) -> Result<Embeddings, ApiError> {
+        let timeout = timeout(headers)?;
         let Ok(_place) = self.0.places.try_acquire() else {
             let message = format!("{} requests are being answered already", self.0.config.max_requests);
             return Err(ApiError::overloaded(message, Duration::from_secs(1)));
         };
-        Ok(self.0.embedder.embed(request).await?)
+        let embeddings = self.0.embedder.embed(request);
+        let Some(timeout) = timeout else { return Ok(embeddings.await?) };
+        // What is dropped leaves the queue before it is run.
+        match tokio::time::timeout(timeout, embeddings).await {
+            Ok(embeddings) => Ok(embeddings?),
+            Err(_) => {
+                let waited = format!("no answer within the {} ms that you gave it", timeout.as_millis());
+                Err(ApiError::new(Kind::DeadlineExceeded, waited))
+            }
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Internal,
     /// Not ready.
     Unavailable,
+    /// The caller's own deadline has passed.
+    DeadlineExceeded,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -223,6 +226,7 @@ impl Dialect {
                     Kind::Overloaded => ("rate_limit_error", Some("overloaded")),
                     Kind::Internal => ("server_error", None),
                     Kind::Unavailable => ("server_error", Some("unavailable")),
+                    Kind::DeadlineExceeded => ("server_error", Some("deadline_exceeded")),
                     Kind::Malformed
                     | Kind::Invalid
                     | Kind::Empty
@@ -237,6 +241,7 @@ impl Dialect {
                     Kind::Overloaded => "Overloaded",
                     Kind::Internal => "Backend",
                     Kind::Unavailable => "Unhealthy",
+                    Kind::DeadlineExceeded => "DeadlineExceeded",
                     Kind::NotFound | Kind::UnknownModel => "NotFound",
                     Kind::SpaceMismatch => "SpaceMismatch",
                     Kind::Malformed

@@ -1,14 +1,16 @@
 //! What comes in: JSON bodies with errors that name the field, and the shapes an `input` may have.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 
 use super::error::{ApiError, Kind};
+use crate::batch::Class;
 use crate::embed::Input;
 use crate::repository::manifest::Space;
 
@@ -56,6 +58,33 @@ pub(super) fn space(headers: &HeaderMap) -> Option<Space> {
     let value = headers.get("x-sextant-space")?;
     // A value that is no text is no space of ours either, and must not pass for one that was not sent.
     Some(Space(String::from_utf8_lossy(value.as_bytes()).into_owned()))
+}
+
+/// How urgent the request is, by the header `x-sextant-class`: interactive, as if it is not there, or bulk.
+pub(super) fn class(headers: &HeaderMap) -> Result<Class, ApiError> {
+    match headers.get("x-sextant-class").map(HeaderValue::as_bytes) {
+        None | Some(b"interactive") => Ok(Class::Interactive),
+        Some(b"bulk") => Ok(Class::Bulk),
+        Some(_) => {
+            let refused =
+                ApiError::new(Kind::Invalid, "the header x-sextant-class must be interactive or bulk");
+            Err(refused.at("x-sextant-class"))
+        }
+    }
+}
+
+/// When the caller stops waiting, by the header `x-request-timeout-ms`; none if it is not there.
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(None) };
+    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|&ms| ms > 0);
+    match milliseconds {
+        Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds))),
+        None => {
+            let message =
+                "the header x-request-timeout-ms must be a whole number of milliseconds, at least 1";
+            Err(ApiError::new(Kind::Invalid, message).at("x-request-timeout-ms"))
+        }
+    }
 }
 
 /// One or many inputs: a text, a token array, or a list of them.

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
-use super::extract::{Inputs, Json, space};
+use super::extract::{Inputs, Json, class, space};
 use super::{App, answer};
 use crate::embed::{EmbedRequest, Model, Prompt};
 use crate::engine::Output;
@@ -102,18 +102,18 @@ pub(super) async fn create_embeddings(
         (None, Some(InputType::Document)) => Prompt::Document,
         (None, None) => Prompt::Default,
     };
-    let embeddings = app
-        .embed(EmbedRequest {
-            model: Some(body.model.clone()),
-            space: space(&headers),
-            inputs,
-            prompt,
-            truncate: body.truncate.unwrap_or(app.0.config.truncate),
-            dimensions: body.dimensions,
-            normalise: None,
-            output: Output::Pooled,
-        })
-        .await?;
+    let request = EmbedRequest {
+        model: Some(body.model.clone()),
+        space: space(&headers),
+        inputs,
+        prompt,
+        truncate: body.truncate.unwrap_or(app.0.config.truncate),
+        dimensions: body.dimensions,
+        normalise: None,
+        output: Output::Pooled,
+        class: class(&headers)?,
+    };
+    let embeddings = app.embed(request, &headers).await?;
     let encode = |vector: &'_ [f32]| match body.encoding_format {
         Some(EncodingFormat::Base64) => Some(Encoded::Base64(base64(vector))),
         _ => None,

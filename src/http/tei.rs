@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::{ApiError, Kind};
-use super::extract::{Inputs, Json, check_count, space};
+use super::extract::{Inputs, Json, check_count, class, space};
 use super::{App, answer};
 use crate::embed::{EmbedRequest, Embeddings, Input, Prompt};
 use crate::engine::Output;
@@ -150,6 +150,7 @@ impl Embed {
             dimensions: self.dimensions,
             normalise: Some(self.normalize.unwrap_or(true)),
             output: Output::Pooled,
+            class: class(headers)?,
         };
         Ok((request, characters))
     }
@@ -162,7 +163,7 @@ pub(super) async fn embed(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
-    let embeddings = app.embed(request).await?;
+    let embeddings = app.embed(request, &headers).await?;
     answered(&embeddings, &embeddings.vectors, characters, started)
 }
 
@@ -173,7 +174,8 @@ pub(super) async fn embed_all(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
-    let embeddings = app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }).await?;
+    let embeddings =
+        app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }, &headers).await?;
     let rows: Vec<Vec<&[f32]>> =
         embeddings.vectors.iter().map(|row| row.chunks_exact(embeddings.dimensions).collect()).collect();
     answered(&embeddings, &rows, characters, started)
@@ -199,9 +201,10 @@ pub(super) async fn similarity(
         truncate: cut.truncate(app.0.config.truncate),
         prompt: cut.prompt(),
         normalise: Some(true),
+        class: class(&headers)?,
         ..EmbedRequest::default()
     };
-    let embeddings = app.embed(request).await?;
+    let embeddings = app.embed(request, &headers).await?;
     let cosines: Vec<f32> = match embeddings.vectors.split_first() {
         Some((source, others)) => others.iter().map(|other| dot(source, other)).collect(),
         None => Vec::new(),

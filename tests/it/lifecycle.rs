@@ -25,9 +25,10 @@ async fn two_hundred_clients_that_hang_up_leave_no_work_behind() {
     let (app, fake) = TestApp::fake().await;
     fake.hold();
     let mut clients = Vec::new();
-    for _ in 0..200 {
+    for index in 0..200 {
         let mut stream = TcpStream::connect(app.address).await.unwrap();
-        stream.write_all(request(BODY).as_bytes()).await.unwrap();
+        let body = json!({ "model": "tiny", "input": format!("a {index}") }).to_string();
+        stream.write_all(request(&body).as_bytes()).await.unwrap();
         clients.push(stream);
     }
     let queued = async || app.metric("sextant_queue_items", &["tiny"]).await;

@@ -5,6 +5,7 @@
     reason = "clippy.toml allows them in test functions, not in their helpers"
 )]
 
+mod batching;
 mod command;
 mod contract;
 mod hub;

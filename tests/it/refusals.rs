@@ -231,19 +231,22 @@ async fn a_full_queue_is_429_with_a_time_to_come_back() {
     let tight = Settings { max_queue_tokens: Some(10), ..settings() };
     let (app, fake) = TestApp::fake_with(&tight, |_| ()).await;
     fake.hold();
-    let body = json!({ "model": "tiny", "input": ["a b c d e f g h i j"] });
-    let ask = async |path: &str| app.post(path, body.clone()).await;
+    // Of different texts: equal ones would share a place.
+    let ask = async |word: &str| {
+        let body = json!({ "model": "tiny", "input": [format!("{word} b c d e f g h i j")] });
+        app.post("/v1/embeddings", body).await
+    };
     let refused = async {
         crate::support::app::until("the queue is full", async || {
             app.metric("sextant_queue_tokens", &["tiny"]).await > 0.0
         })
         .await;
-        let refused = ask("/v1/embeddings").await;
+        let refused = ask("c").await;
         fake.release();
         refused
     };
     // The first runs, the second waits, the third finds the queue full.
-    let (first, second, refused) = tokio::join!(ask("/v1/embeddings"), ask("/v1/embeddings"), refused);
+    let (first, second, refused) = tokio::join!(ask("a"), ask("b"), refused);
     assert_eq!((first.status, second.status, refused.status), (200, 200, 429), "{}", refused.text());
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
     check_envelope("/v1/embeddings", &refused);

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use sextant::engine::{Batch, EngineError, Output, Vector};
@@ -23,6 +23,10 @@ struct State {
     waiting: AtomicUsize,
     fails: AtomicBool,
     gives_nan: AtomicBool,
+    /// A batch that holds this id fails.
+    poison: AtomicU32,
+    /// The longest row of each batch, in the order they ran.
+    longest: Mutex<Vec<usize>>,
 }
 
 impl Fake {
@@ -33,6 +37,8 @@ impl Fake {
             waiting: AtomicUsize::new(0),
             fails: AtomicBool::new(false),
             gives_nan: AtomicBool::new(false),
+            poison: AtomicU32::new(u32::MAX),
+            longest: Mutex::new(Vec::new()),
         }))
     }
 
@@ -51,6 +57,16 @@ impl Fake {
 
     pub fn give_nan(&self, nan: bool) {
         self.0.gives_nan.store(nan, Ordering::SeqCst);
+    }
+
+    /// From now on a batch fails that has the token `id` in one of its rows.
+    pub fn poison(&self, id: u32) {
+        self.0.poison.store(id, Ordering::SeqCst);
+    }
+
+    /// The longest row of each batch that ran, in order.
+    pub fn longest(&self) -> Vec<usize> {
+        self.0.longest.lock().unwrap().clone()
     }
 
     /// Rows computed so far.
@@ -87,9 +103,17 @@ impl tower::Service<Batch> for Fake {
         Box::pin(async move {
             state.gate.acquire().await.map_err(|_| EngineError::Stopped)?.forget();
             drop(held);
-            if state.fails.load(Ordering::SeqCst) {
-                return Err(EngineError::Stopped);
+            let poison = state.poison.load(Ordering::SeqCst);
+            let poisoned = batch.rows.iter().any(|row| row.contains(&poison));
+            if state.fails.load(Ordering::SeqCst) || poisoned {
+                return Err(EngineError::Shape {
+                    output: "fake".into(),
+                    rows: 0,
+                    expected: batch.rows.len(),
+                });
             }
+            let longest = batch.rows.iter().map(|row| row.len()).max();
+            state.longest.lock().unwrap().extend(longest);
             state.rows.fetch_add(batch.rows.len(), Ordering::SeqCst);
             let of = |ids: &Arc<[u32]>| match batch.output {
                 _ if state.gives_nan.load(Ordering::SeqCst) => vec![f32::NAN; DIMENSIONS],
