@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod evaluate;
 mod import;
 mod progress;
@@ -25,6 +26,8 @@ enum Command {
     Import(Box<import::Import>),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
+    /// Measure a server under load
+    Bench(Box<bench::Bench>),
 }
 
 /// Runs the command and says how it went. Failures are one sentence on standard error.
@@ -33,6 +36,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Evaluate(command) => command.run(),
+        Command::Bench(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
