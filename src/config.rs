@@ -10,13 +10,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::batch::Limits;
-use crate::embed::Topology;
+use crate::engine::Wanted;
 use crate::repository::check_name;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
-
-/// More sessions than this are not made unasked: each holds a copy of the weights.
-const MOST_SESSIONS: usize = 8;
 
 /// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -46,18 +43,18 @@ pub struct Settings {
     #[arg(long, value_name = "HOW", env = "SEXTANT_TRUNCATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<String>,
-    /// Sessions of each model [default: one a core, at most 8]
+    /// Sessions of each model, or auto: measured when it is loaded [default: auto]
     #[arg(long, value_name = "N", env = "SEXTANT_SESSIONS")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<usize>,
+    pub sessions: Option<Count>,
     /// Threads of each session [default: cores / sessions]
     #[arg(long, value_name = "N", env = "SEXTANT_THREADS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Most tokens of a batch, padding included [default: 256]
+    /// Most tokens of a batch, padding included, or auto: measured too [default: auto]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_BATCH_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_batch_tokens: Option<usize>,
+    pub max_batch_tokens: Option<Count>,
     /// Most tokens waiting before requests get 429 [default: 262144]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_QUEUE_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +93,35 @@ pub struct Settings {
     pub log: Option<String>,
 }
 
+/// A number, or the word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a whole number, or \"auto\"")]
+pub enum Count {
+    /// So many.
+    Of(usize),
+    /// As many as are best here.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// `auto`
+    Auto,
+}
+
+impl std::str::FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto(Auto::Auto)),
+            _ => text.parse().map(Self::Of).map_err(|_| "expected a whole number, or auto".to_owned()),
+        }
+    }
+}
+
 /// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -131,9 +157,9 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// The runtime library, if named.
     pub onnxruntime: Option<PathBuf>,
-    /// Sessions and threads of each model.
-    pub topology: Topology,
-    /// Of batches and queue.
+    /// Sessions and threads of each model, where they are not to be measured.
+    pub wanted: Wanted,
+    /// Of the queue.
     pub limits: Limits,
     /// What the HTTP layer needs.
     pub http: HttpConfig,
@@ -164,8 +190,6 @@ pub struct HttpConfig {
     pub liveness_deadline: Duration,
     /// Threads that tokenize.
     pub tokenize_threads: usize,
-    /// Tokens of a batch, for `/info`.
-    pub max_batch_tokens: usize,
 }
 
 impl Settings {
@@ -194,9 +218,12 @@ impl Settings {
     /// [`ConfigError::Invalid`] with all mistakes at once.
     pub fn validate(&self, cores: NonZeroUsize) -> Result<Config, ConfigError> {
         let mut check = Check::default();
-        let sessions = check.positive("sessions", self.sessions, cores.get().min(MOST_SESSIONS));
-        let threads = check.positive("threads", self.threads, (cores.get() / sessions).max(1));
-        let max_batch_tokens = check.positive("max_batch_tokens", self.max_batch_tokens, 256).get();
+        let wanted = Wanted {
+            cores,
+            sessions: check.count("sessions", self.sessions),
+            threads: check.count("threads", self.threads.map(Count::Of)),
+            batch_tokens: check.count("max_batch_tokens", self.max_batch_tokens),
+        };
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
             listen: check.parse("listen", self.listen.as_deref(), "127.0.0.1:8080"),
@@ -205,11 +232,9 @@ impl Settings {
                 .as_deref()
                 .map(|given| check.parse("admin_listen", Some(given), "127.0.0.1:0")),
             onnxruntime: self.onnxruntime.clone(),
-            topology: Topology { sessions, threads },
+            wanted,
             limits: Limits {
-                batch_tokens: max_batch_tokens,
                 queue_tokens: check.positive("max_queue_tokens", self.max_queue_tokens, 262_144).get(),
-                sessions: sessions.get(),
                 ..Limits::default()
             },
             http: HttpConfig {
@@ -224,7 +249,6 @@ impl Settings {
                 },
                 liveness_deadline: check.time("liveness_deadline", self.liveness_deadline.as_deref(), "10s"),
                 tokenize_threads: cores.get(),
-                max_batch_tokens,
             },
             drain_delay: check.time("drain_delay", self.drain_delay.as_deref(), "1s"),
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
@@ -260,9 +284,9 @@ impl Config {
             onnxruntime: self.onnxruntime.clone(),
             default_model: self.default_model.clone(),
             truncate: Some(format!("{:?}", self.http.truncate).to_lowercase()),
-            sessions: Some(self.topology.sessions.get()),
-            threads: Some(self.topology.threads.get()),
-            max_batch_tokens: Some(self.limits.batch_tokens),
+            sessions: Some(or_auto(self.wanted.sessions)),
+            threads: self.wanted.threads.map(NonZeroUsize::get),
+            max_batch_tokens: Some(or_auto(self.wanted.batch_tokens)),
             max_queue_tokens: Some(self.limits.queue_tokens),
             max_requests: Some(self.http.max_requests),
             max_inputs: Some(self.http.max_inputs),
@@ -274,6 +298,10 @@ impl Config {
             log: Some(self.log.clone()),
         })
     }
+}
+
+fn or_auto(count: Option<NonZeroUsize>) -> Count {
+    count.map_or(Count::Auto(Auto::Auto), |count| Count::Of(count.get()))
 }
 
 /// Collects mistakes; what it returns beside one is never used, because the mistake ends in an error.
@@ -299,6 +327,14 @@ impl Check {
             self.mistakes.push(format!("`{name}` is `0`: expected at least 1"));
             NonZeroUsize::MIN
         })
+    }
+
+    /// A number that was given, `None` if it is to be measured.
+    fn count(&mut self, name: &str, given: Option<Count>) -> Option<NonZeroUsize> {
+        match given {
+            Some(Count::Of(count)) => Some(self.positive(name, Some(count), count)),
+            Some(Count::Auto(_)) | None => None,
+        }
     }
 
     fn parse(&mut self, name: &str, given: Option<&str>, default: &str) -> SocketAddr {
@@ -348,7 +384,8 @@ mod tests {
         let config = given.over_file(Some(&file)).unwrap().validate(CORES).unwrap();
         assert_eq!(config.models, "a");
         assert_eq!(config.listen.port(), 2);
-        assert_eq!((config.topology.sessions.get(), config.topology.threads.get()), (2, 2));
+        assert_eq!(config.wanted.sessions, NonZeroUsize::new(2));
+        assert_eq!((config.wanted.threads, config.wanted.batch_tokens), (None, None), "measured");
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
     }
 
@@ -364,7 +401,9 @@ mod tests {
     #[test]
     fn what_is_printed_gives_the_same_configuration() {
         let config =
-            settings("models = 'm'\ndrain_delay = '1m 5s'\ntruncate = 'error'").validate(CORES).unwrap();
+            settings("models = 'm'\ndrain_delay = '1m 5s'\nsessions = 'auto'\nmax_batch_tokens = 512")
+                .validate(CORES)
+                .unwrap();
         let printed = config.to_toml().unwrap();
         let again = settings(&printed).validate(CORES).unwrap();
         assert_eq!(format!("{again:?}"), format!("{config:?}"));

@@ -15,7 +15,7 @@ use crate::engine::Output;
 use crate::engine::pooling::normalise;
 use crate::repository::manifest::Space;
 use crate::tokenize::{InputError, Piece, Tokens, Truncate};
-pub use model::{Model, ModelError, Topology};
+pub use model::{Model, ModelError};
 
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
 const TOKENIZE_CHUNK: usize = 16;

@@ -6,6 +6,7 @@ mod layout;
 pub mod pooling;
 pub mod runtime;
 pub mod session;
+pub mod topology;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use tokio_util::sync::PollSemaphore;
 pub use pooling::Pooling;
 pub use runtime::{Runtime, RuntimeError};
 pub use session::{Session, SessionError, SessionOptions};
+pub use topology::{ChooseError, Topology, Wanted};
 
 /// What one input becomes: `[dimensions]`, or `[tokens, dimensions]` flat for [`Output::Tokens`]. Not normalised.
 pub type Vector = Vec<f32>;

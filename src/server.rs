@@ -101,12 +101,9 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
             continue;
         };
         let manifest = repository.manifest(&name, rollout.stable).await?;
-        let (version, space) = (format!("{name}@{}", rollout.stable), manifest.space.clone());
-        let model = Model::load(&repository, manifest, runtime, config.topology, config.limits, &metrics)
+        let model = Model::load(&repository, manifest, runtime, config.wanted, config.limits, &metrics)
             .await
-            .map_err(|source| ServeError::Model { version: version.clone(), source })?;
-        let (sessions, threads) = (config.topology.sessions, config.topology.threads);
-        tracing::info!(version, %space, sessions, threads, "version loaded");
+            .map_err(|source| ServeError::Model { version: format!("{name}@{}", rollout.stable), source })?;
         models.push(model);
     }
     let available: Vec<String> = models.iter().map(|model| model.manifest.model.clone()).collect();

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::{Failure, print_line, progress};
 use crate::batch::Limits;
-use crate::embed::{Embedder, Model, Topology};
-use crate::engine::Runtime;
+use crate::embed::{Embedder, Model};
+use crate::engine::{Runtime, Wanted};
 use crate::evaluate;
 use crate::metrics::Metrics;
 use crate::repository::Repository;
@@ -47,10 +47,15 @@ impl Evaluate {
         let spearman = tokio::runtime::Runtime::new()?.block_on(async {
             let manifest = repository.manifest(&name, number).await?;
             let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let topology = Topology { sessions: cores, threads: NonZeroUsize::MIN };
-            let limits = Limits { queue_tokens: usize::MAX, sessions: cores.get(), ..Limits::default() };
+            let wanted = Wanted {
+                cores,
+                sessions: Some(cores),
+                threads: Some(NonZeroUsize::MIN),
+                batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
+            };
+            let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
             let metrics = Metrics::new()?;
-            let model = Model::load(&repository, manifest, runtime, topology, limits, &metrics).await?;
+            let model = Model::load(&repository, manifest, runtime, wanted, limits, &metrics).await?;
             let embedder = Embedder::new(vec![model], None, cores.get())?;
             let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
             let figure =

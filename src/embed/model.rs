@@ -1,7 +1,6 @@
 //! One version of a model, loaded and ready to serve.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,9 +9,8 @@ use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::{EmbedError, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
-use crate::engine::{
-    self, Batch, Engine, EngineError, Output, Runtime, SessionError, SessionOptions, StartError, Vector,
-};
+use crate::engine::topology::{self, ChooseError, Topology, Wanted};
+use crate::engine::{self, Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::repository::manifest::Manifest;
 use crate::repository::{Repository, RepositoryError};
@@ -29,7 +27,7 @@ pub enum ModelError {
     Tokenizer(#[from] TokenizerError),
     /// Its graph.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Graph(#[from] ChooseError),
     /// Its threads.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -46,19 +44,12 @@ pub enum ModelError {
     },
 }
 
-/// How many sessions a version gets, and with how many threads.
-#[derive(Debug, Clone, Copy)]
-pub struct Topology {
-    /// Sessions, each with a copy of the weights.
-    pub sessions: NonZeroUsize,
-    /// Threads of each session.
-    pub threads: NonZeroUsize,
-}
-
 /// A loaded version.
 pub struct Model {
     /// What it is.
     pub manifest: Manifest,
+    /// What its batches and its queue may hold.
+    pub limits: Limits,
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
     pub(super) metrics: VersionMetrics,
@@ -75,18 +66,18 @@ impl Model {
         repository: &Repository,
         manifest: Manifest,
         runtime: &'static Runtime,
-        topology: Topology,
+        wanted: Wanted,
         limits: Limits,
         metrics: &Metrics,
     ) -> Result<Self, ModelError> {
         let directory = repository.fetch(&manifest).await?;
         let (pooling, max_tokens) = (manifest.pooling, manifest.max_tokens);
-        let (tokenizer, sessions) = tokio::task::spawn_blocking(move || {
+        let (tokenizer, sessions, topology) = tokio::task::spawn_blocking(move || {
             let tokenizer = Tokenizer::load(&directory.join("tokenizer.json"), max_tokens)?;
-            let options = SessionOptions { threads: topology.threads.get() };
-            let graph = engine::graph_path(&directory);
-            let sessions = engine::load_sessions(runtime, &graph, pooling, options, topology.sessions.get())?;
-            Ok::<_, ModelError>((tokenizer, sessions))
+            let (graph, vocabulary) = (engine::graph_path(&directory), tokenizer.vocabulary());
+            let (sessions, topology) =
+                topology::choose(runtime, &graph, pooling, vocabulary, max_tokens, wanted)?;
+            Ok::<_, ModelError>((tokenizer, sessions, topology))
         })
         .await
         .map_err(|_| ModelError::Interrupted)??;
@@ -95,7 +86,11 @@ impl Model {
         {
             return Err(ModelError::Width { manifest: manifest.dimensions, graph });
         }
+        let Topology { sessions: count, threads, batch_tokens } = topology;
+        let (version, space) = (manifest.version, &manifest.space);
+        tracing::info!(model = manifest.model, version, %space, sessions = count, threads, batch_tokens, "loaded");
         let engine = Engine::start(&manifest.model, sessions)?;
+        let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
         Ok(Self::with_engine(manifest, tokenizer, engine, limits, metrics))
     }
 
@@ -113,7 +108,7 @@ impl Model {
     {
         let metrics = metrics.version(&manifest, "cpu", "stable");
         let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
-        Self { manifest, tokenizer, batcher, metrics, engine: BoxCloneSyncService::new(engine) }
+        Self { manifest, limits, tokenizer, batcher, metrics, engine: BoxCloneSyncService::new(engine) }
     }
 
     /// `name@version`.

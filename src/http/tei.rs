@@ -271,7 +271,7 @@ pub(super) async fn info(State(app): State<App>) -> Result<Response, ApiError> {
         "model_type": { "embedding": { "pooling": manifest.pooling } },
         "max_concurrent_requests": config.max_requests,
         "max_input_length": manifest.max_tokens,
-        "max_batch_tokens": config.max_batch_tokens,
+        "max_batch_tokens": model.limits.batch_tokens,
         "max_client_batch_size": config.max_inputs,
         "auto_truncate": config.truncate != Truncate::Error,
         "tokenization_workers": config.tokenize_threads,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
-use sextant::config::{Config, Settings};
+use sextant::config::{Config, Count, Settings};
 use sextant::embed::{Embedder, Model};
 use sextant::http::App;
 use sextant::metrics::Metrics;
@@ -24,6 +24,9 @@ use super::fake::{self, Fake};
 pub fn settings() -> Settings {
     Settings {
         models: Some("unused".into()),
+        // Measuring is for machines that have nothing else to do.
+        sessions: Some(Count::Of(2)),
+        max_batch_tokens: Some(Count::Of(256)),
         drain_delay: Some("0s".into()),
         drain_timeout: Some("10s".into()),
         liveness_deadline: Some("200ms".into()),
