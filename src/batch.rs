@@ -1,7 +1,7 @@
 //! Batching as middleware: a [`tower::Layer`] that turns a service of batches into a service of requests.
 //!
-//! A request is admitted whole or refused whole; its rows wait in one queue with everybody's, the policy picks which run
-//! next, and a worker starts a batch as soon as a session is free: no timer stands in the way of an idle server.
+//! A request is admitted whole or refused whole; its rows wait in one queue with everybody's, a large request's slice by
+//! slice; the policy picks which run next, and a worker starts a batch as soon as a session is free: no timer stands in the way of an idle server.
 
 mod policy;
 mod queue;

@@ -67,6 +67,10 @@ pub struct Settings {
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_INPUTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_inputs: Option<usize>,
+    /// Longest text of a request, in bytes [default: 1048576]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_MAX_INPUT_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_input_bytes: Option<usize>,
     /// Largest body of a request, in bytes [default: 33554432]
     #[arg(long, value_name = "BYTES", env = "SEXTANT_MAX_BODY_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,6 +186,8 @@ pub struct HttpConfig {
     pub max_requests: usize,
     /// Inputs of a request.
     pub max_inputs: usize,
+    /// Bytes of a text; of all texts together where they are only tokenized.
+    pub max_input_bytes: usize,
     /// Bytes of a body.
     pub max_body_bytes: usize,
     /// For requests that do not say.
@@ -240,6 +246,7 @@ impl Settings {
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
                 max_inputs: check.positive("max_inputs", self.max_inputs, 2048).get(),
+                max_input_bytes: check.positive("max_input_bytes", self.max_input_bytes, 1 << 20).get(),
                 max_body_bytes: check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get(),
                 truncate: match self.truncate.as_deref().unwrap_or("end") {
                     "end" => Truncate::End,
@@ -290,6 +297,7 @@ impl Config {
             max_queue_tokens: Some(self.limits.queue_tokens),
             max_requests: Some(self.http.max_requests),
             max_inputs: Some(self.http.max_inputs),
+            max_input_bytes: Some(self.http.max_input_bytes),
             max_body_bytes: Some(self.http.max_body_bytes),
             drain_delay: text(self.drain_delay),
             drain_timeout: text(self.drain_timeout),

@@ -20,6 +20,9 @@ pub use model::{Model, ModelError};
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
 const TOKENIZE_CHUNK: usize = 16;
 
+/// Numbers in an answer of [`Output::Tokens`], which has a vector for each token: about 50 MB as JSON.
+const MOST_TOKEN_VALUES: usize = 1 << 22;
+
 /// One thing to embed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -144,6 +147,16 @@ pub enum EmbedError {
         /// What is wrong with it.
         source: InputError,
     },
+    /// A vector for each token, of too many tokens.
+    #[error(
+        "the inputs have {tokens} tokens, and vectors of at most {most} are given at once: send them in parts"
+    )]
+    TooManyTokenVectors {
+        /// Of all inputs.
+        tokens: usize,
+        /// Allowed.
+        most: usize,
+    },
     /// The queue or the engine.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -160,10 +173,11 @@ pub struct Embedder {
     models: BTreeMap<String, Arc<Model>>,
     default: Option<String>,
     threads: rayon::ThreadPool,
+    max_input_bytes: usize,
 }
 
 impl Embedder {
-    /// Serves `models`. `default` answers requests that name none; a single model is the default by itself.
+    /// Serves `models`, tokenizing with `threads`, and texts of up to `max_input_bytes`. `default` answers requests that name none; a single model is the default by itself.
     ///
     /// # Errors
     /// If the tokenizing threads cannot be started.
@@ -171,6 +185,7 @@ impl Embedder {
         models: Vec<Model>,
         default: Option<String>,
         threads: usize,
+        max_input_bytes: usize,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let models: BTreeMap<_, _> =
             models.into_iter().map(|model| (model.manifest.model.clone(), Arc::new(model))).collect();
@@ -179,7 +194,7 @@ impl Embedder {
             .num_threads(threads)
             .thread_name(|index| format!("tokenize-{index}"))
             .build()?;
-        Ok(Self { default: default.or(single), models, threads })
+        Ok(Self { default: default.or(single), models, threads, max_input_bytes })
     }
 
     /// Every model, by name.
@@ -199,7 +214,7 @@ impl Embedder {
         let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
         let fits = |model: &&Arc<Model>| match pin {
             None | Some("stable") => true,
-            Some(version) => version.parse() == Ok(model.manifest.version),
+            Some(version) => *version == *model.manifest.version.to_string(),
         };
         self.models
             .get(name)
@@ -222,7 +237,10 @@ impl Embedder {
         let started = Instant::now();
         let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
         let mut timings = Timings { tokenize: started.elapsed(), ..Timings::default() };
-        let tokens = tokenized.iter().map(|input| input.ids.len()).sum();
+        let tokens: usize = tokenized.iter().map(|input| input.ids.len()).sum();
+        if request.output == Output::Tokens && tokens * dimensions > MOST_TOKEN_VALUES {
+            return Err(EmbedError::TooManyTokenVectors { tokens, most: MOST_TOKEN_VALUES / dimensions });
+        }
         let truncated = tokenized.iter().filter(|input| input.cut > 0).count();
         model.metrics.truncated.inc_by(truncated as u64);
         model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
@@ -281,9 +299,15 @@ impl Embedder {
         prompt: &Prompt,
         truncate: Truncate,
     ) -> Result<Vec<Tokens>, EmbedError> {
+        let asked = *prompt != Prompt::Default;
         let prompt = model.prompt(prompt)?.map(str::to_owned);
-        let model = Arc::clone(model);
+        let (model, most) = (Arc::clone(model), self.max_input_bytes);
         self.spread(inputs, move |input| match (input, &prompt) {
+            (Input::Text(text), _) if text.len() > most => {
+                Err(InputError::TooLarge { bytes: text.len(), most })
+            }
+            // The default prompt is the caller's to put into the ids.
+            (Input::Ids(_), Some(_)) if asked => Err(InputError::PromptBeforeIds),
             (Input::Text(text), None) => model.tokenizer.tokenize(text, truncate),
             (Input::Text(text), Some(prompt)) => {
                 model.tokenizer.tokenize(&[prompt.as_str(), text].concat(), truncate)
@@ -309,16 +333,14 @@ impl Embedder {
             let work = Arc::clone(&work);
             let (reply, answer) = oneshot::channel();
             self.threads.spawn(move || {
-                if reply.is_closed() {
-                    return;
-                }
+                // A caller that has gone needs no answer: neither now nor between two texts.
                 let done: Result<Vec<O>, EmbedError> = chunk
                     .iter()
+                    .take_while(|_| !reply.is_closed())
                     .map(|(index, item)| {
                         work(item).map_err(|source| EmbedError::Input { index: *index, source })
                     })
                     .collect();
-                // A caller that has gone needs no answer.
                 let _ = reply.send(done);
             });
             parts.push(answer);

@@ -11,8 +11,10 @@ pub mod topology;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use thiserror::Error;
@@ -88,12 +90,57 @@ struct Job {
     permit: OwnedSemaphorePermit,
 }
 
+/// What each session's thread does, for whoever asks whether the engine lives.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    started: Instant,
+    /// Milliseconds after `started` at which the session's run began, [`IDLE`] or [`GONE`].
+    sessions: Arc<[AtomicU64]>,
+}
+
+const IDLE: u64 = u64::MAX;
+const GONE: u64 = u64::MAX - 1;
+
+impl Pulse {
+    fn new(sessions: usize) -> Self {
+        Self { started: Instant::now(), sessions: (0..sessions).map(|_| AtomicU64::new(IDLE)).collect() }
+    }
+
+    /// Whether every thread is there, and none has run one batch for longer than `longest`.
+    pub fn beats(&self, longest: Duration) -> bool {
+        let now = self.started.elapsed().as_millis() as u64;
+        self.sessions.iter().all(|session| match session.load(Ordering::Relaxed) {
+            IDLE => true,
+            GONE => false,
+            began => u128::from(now.saturating_sub(began)) <= longest.as_millis(),
+        })
+    }
+
+    fn set(&self, session: usize, state: u64) {
+        self.sessions[session].store(state, Ordering::Relaxed);
+    }
+
+    fn began(&self, session: usize) {
+        self.set(session, self.started.elapsed().as_millis() as u64);
+    }
+}
+
+/// Says that a session's thread has ended, however it did.
+struct Ends(Pulse, usize);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.set(self.1, GONE);
+    }
+}
+
 /// Sessions of one version, each on its own thread. A clone is another handle to the same sessions; when the last is
 /// dropped the threads end.
 #[derive(Clone)]
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
     free: PollSemaphore,
+    pulse: Pulse,
     /// Reserved by `poll_ready`, spent by `call`. A clone never carries it.
     reserved: Reserved,
 }
@@ -117,8 +164,9 @@ impl Engine {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let free = PollSemaphore::new(Arc::new(Semaphore::new(sessions.len())));
+        let pulse = Pulse::new(sessions.len());
         for (index, mut session) in sessions.into_iter().enumerate() {
-            let queue = Arc::clone(&queue);
+            let (queue, ends) = (Arc::clone(&queue), Ends(pulse.clone(), index));
             thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || {
@@ -126,7 +174,9 @@ impl Engine {
                         // The lock is held while waiting: it is the queue of the idle threads.
                         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(Job { batch, reply, permit }) = job else { break };
+                        ends.0.began(index);
                         let vectors = session.run(&batch);
+                        ends.0.set(index, IDLE);
                         drop(permit);
                         // A caller that is gone needs no answer.
                         let _ = reply.send(vectors);
@@ -134,7 +184,12 @@ impl Engine {
                 })
                 .map_err(StartError::Thread)?;
         }
-        Ok(Self { jobs, free, reserved: Reserved::default() })
+        Ok(Self { jobs, free, pulse, reserved: Reserved::default() })
+    }
+
+    /// What the sessions' threads do.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 }
 

@@ -10,6 +10,7 @@ mod tei;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -19,10 +20,14 @@ use axum::routing::{MethodFilter, on};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::HttpConfig;
 use crate::embed::Embedder;
 use crate::metrics::Metrics;
+
+/// How long a body may stand still.
+const BODY_STALL: Duration = Duration::from_secs(10);
 
 /// What every handler can see.
 #[derive(Clone)]
@@ -141,6 +146,10 @@ impl Routes {
             .fallback(error::not_found)
             // The innermost layer runs last before the handler; read from the bottom up.
             .layer(DefaultBodyLimit::max(app.0.config.max_body_bytes))
+            // A body that stops coming holds its place for no longer.
+            .layer(RequestBodyTimeoutLayer::new(BODY_STALL))
+            // Before the body is read; the batcher's admission is the second gate.
+            .layer(middleware::from_fn_with_state(app.clone(), observe::shed))
             // A panic is a bug, and costs its own request only.
             .layer(CatchPanicLayer::custom(error::panicked))
             // Every refusal, a handler's or the framework's, becomes the envelope of the path's dialect.

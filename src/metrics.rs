@@ -53,7 +53,7 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let of_version = &["model", "version"];
-        Ok(Self {
+        let metrics = Self {
             http_requests: counter(
                 &registry,
                 "sextant_http_requests_total",
@@ -150,7 +150,9 @@ impl Metrics {
                 &["model", "version", "role"],
             )?,
             registry,
-        })
+        };
+        metrics.rejected.with_label_values(&["", "", "requests"]);
+        Ok(metrics)
     }
 
     /// All metrics in Prometheus' text format.
@@ -173,14 +175,18 @@ impl Metrics {
         self.http_duration.with_label_values(&[route]).observe(seconds);
     }
 
+    /// Counts a request that was refused before it was known which model it wanted.
+    pub fn shed(&self) {
+        self.rejected.with_label_values(&["", "", "requests"]).inc();
+    }
+
     /// The series of a version that is loaded on `provider` with `role`, all at 0.
     pub fn version(&self, manifest: &Manifest, provider: &str, role: &str) -> VersionMetrics {
         let model = manifest.model.as_str();
         let version = manifest.version.to_string();
         let of = [model, version.as_str()];
         let precision = manifest.precision.to_string();
-        let digest =
-            manifest.files.iter().find(|file| file.name == "model.onnx").map_or("", |file| &file.sha256);
+        let digest = manifest.graph_digest().unwrap_or_default();
         let info =
             [model, &version, &manifest.space.0, &precision, provider, &digest[..digest.len().min(16)]];
         self.version_info.with_label_values(&info).set(1);
@@ -223,7 +229,7 @@ pub struct VersionMetrics {
     pub queue: prometheus::Histogram,
     /// Seconds a request's batch ran.
     pub infer: prometheus::Histogram,
-    /// Seconds to cut, normalise and encode a request's vectors.
+    /// Seconds to cut and normalise a request's vectors.
     pub finish: prometheus::Histogram,
     /// Rows of a batch.
     pub batch_rows: prometheus::Histogram,

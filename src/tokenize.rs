@@ -46,14 +46,25 @@ pub enum TokenizerError {
 pub enum InputError {
     /// More tokens than the model takes, and the caller asked not to cut.
     #[error(
-        "the input has {tokens} tokens and the model takes {max_tokens}; shorten it, or allow truncation"
+        "the input has {tokens} tokens or more and the model takes {max_tokens}; shorten it, or allow truncation"
     )]
     TooLong {
-        /// Tokens of the input, special tokens included.
+        /// Tokens of the input, special tokens included; of a long one, as many as were looked at.
         tokens: usize,
         /// The longest input.
         max_tokens: usize,
     },
+    /// A text that no cutting makes reasonable.
+    #[error("the input has {bytes} bytes, at most {most} are taken")]
+    TooLarge {
+        /// Of the text.
+        bytes: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// A prompt was asked for, and the input is a token array.
+    #[error("a prompt cannot be put before a token array: put its tokens into the array, or send text")]
+    PromptBeforeIds,
     /// No tokens, and the tokenizer adds none.
     #[error("the input is empty")]
     Empty,
@@ -88,7 +99,7 @@ pub enum InputError {
 pub struct Tokens {
     /// Special tokens included.
     pub ids: Arc<[u32]>,
-    /// How many tokens were cut off.
+    /// How many tokens were cut off, of those that were looked at; 0 only if none.
     pub cut: usize,
     /// How many tokens are the unknown token.
     pub unknown: usize,
@@ -158,12 +169,25 @@ impl Tokenizer {
 
     /// The text's ids, cut to `max_tokens`.
     ///
+    /// Of a long text only as much is tokenized as is kept, so that a book does not take a thousand times as long as its
+    /// first page.
+    ///
     /// # Errors
     /// If it is too long and must not be cut, or has no token at all.
     pub fn tokenize(&self, text: &str, truncate: Truncate) -> Result<Tokens, InputError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
-        let content = encoding.get_ids();
-        self.frame(content, truncate)
+        let mut bytes = self.max_tokens * PROBABLE_BYTES;
+        loop {
+            let part = match truncate {
+                Truncate::Start => end_of(text, bytes),
+                Truncate::End | Truncate::Error => start_of(text, bytes),
+            };
+            let encoding = self.inner.encode_fast(part, false).map_err(failed)?;
+            // At the cut a token may differ from the whole text's; what is kept must end well before it.
+            if part.len() == text.len() || encoding.len() >= self.max_tokens + CUT_MARGIN {
+                return self.frame(encoding.get_ids(), truncate);
+            }
+            bytes *= 4;
+        }
     }
 
     /// Takes ids that a caller made, as they are: only if they are this tokenizer's, and cut like a text.
@@ -239,6 +263,33 @@ impl Tokenizer {
             }
         }
     }
+}
+
+/// Bytes that a token rarely has, to guess how much of a text is needed.
+const PROBABLE_BYTES: usize = 16;
+/// Tokens nearest to a cut in the text that are not trusted.
+const CUT_MARGIN: usize = 16;
+
+/// The first `bytes` or so of the text, cut before white space where there is some near.
+fn start_of(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = text.floor_char_boundary(bytes);
+    let near = text.floor_char_boundary(end - end / 4);
+    let space = text[near..end].rfind(char::is_whitespace);
+    &text[..space.map_or(end, |space| near + space)]
+}
+
+/// The last `bytes` or so of the text, cut before white space where there is some near.
+fn end_of(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let start = text.ceil_char_boundary(text.len() - bytes);
+    let near = text.ceil_char_boundary(start + bytes / 4);
+    let space = text[start..near].find(char::is_whitespace);
+    &text[space.map_or(start, |space| start + space)..]
 }
 
 fn failed(error: tokenizers::Error) -> InputError {

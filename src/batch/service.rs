@@ -1,5 +1,6 @@
 //! The layer and the handle that callers hold.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,10 @@ use super::queue::{Key, Row, Waiter};
 use super::{BatchError, Finished, Limits, Request, worker};
 use crate::engine::{Batch, EngineError, Vector};
 use crate::metrics::VersionMetrics;
+
+/// Tokens of one request that are in the queue at a time. Enough for many batches, and no more than a second or two of work
+/// for those who come after it.
+const SLICE_TOKENS: usize = 8192;
 
 /// Puts a [`Batcher`] before a service of batches. Must be applied inside a tokio runtime: it spawns the worker.
 pub struct BatchLayer {
@@ -117,7 +122,8 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// Takes all tokens of a request into the count, or none.
+    /// Takes all tokens of a request's first slice into the count, or none. The rest of an admitted request is never
+    /// refused.
     fn admit(&self, tokens: usize) -> Result<(), BatchError> {
         let fits = |queued| queued == 0 || queued + tokens <= self.limits.queue_tokens;
         self.shared
@@ -133,31 +139,82 @@ impl Batcher {
     }
 }
 
-/// What a caller waits for. Tells the worker if it goes before it has all.
-struct Answers {
-    receivers: Vec<oneshot::Receiver<Result<Finished, BatchError>>>,
-    shared: Arc<Shared>,
+/// A request on its way: its rows enter the queue in slices, so that a large one does not keep everybody else out.
+struct Sending {
+    batcher: Batcher,
+    request: Request,
+    since: Instant,
+    /// How many rows are in the queue or past it.
+    sent: usize,
+    /// Of rows that are sent and not answered, in order, with their tokens.
+    answers: VecDeque<(usize, oneshot::Receiver<Result<Finished, BatchError>>)>,
+    /// Tokens of those.
+    outstanding: usize,
 }
 
-impl Answers {
-    async fn all(mut self) -> Result<Vec<Finished>, BatchError> {
-        let mut finished = Vec::with_capacity(self.receivers.len());
-        for receiver in &mut self.receivers {
-            finished.push(receiver.await.map_err(|_| BatchError::Stopped)??);
+impl Sending {
+    /// Sends rows while the slice has room, one at least. The first slice was counted at admission.
+    fn send(&mut self, counted: bool) -> Result<(), BatchError> {
+        let rows = &self.request.rows[self.sent..];
+        let count = first_slice(rows, SLICE_TOKENS.saturating_sub(self.outstanding));
+        if count == 0 {
+            return Ok(());
         }
-        self.receivers.clear();
+        let tokens = rows[..count].iter().map(|row| row.len()).sum();
+        if !counted {
+            self.batcher.shared.queued_tokens.fetch_add(tokens, Ordering::Relaxed);
+        }
+        self.batcher.shared.entered(count, tokens);
+        let (output, class, since) = (self.request.output, self.request.class, self.since);
+        let answers = &mut self.answers;
+        let slice = rows[..count].iter().map(|ids| {
+            let (reply, answer) = oneshot::channel();
+            answers.push_back((ids.len(), answer));
+            Row { key: Key { ids: Arc::clone(ids), output }, class, waiter: Waiter { since, reply } }
+        });
+        if let Err(mpsc::error::SendError(rows)) = self.batcher.queue.send(slice.collect()) {
+            self.batcher.shared.left(rows.len(), tokens);
+            return Err(BatchError::Stopped);
+        }
+        self.sent += count;
+        self.outstanding += tokens;
+        Ok(())
+    }
+
+    async fn all(mut self) -> Result<Vec<Finished>, BatchError> {
+        let mut finished = Vec::with_capacity(self.request.rows.len());
+        while let Some((tokens, answer)) = self.answers.front_mut() {
+            let tokens = *tokens;
+            finished.push(answer.await.map_err(|_| BatchError::Stopped)??);
+            self.answers.pop_front();
+            self.outstanding -= tokens;
+            // At half a slice, so that neither the engine waits for rows nor the worker for each single one.
+            if self.outstanding <= SLICE_TOKENS / 2 {
+                self.send(false)?;
+            }
+        }
         Ok(finished)
     }
 }
 
-impl Drop for Answers {
+impl Drop for Sending {
     fn drop(&mut self) {
-        if !self.receivers.is_empty() {
+        if !self.answers.is_empty() {
             // Closed first: the worker looks for closed ones when it is told.
-            self.receivers.clear();
-            self.shared.left.store(true, Ordering::Release);
+            self.answers.clear();
+            self.batcher.shared.left.store(true, Ordering::Release);
         }
     }
+}
+
+/// How many of `rows` fit into `room` tokens. One that is larger than a whole slice is one by itself.
+fn first_slice(rows: &[Arc<[u32]>], room: usize) -> usize {
+    let mut tokens = 0;
+    let fits = |row: &&Arc<[u32]>| {
+        tokens += row.len();
+        tokens <= room || (tokens == row.len() && room == SLICE_TOKENS)
+    };
+    rows.iter().take_while(fits).count()
 }
 
 impl Service<Request> for Batcher {
@@ -172,25 +229,22 @@ impl Service<Request> for Batcher {
 
     /// Dropping the future takes the request's rows out of the queue.
     fn call(&mut self, request: Request) -> Self::Future {
-        let tokens = request.rows.iter().map(|row| row.len()).sum();
+        let count = first_slice(&request.rows, SLICE_TOKENS);
+        let tokens = request.rows[..count].iter().map(|row| row.len()).sum();
         if let Err(refused) = self.admit(tokens) {
             return Box::pin(async { Err(refused) });
         }
-        self.shared.entered(request.rows.len(), tokens);
-        let since = Instant::now();
-        let (rows, receivers): (Vec<_>, Vec<_>) = request
-            .rows
-            .into_iter()
-            .map(|ids| {
-                let (reply, answer) = oneshot::channel();
-                let key = Key { ids, output: request.output };
-                (Row { key, class: request.class, waiter: Waiter { since, reply } }, answer)
-            })
-            .unzip();
-        if let Err(mpsc::error::SendError(rows)) = self.queue.send(rows) {
-            self.shared.left(rows.len(), tokens);
-            return Box::pin(async { Err(BatchError::Stopped) });
+        let mut sending = Sending {
+            batcher: self.clone(),
+            request,
+            since: Instant::now(),
+            sent: 0,
+            answers: VecDeque::new(),
+            outstanding: 0,
+        };
+        match sending.send(true) {
+            Ok(()) => Box::pin(sending.all()),
+            Err(refused) => Box::pin(async { Err(refused) }),
         }
-        Box::pin(Answers { receivers, shared: Arc::clone(&self.shared) }.all())
     }
 }

@@ -172,8 +172,41 @@ fn the_worker_finishes_what_it_has_and_ends_with_its_last_handle() {
     drop(batcher);
     assert_pending!(worker.poll());
     run_next(&mut engine);
-    assert_ready!(worker.poll());
+    assert_pending!(worker.poll());
     assert!(assert_ready!(answer.poll()).is_ok());
+    drop(answer);
+    assert_ready!(worker.poll());
+}
+
+#[test]
+fn a_large_request_waits_slice_by_slice_and_keeps_nobody_out() {
+    let (mut batcher, mut worker, mut engine, metrics) =
+        batcher(Limits { queue_tokens: 10_000, batch_tokens: 256, ..Limits::default() });
+    engine.allow(0);
+    let rows: Vec<Vec<u32>> = (0..200).map(|id| vec![id; 256]).collect();
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let mut large = task::spawn(batcher.call(request(&rows)));
+    assert_pending!(large.poll());
+    assert_eq!(metrics.queue_tokens.get(), 8192, "one slice of 51,200 tokens");
+    let mut small = task::spawn(batcher.call(request(&[&[7, 7]])));
+    assert_pending!(small.poll(), "there is room for others");
+    engine.allow(1000);
+    assert_pending!(worker.poll());
+    let mut ran = 0;
+    let vectors = loop {
+        ran += run_next(&mut engine).len();
+        assert_pending!(worker.poll());
+        if let std::task::Poll::Ready(answer) = large.poll() {
+            break answer.unwrap();
+        }
+        assert!(metrics.queue_tokens.get() <= 8192 + 2);
+        assert_pending!(worker.poll());
+    };
+    assert!(ran >= 200);
+    let firsts: Vec<f32> = vectors.iter().map(|row| row.vector[0]).collect();
+    assert_eq!(firsts, (0..200).map(|id| id as f32).collect::<Vec<_>>());
+    assert_eq!(assert_ready!(small.poll()).unwrap()[0].vector, [7.0]);
+    assert_eq!(metrics.queue_tokens.get(), 0);
 }
 
 #[test]

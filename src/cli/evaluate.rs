@@ -9,7 +9,7 @@ use clap::Args;
 use super::{Failure, print_line, progress};
 use crate::batch::Limits;
 use crate::embed::{Embedder, Model};
-use crate::engine::{Runtime, Wanted};
+use crate::engine::{Runtime, Wanted, topology};
 use crate::evaluate;
 use crate::metrics::Metrics;
 use crate::repository::Repository;
@@ -49,14 +49,14 @@ impl Evaluate {
             let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
             let wanted = Wanted {
                 cores,
-                sessions: Some(cores),
+                sessions: Some(cores.min(topology::MOST_SESSIONS)),
                 threads: Some(NonZeroUsize::MIN),
                 batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
             };
             let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
             let metrics = Metrics::new()?;
             let model = Model::load(&repository, manifest, runtime, wanted, limits, &metrics).await?;
-            let embedder = Embedder::new(vec![model], None, cores.get())?;
+            let embedder = Embedder::new(vec![model], None, cores.get(), usize::MAX)?;
             let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
             let figure =
                 evaluate::correlation(&embedder, &name, &pairs, &self.sts, |done| bar.set_position(done))

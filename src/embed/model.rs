@@ -1,7 +1,7 @@
 //! One version of a model, loaded and ready to serve.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tower::util::BoxCloneSyncService;
@@ -53,9 +53,21 @@ pub struct Model {
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
     pub(super) metrics: VersionMetrics,
-    /// The engine without the queue before it.
-    engine: BoxCloneSyncService<Batch, Vec<Vector>, EngineError>,
+    probe: Probe,
 }
+
+/// Asks the engine whether it lives.
+struct Probe {
+    /// Without the queue before it.
+    engine: BoxCloneSyncService<Batch, Vec<Vector>, EngineError>,
+    /// Whether no session's thread is gone or has hung for longer than that.
+    beats: Box<dyn Fn(Duration) -> bool + Send + Sync>,
+    /// When it last answered and what. Held while it is asked, so that many askers cost one inference.
+    last: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+/// For this long an answer of the probe holds.
+const PROBE_HOLDS: Duration = Duration::from_millis(500);
 
 impl Model {
     /// Loads a version from `repository`.
@@ -90,15 +102,19 @@ impl Model {
         let (version, space) = (manifest.version, &manifest.space);
         tracing::info!(model = manifest.model, version, %space, sessions = count, threads, batch_tokens, "loaded");
         let engine = Engine::start(&manifest.model, sessions)?;
+        let pulse = engine.pulse();
         let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
-        Ok(Self::with_engine(manifest, tokenizer, engine, limits, metrics))
+        let beats = move |longest| pulse.beats(longest);
+        Ok(Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics))
     }
 
-    /// A version whose batches `engine` runs: the seam for tests. Must be called inside a tokio runtime.
+    /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
+    /// tokio runtime.
     pub fn with_engine<S>(
         manifest: Manifest,
         tokenizer: Tokenizer,
         engine: S,
+        beats: impl Fn(Duration) -> bool + Send + Sync + 'static,
         limits: Limits,
         metrics: &Metrics,
     ) -> Self
@@ -108,7 +124,12 @@ impl Model {
     {
         let metrics = metrics.version(&manifest, "cpu", "stable");
         let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
-        Self { manifest, limits, tokenizer, batcher, metrics, engine: BoxCloneSyncService::new(engine) }
+        let probe = Probe {
+            engine: BoxCloneSyncService::new(engine),
+            beats: Box::new(beats),
+            last: tokio::sync::Mutex::new(None),
+        };
+        Self { manifest, limits, tokenizer, batcher, metrics, probe }
     }
 
     /// `name@version`.
@@ -121,11 +142,21 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Whether the engine answers one short inference, outside the queue, within `deadline`.
+    /// Whether the engine answers one short inference, outside the queue, within `deadline`, and none of its sessions has
+    /// hung for longer. Half a second old at most.
     pub async fn is_alive(&self, deadline: Duration) -> bool {
+        let mut last = self.probe.last.lock().await;
+        if let Some((when, alive)) = *last
+            && when.elapsed() < PROBE_HOLDS
+        {
+            return alive;
+        }
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
         let batch = Batch { rows: vec![tokens.ids], output: Output::Pooled };
-        matches!(tokio::time::timeout(deadline, self.engine.clone().oneshot(batch)).await, Ok(Ok(_)))
+        let answer = tokio::time::timeout(deadline, self.probe.engine.clone().oneshot(batch)).await;
+        let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
+        *last = Some((Instant::now(), alive));
+        alive
     }
 
     /// The width of the vectors for a request that asks for `asked`.

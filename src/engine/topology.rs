@@ -34,8 +34,8 @@ pub struct Wanted {
     pub batch_tokens: Option<NonZeroUsize>,
 }
 
-/// More sessions than this are not tried: each holds a copy of the weights.
-const MOST_SESSIONS: usize = 8;
+/// More sessions than this are not made unasked: each holds a copy of the weights.
+pub const MOST_SESSIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Batches that are tried. Larger ones fall out of a core's cache, smaller ones read the weights too often.
 const BATCH_TOKENS: [usize; 5] = [128, 192, 256, 384, 512];
 /// With which sessions are compared, before the best batch is known.
@@ -114,7 +114,7 @@ fn best_sessions(
 
 /// 1, 2, 4, ... sessions, at most one a core; and one for each core where that is no power of two.
 fn candidates(cores: usize) -> Vec<NonZeroUsize> {
-    let most = cores.min(MOST_SESSIONS);
+    let most = cores.min(MOST_SESSIONS.get());
     let doubled = std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|count| *count < most);
     doubled.chain([most]).filter_map(NonZeroUsize::new).collect()
 }

@@ -1,7 +1,5 @@
 //! What every embedding answer says besides its vectors.
 
-use std::time::Duration;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -12,17 +10,13 @@ use super::extract::timeout;
 use crate::embed::{EmbedRequest, Embeddings};
 
 impl App {
-    /// Embeds, if there is a place for one more request, and for as long as the caller's headers say that it waits.
+    /// Embeds, for as long as the caller's headers say that it waits.
     pub(super) async fn embed(
         &self,
         request: EmbedRequest,
         headers: &HeaderMap,
     ) -> Result<Embeddings, ApiError> {
         let timeout = timeout(headers)?;
-        let Ok(_place) = self.0.places.try_acquire() else {
-            let message = format!("{} requests are being answered already", self.0.config.max_requests);
-            return Err(ApiError::overloaded(message, Duration::from_secs(1)));
-        };
         let embeddings = self.0.embedder.embed(request);
         let Some(timeout) = timeout else { return Ok(embeddings.await?) };
         // What is dropped leaves the queue before it is run.

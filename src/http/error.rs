@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Unavailable,
     /// The caller's own deadline has passed.
     DeadlineExceeded,
+    /// The caller did not send its body in time.
+    BodyTimeout,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -111,6 +114,7 @@ impl From<EmbedError> for ApiError {
             EmbedError::Input { index, source } => {
                 Self { message, ..Self::from(source) }.at(format!("input[{index}]"))
             }
+            EmbedError::TooManyTokenVectors { .. } => Self::new(Kind::TooLarge, message),
             EmbedError::Batch(BatchError::Overloaded { retry_after }) => {
                 Self::overloaded(message, retry_after)
             }
@@ -131,9 +135,11 @@ impl From<InputError> for ApiError {
     fn from(error: InputError) -> Self {
         let kind = match error {
             InputError::Empty => Kind::Empty,
-            InputError::TooLong { .. } | InputError::OutOfRange { .. } | InputError::Unframed { .. } => {
-                Kind::Invalid
-            }
+            InputError::TooLarge { .. } => Kind::TooLarge,
+            InputError::TooLong { .. }
+            | InputError::OutOfRange { .. }
+            | InputError::Unframed { .. }
+            | InputError::PromptBeforeIds => Kind::Invalid,
             InputError::Failed(_) => Kind::Internal,
         };
         Self::new(kind, error.to_string())
@@ -231,6 +237,7 @@ impl Dialect {
                     | Kind::Invalid
                     | Kind::Empty
                     | Kind::TooLarge
+                    | Kind::BodyTimeout
                     | Kind::UnsupportedMediaType => ("invalid_request_error", None),
                 };
                 json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
@@ -247,6 +254,7 @@ impl Dialect {
                     Kind::Malformed
                     | Kind::Invalid
                     | Kind::TooLarge
+                    | Kind::BodyTimeout
                     | Kind::MethodNotAllowed
                     | Kind::UnsupportedMediaType => "Validation",
                 };

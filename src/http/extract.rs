@@ -1,13 +1,16 @@
 //! What comes in: JSON bodies with errors that name the field, and the shapes an `input` may have.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+
+use tower_http::timeout::TimeoutError;
 
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
@@ -23,11 +26,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_media_type(request.headers())?;
         let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let kind = match rejection.status().as_u16() {
-                413 => Kind::TooLarge,
-                _ => Kind::Malformed,
-            };
-            ApiError::new(kind, rejection.body_text())
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                return ApiError::new(
+                    Kind::TooLarge,
+                    "the body is larger than this server takes (max_body_bytes)",
+                );
+            }
+            let timed_out = error_chain(&rejection).any(<dyn Error>::is::<TimeoutError>);
+            let kind = if timed_out { Kind::BodyTimeout } else { Kind::Malformed };
+            ApiError::new(kind, format!("the body could not be read: {}", rejection.body_text()))
         })?;
         let mut parser = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
@@ -38,6 +45,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
         Ok(Self(value))
     }
+}
+
+fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// Takes `application/json`, relatives of it, and no type at all.
@@ -55,9 +66,14 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// The space that a caller's index is in, by the header `x-sextant-space`.
 pub(super) fn space(headers: &HeaderMap) -> Option<Space> {
-    let value = headers.get("x-sextant-space")?;
-    // A value that is no text is no space of ours either, and must not pass for one that was not sent.
-    Some(Space(String::from_utf8_lossy(value.as_bytes()).into_owned()))
+    let values: Vec<_> = headers.get_all("x-sextant-space").iter().map(HeaderValue::as_bytes).collect();
+    // Sent twice, both count. What is no text, or two spaces, is no space of ours, and must not pass for one not sent.
+    let distinct = if values.windows(2).all(|pair| pair[0] == pair[1]) {
+        &values[..values.len().min(1)]
+    } else {
+        &values
+    };
+    (!distinct.is_empty()).then(|| Space(String::from_utf8_lossy(&distinct.join(&b", "[..])).into_owned()))
 }
 
 /// How urgent the request is, by the header `x-sextant-class`: interactive, as if it is not there, or bulk.
@@ -86,6 +102,11 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError>
         }
     }
 }
+
+/// Inputs that are read at all: a body of nothing but `[],` has ten million.
+const MOST_ITEMS: usize = 1 << 16;
+/// Token ids of one input that are read at all.
+const MOST_IDS: usize = 1 << 20;
 
 /// One or many inputs: a text, a token array, or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +169,9 @@ impl<'de> Visitor<'de> for InputsVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs, A::Error> {
         let (mut items, mut ids) = (Vec::new(), Vec::new());
         while let Some(element) = list.next_element()? {
+            if items.len() >= MOST_ITEMS || ids.len() >= MOST_IDS {
+                return Err(de::Error::custom("the list is too long"));
+            }
             match element {
                 Element::Item(item) if ids.is_empty() => items.push(item),
                 Element::Id(id) if items.is_empty() => ids.push(id),
@@ -183,6 +207,9 @@ impl<'de> Visitor<'de> for ElementVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Element, A::Error> {
         let mut ids = Vec::new();
         while let Some(id) = list.next_element()? {
+            if ids.len() >= MOST_IDS {
+                return Err(de::Error::custom("the token array is too long"));
+            }
             ids.push(id);
         }
         Ok(Element::Item(Input::Ids(ids)))

@@ -26,7 +26,7 @@ pub(super) async fn livez(State(app): State<App>) -> Result<Response, ApiError> 
     Err(ApiError::new(Kind::Unavailable, message))
 }
 
-/// Models are loaded before the server listens, so only a stop makes it unready.
+/// Models are loaded before the first connection is accepted, so only a stop makes it unready.
 pub(super) async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
     ready(&app)?;
     let models: Vec<String> = app.0.embedder.models().map(|model| model.id()).collect();

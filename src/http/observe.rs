@@ -1,6 +1,6 @@
 //! Counts and logs every answer, in one place for all routes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
@@ -9,6 +9,7 @@ use axum::response::Response;
 use tower_http::request_id::RequestId;
 
 use super::App;
+use super::error::ApiError;
 
 /// Label of every path that is no route: a client must not be able to add series.
 const UNMATCHED: &str = "unmatched";
@@ -29,6 +30,20 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
     tracing::debug!(id, method, route, status, milliseconds = seconds * 1e3, "answered");
     response
+}
+
+/// Lets a request in only if there is a place for it, before its body is read. What a client may ask for without work,
+/// by GET, needs none.
+pub(super) async fn shed(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
+    if request.method() != Method::POST {
+        return Ok(next.run(request).await);
+    }
+    let Ok(_place) = app.0.places.try_acquire() else {
+        app.0.metrics.shed();
+        let message = format!("{} requests are being answered already", app.0.config.max_requests);
+        return Err(ApiError::overloaded(message, Duration::from_secs(1)));
+    };
+    Ok(next.run(request).await)
 }
 
 /// The method as a label: a client may send any word as a method.

@@ -31,6 +31,15 @@ pub(super) struct CreateEmbeddings {
     prompt_name: Option<String>,
     #[serde(default)]
     truncate: Option<Truncate>,
+    /// Refused if it is anything but what every vector is: silently giving another would spoil an index.
+    #[serde(default, rename = "output_dtype")]
+    _output_dtype: Option<OutputDtype>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum OutputDtype {
+    Float,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]

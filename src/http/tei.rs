@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,7 @@ pub(super) async fn similarity(
     };
     let embeddings = app.embed(request, &headers).await?;
     let cosines: Vec<f32> = match embeddings.vectors.split_first() {
-        Some((source, others)) => others.iter().map(|other| dot(source, other)).collect(),
+        Some((source, others)) => others.iter().map(|other| cosine(source, other)).collect(),
         None => Vec::new(),
     };
     answered(&embeddings, &cosines, characters, started)
@@ -222,6 +222,12 @@ pub(super) async fn tokenize(
         OneOrMany::Many(texts) => texts,
     };
     check_count(texts.len(), app.0.config.max_inputs)?;
+    // Nothing is cut off here, so all of it is work and answer.
+    let (bytes, most) = (texts.iter().map(String::len).sum::<usize>(), app.0.config.max_input_bytes);
+    if bytes > most {
+        let message = format!("the texts have {bytes} bytes, at most {most} are tokenized at once");
+        return Err(ApiError::new(Kind::TooLarge, message));
+    }
     let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
     let special = body.add_special_tokens.unwrap_or(true);
     let pieces = app.0.embedder.pieces(model, texts, &prompt, special).await?;
@@ -254,9 +260,18 @@ pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> 
     answer::json(&texts?)
 }
 
-pub(super) async fn info(State(app): State<App>) -> Result<Response, ApiError> {
+#[derive(Deserialize)]
+pub(super) struct InfoQuery {
+    #[serde(default)]
+    model: Option<String>,
+}
+
+pub(super) async fn info(
+    State(app): State<App>,
+    Query(query): Query<InfoQuery>,
+) -> Result<Response, ApiError> {
     let config = &app.0.config;
-    let model = app.0.embedder.resolve(None)?;
+    let model = app.0.embedder.resolve(query.model.as_deref())?;
     let manifest = &model.manifest;
     let dtype = match manifest.precision {
         Precision::Fp32 => "float32",
@@ -266,7 +281,7 @@ pub(super) async fn info(State(app): State<App>) -> Result<Response, ApiError> {
     };
     answer::json(&json!({
         "model_id": model.id(),
-        "model_sha": manifest.space,
+        "model_sha": manifest.graph_digest(),
         "model_dtype": dtype,
         "model_type": { "embedding": { "pooling": manifest.pooling } },
         "max_concurrent_requests": config.max_requests,
@@ -311,7 +326,8 @@ fn characters(input: &Input) -> usize {
     }
 }
 
-/// The cosine, of vectors of unit length.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// The cosine, of vectors of unit length. In f64 and never beyond 1, so that a caller may take its angle.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot: f64 = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    dot.clamp(-1.0, 1.0) as f32
 }

@@ -71,6 +71,13 @@ pub struct Manifest {
     pub files: Vec<File>,
 }
 
+impl Manifest {
+    /// SHA-256 of the graph's file, hexadecimal.
+    pub fn graph_digest(&self) -> Option<&str> {
+        self.files.iter().find(|file| file.name == "model.onnx").map(|file| file.sha256.as_str())
+    }
+}
+
 /// How a graph takes its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]

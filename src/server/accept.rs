@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::FutureExt as _;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -20,6 +20,8 @@ pub(super) enum Phase {
     Draining,
 }
 
+/// For the whole head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Accepting fails when file descriptors run out; trying again at once would only burn the CPU.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// A connection taken at the very end needs to be read once before it is told to finish: one that has not been read
@@ -62,7 +64,9 @@ fn connection(stream: TcpStream, router: &Router, graceful: &GracefulShutdown) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let service = TowerToHyperService::new(router.clone());
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Without a timer hyper waits for the rest of a head for ever.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     tokio::spawn(async move {
         // A client that hangs up in the middle is no fault of ours; its request is dropped with the connection.

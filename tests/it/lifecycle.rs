@@ -154,13 +154,22 @@ async fn livez_fails_when_the_engine_does_not_answer_and_not_when_it_is_idle() {
     let (app, fake) = TestApp::fake().await;
     assert_eq!(app.get("/livez").await.status, 200);
     fake.hold();
-    let answer = app.get("/livez").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("tiny@1"), "{}", answer.text());
+    until("the held engine is noticed", async || app.get("/livez").await.status == 503).await;
+    assert!(app.get("/livez").await.text().contains("tiny@1"));
     fake.release();
     until("it is alive again", async || app.get("/livez").await.status == 200).await;
     fake.fail(true);
-    assert_eq!(app.get("/livez").await.status, 503, "an engine that fails is not alive");
+    until("an engine that fails is not alive", async || app.get("/livez").await.status == 503).await;
+}
+
+#[tokio::test]
+async fn many_probes_cost_one_inference() {
+    let (app, fake) = TestApp::fake().await;
+    let probes = (0..50).map(|_| app.get("/livez"));
+    let statuses: Vec<u16> =
+        futures_util::future::join_all(probes).await.into_iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200; 50]);
+    assert_eq!(fake.rows(), 1);
 }
 
 #[tokio::test]

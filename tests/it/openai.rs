@@ -113,6 +113,8 @@ async fn prompts_go_before_the_text() {
     let plain = json!({ "model": "tiny", "input": "a", "input_type": "document" });
     let answer = app.post("/v1/embeddings", plain).await.json();
     assert_eq!(floats(&answer["data"][0]["embedding"]), expected(&app, "a").await);
+    let ids = json!({ "model": "tiny", "input": [[2, 7, 3]], "input_type": "query" });
+    assert_eq!(app.post("/v1/embeddings", ids).await.status, 400, "no prompt goes before a token array");
     let unknown = json!({ "model": "tiny", "input": "a", "prompt_name": "nope" });
     let answer = app.post("/v1/embeddings", unknown).await;
     assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("prompt_name")));
@@ -152,14 +154,32 @@ async fn another_space_is_a_conflict_and_the_right_one_is_not() {
 }
 
 #[tokio::test]
+async fn two_spaces_in_one_request_are_none() {
+    let (app, _) = TestApp::fake().await;
+    let mut headers = HeaderMap::new();
+    headers.append("x-sextant-space", "0123456789abcdef".parse().unwrap());
+    headers.append("x-sextant-space", "0123456789abcdef".parse().unwrap());
+    let body = serde_json::to_vec(&json!({ "model": "tiny", "input": "a" })).unwrap();
+    assert_eq!(app.send("POST", "/v1/embeddings", headers.clone(), body.clone()).await.status, 200);
+    headers.append("x-sextant-space", "another".parse().unwrap());
+    assert_eq!(app.send("POST", "/v1/embeddings", headers, body).await.status, 409);
+}
+
+#[tokio::test]
 async fn models_are_listed_by_name_and_found_by_version() {
     let (app, _) = TestApp::fake().await;
     let list = app.get("/v1/models").await.json();
     assert_eq!(list["data"][0]["id"], "tiny");
     assert_eq!(list["data"][0]["created"], 1_767_225_600);
-    for (id, status) in
-        [("tiny", 200), ("tiny@1", 200), ("tiny@2", 404), ("tiny@canary", 404), ("other", 404)]
-    {
+    for (id, status) in [
+        ("tiny", 200),
+        ("tiny@1", 200),
+        ("tiny@2", 404),
+        ("tiny@01", 404),
+        ("tiny@+1", 404),
+        ("tiny@canary", 404),
+        ("other", 404),
+    ] {
         assert_eq!(app.get(&format!("/v1/models/{id}")).await.status, status, "{id}");
     }
 }

@@ -85,6 +85,10 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         ("/v1/embeddings", openai("prompt_name", json!(1)), 400, Some("prompt_name")),
         ("/v1/embeddings", openai("truncate", json!("middle")), 400, Some("truncate")),
         ("/v1/embeddings", openai("truncate", json!(true)), 400, Some("truncate")),
+        // Known from others, and not given: floats in its place would spoil an index.
+        ("/v1/embeddings", openai("output_dtype", json!("binary")), 400, Some("output_dtype")),
+        ("/v1/embeddings", openai("input", json!("a".repeat((1 << 20) + 1))), 413, Some("input[0]")),
+        ("/tokenize", json!({ "inputs": vec!["a".repeat(1 << 10); 1025] }), 413, None),
         ("/embed", json!({}), 422, None),
         ("/embed", tei("inputs", json!("")), 400, None),
         ("/embed", tei("inputs", json!([])), 400, None),
@@ -196,6 +200,44 @@ async fn odd_texts_are_texts() {
     let long = "abc def ".repeat(12_500);
     let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": long })).await;
     assert_eq!((answer.status, answer.header("x-sextant-truncated")), (200, "1"), "100,000 characters");
+}
+
+#[tokio::test]
+async fn more_requests_than_there_are_places_for_are_refused_before_their_bodies() {
+    let few = Settings { max_requests: Some(1), ..settings() };
+    let (app, fake) = TestApp::fake_with(&few, |_| ()).await;
+    fake.hold();
+    let refused = async {
+        crate::support::app::until("the first is in", async || fake.waiting() == 1).await;
+        let refused = app.send("POST", "/embed", HeaderMap::new(), b"no json".to_vec()).await;
+        assert_eq!(app.get("/v1/models").await.status, 200, "what costs nothing needs no place");
+        fake.release();
+        refused
+    };
+    let body = json!({ "model": "tiny", "input": "a" });
+    let (first, refused) = tokio::join!(app.post("/v1/embeddings", body), refused);
+    assert_eq!((first.status, refused.status), (200, 429));
+    check_envelope("/embed", &refused);
+    assert_eq!(app.metric("sextant_rejected_total", &["requests"]).await, 1.0);
+    works(&app).await;
+}
+
+/// A text is tokenized no further than it is kept, and the vector is the one that the whole text would give.
+#[tokio::test]
+async fn of_a_long_text_only_what_is_kept_is_tokenized() {
+    let (app, _) = TestApp::fake().await;
+    let words: Vec<String> = (0..40_000).map(|index| format!("w{}", index % 977)).collect();
+    let (long, first) = (words.join(" "), words[..60].join(" "));
+    let last = words[words.len() - 60..].join(" ");
+    let ask = async |text: &str, truncate: &str| {
+        let body = json!({ "model": "tiny", "input": text, "truncate": truncate });
+        app.post("/v1/embeddings", body).await
+    };
+    assert_eq!(ask(&long, "end").await.json()["data"], ask(&first, "end").await.json()["data"]);
+    assert_eq!(ask(&long, "start").await.json()["data"], ask(&last, "start").await.json()["data"]);
+    assert_eq!(ask(&long, "error").await.status, 400);
+    let one_word = "w".repeat(300_000);
+    assert_eq!(ask(&one_word, "end").await.status, 200);
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ async fn the_empty_text_has_its_vector_through_the_library() {
     let manifest = repository.manifest("fp32", 1).await.unwrap();
     let (config, metrics) = (config(&settings()), Metrics::new().unwrap());
     let model = Model::load(&repository, manifest, runtime(), config.wanted, config.limits, &metrics).await;
-    let embedder = Embedder::new(vec![model.unwrap()], None, 1).unwrap();
+    let embedder = Embedder::new(vec![model.unwrap()], None, 1, 1 << 20).unwrap();
     let request = EmbedRequest { inputs: vec![Input::Text(String::new())], ..EmbedRequest::default() };
     let vector = embedder.embed(request).await.unwrap().vectors.remove(0);
     let reference = references().into_iter().find(|reference| reference.text.is_empty()).unwrap();
@@ -115,6 +115,9 @@ async fn token_vectors_pool_to_the_sentence_and_token_arrays_give_the_same() {
         (0..384).map(|c| tokens.iter().map(|t| t[c]).sum::<f32>() / tokens.len() as f32).collect();
     sextant::engine::pooling::normalise(&mut mean);
     assert!(distance(&mean, whole) <= 1e-5);
+
+    let many = json!({ "inputs": vec!["word ".repeat(300); 100], "model": "fp32" });
+    assert_eq!(app.post("/embed_all", many).await.status, 413, "25,600 vectors in one answer");
 
     let ids = app.post("/tokenize", body).await.json();
     let ids: Vec<_> = ids[0].as_array().unwrap().iter().map(|token| token["id"].clone()).collect();
