@@ -1,0 +1,194 @@
+//! The runtime alone: sessions on threads, batches ready.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sextant::engine::{Batch, EngineError, Output, Pooling, Runtime, Session, SessionOptions, graph_path};
+
+use crate::Result;
+use crate::figures::median;
+use crate::texts::{Text, TextSet};
+
+/// How rows sorted by length are cut into batches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Batches {
+    Rows(usize),
+    /// Padding not counted on a packed graph.
+    Tokens(usize),
+}
+
+/// Tried, and the fastest taken.
+const CANDIDATES: [Batches; 8] = [
+    Batches::Rows(4),
+    Batches::Rows(8),
+    Batches::Rows(16),
+    Batches::Rows(32),
+    Batches::Tokens(128),
+    Batches::Tokens(256),
+    Batches::Tokens(512),
+    Batches::Tokens(1024),
+];
+
+impl fmt::Display for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rows(rows) => write!(f, "{rows} rows"),
+            Self::Tokens(tokens) => write!(f, "{tokens} tokens"),
+        }
+    }
+}
+
+impl Batches {
+    /// At least one row each. Shuffled, so that both threads have long and short ones all the time.
+    fn cut(self, texts: &[Text]) -> Vec<Batch> {
+        let mut rows: Vec<_> = texts.iter().map(|text| text.ids.clone()).collect();
+        rows.sort_by_key(|row| row.len());
+        let mut batches: Vec<Batch> = Vec::new();
+        let mut tokens = 0;
+        for row in rows {
+            tokens += row.len();
+            let fits = match self {
+                Self::Rows(most) => batches.last().is_some_and(|batch| batch.rows.len() < most),
+                Self::Tokens(most) => !batches.is_empty() && tokens <= most,
+            };
+            if !fits {
+                tokens = row.len();
+                batches.push(Batch { rows: Vec::new(), output: Output::Pooled });
+            }
+            if let Some(batch) = batches.last_mut() {
+                batch.rows.push(row);
+            }
+        }
+        fastrand::Rng::with_seed(1).shuffle(&mut batches);
+        batches
+    }
+}
+
+/// Sessions and the batches that suit them best.
+pub(crate) struct Raw {
+    sessions: Vec<Session>,
+    chosen: Batches,
+    batches: Vec<Batch>,
+    /// Tokens per second when it was chosen.
+    speed: f64,
+}
+
+impl Raw {
+    /// As many sessions of one thread as there are cores.
+    pub(crate) fn load(runtime: &Runtime, directory: &Path, pooling: Pooling, cores: usize) -> Result<Self> {
+        Self::load_sessions(runtime, directory, pooling, cores, 1)
+    }
+
+    /// One session of as many threads.
+    pub(crate) fn load_one(
+        runtime: &Runtime,
+        directory: &Path,
+        pooling: Pooling,
+        cores: usize,
+    ) -> Result<Self> {
+        Self::load_sessions(runtime, directory, pooling, 1, cores)
+    }
+
+    fn load_sessions(
+        runtime: &Runtime,
+        directory: &Path,
+        pooling: Pooling,
+        sessions: usize,
+        threads: usize,
+    ) -> Result<Self> {
+        let graph = graph_path(directory);
+        let options = SessionOptions { threads };
+        let sessions = (0..sessions)
+            .map(|_| Session::load(runtime, &graph, pooling, options))
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Self { sessions, chosen: Batches::Rows(1), batches: Vec::new(), speed: 0.0 })
+    }
+
+    /// Tries all batch sizes and keeps the fastest; only those of rows where `budgets` are not to be tried. The speed.
+    pub(crate) fn choose_batches(&mut self, set: &TextSet, budgets: bool) -> Result<f64> {
+        self.speed = 0.0;
+        for candidate in CANDIDATES {
+            if !budgets && matches!(candidate, Batches::Tokens(_)) {
+                continue;
+            }
+            let batches = candidate.cut(set.for_raw());
+            // The first pass grows the arenas.
+            self.pass(&batches[..batches.len().div_ceil(4)], 1)?;
+            let speed = self.pass(&batches, 1)?;
+            if speed > self.speed {
+                (self.speed, self.chosen, self.batches) = (speed, candidate, batches);
+            }
+        }
+        Ok(self.speed)
+    }
+
+    pub(crate) fn batches(&self) -> Batches {
+        self.chosen
+    }
+
+    pub(crate) fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    /// Real tokens per second over whole passes that take about `time`.
+    pub(crate) fn measure(&mut self, time: Duration) -> Result<f64> {
+        let batches = std::mem::take(&mut self.batches);
+        let tokens: usize = batches.iter().flat_map(|batch| &batch.rows).map(|row| row.len()).sum();
+        let passes = (time.as_secs_f64() * self.speed / tokens as f64).round().max(1.0) as usize;
+        self.pass(&batches[..batches.len().div_ceil(8)], 1)?;
+        let speed = self.pass(&batches, passes);
+        self.batches = batches;
+        speed
+    }
+
+    /// Runs all batches `passes` times on all sessions. Real tokens per second.
+    fn pass(&mut self, batches: &[Batch], passes: usize) -> Result<f64> {
+        let next = AtomicUsize::new(0);
+        let started = Instant::now();
+        let tokens = thread::scope(|scope| {
+            let workers: Vec<_> = self
+                .sessions
+                .iter_mut()
+                .map(|session| {
+                    scope.spawn(|| {
+                        let mut tokens = 0;
+                        loop {
+                            let index = next.fetch_add(1, Ordering::Relaxed);
+                            if index >= batches.len() * passes {
+                                return Ok::<usize, EngineError>(tokens);
+                            }
+                            let batch = &batches[index % batches.len()];
+                            session.run(batch)?;
+                            tokens += batch.rows.iter().map(|row| row.len()).sum::<usize>();
+                        }
+                    })
+                })
+                .collect();
+            let mut sum = 0;
+            for worker in workers {
+                sum += worker.join().map_err(|_| "a session's thread panicked")??;
+            }
+            Ok::<_, Box<dyn std::error::Error>>(sum)
+        })?;
+        Ok(tokens as f64 / started.elapsed().as_secs_f64())
+    }
+
+    /// The median time of a run of one row alone, in milliseconds.
+    pub(crate) fn latency(&mut self, ids: &std::sync::Arc<[u32]>, runs: u64) -> Result<f64> {
+        let Some(session) = self.sessions.first_mut() else { return Err("no session".into()) };
+        let batch = Batch { rows: vec![ids.clone()], output: Output::Pooled };
+        let mut times = Vec::new();
+        // The first tenth warms up.
+        for run in 0..runs + runs / 10 {
+            let started = Instant::now();
+            session.run(&batch)?;
+            if run >= runs / 10 {
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        Ok(median(&times))
+    }
+}
