@@ -25,7 +25,7 @@ setup: fetch ## fetch, build in release mode, import the weights as the model `m
 serve: setup ## set up, then serve `minilm` (LISTEN=127.0.0.1:8080)
 	$(SEXTANT) serve --models $(MODELS) --listen $(LISTEN)
 
-test: fetch ## run all tests, with the real runtime and weights
+test: setup ## run all tests, with the real runtime and weights
 	$(CARGO) test --locked
 	$(PYTHON) tests/setup/test_setup.py
 

@@ -3,6 +3,8 @@
 mod answer;
 mod error;
 mod extract;
+#[cfg(test)]
+mod fields;
 mod health;
 mod observe;
 mod openai;

@@ -18,7 +18,7 @@ use crate::tokenize::Truncate;
 
 /// How to cut, as this dialect says it.
 #[derive(Deserialize, Default)]
-struct Cut {
+pub(super) struct Cut {
     #[serde(default)]
     truncate: Option<bool>,
     #[serde(default)]
@@ -64,7 +64,7 @@ pub(super) struct Similarity {
 }
 
 #[derive(Deserialize)]
-struct Pairs {
+pub(super) struct Pairs {
     source_sentence: String,
     sentences: Vec<String>,
 }
