@@ -5,6 +5,7 @@
     reason = "clippy.toml allows them in test functions, not in their helpers"
 )]
 
+mod bench;
 mod command;
 mod contract;
 mod hub;
