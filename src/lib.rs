@@ -28,7 +28,7 @@
 //! - [`rollout`]: which version serves.
 //! - [`import`]: a checkpoint becomes a version.
 //! - [`evaluate`]: quality on labelled pairs.
-//! - [`bench`]: load on a server, and what it answers.
+//! - [`mod@bench`]: load on a server, and what it answers.
 //! - [`metrics`], [`telemetry`], [`cli`]: what is counted, what is logged, what can be typed.
 //!
 //! `http` knows `embed`, `embed` knows `batch`, `batch` knows `engine`'s types; nothing lower knows `http`.

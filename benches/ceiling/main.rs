@@ -130,11 +130,11 @@ fn run(options: &Options) -> Result<()> {
                         served.tokens_per_second / unserved
                     );
                     let key = (kind, model.precision.as_str(), clients, inputs);
-                    let row = match rows.iter_mut().find(|row| row.key() == key) {
-                        Some(row) => row,
-                        None => rows.push_mut(Row::new(key, raw.batches().to_string())),
-                    };
-                    row.add(unserved, &served);
+                    let index = rows.iter().position(|row| row.key() == key).unwrap_or_else(|| {
+                        rows.push(Row::new(key, raw.batches().to_string()));
+                        rows.len() - 1
+                    });
+                    rows[index].add(unserved, &served);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use sextant::bench::target::Dialect;
@@ -115,6 +115,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 struct Server {
     child: Child,
     address: String,
+    /// Kept open: it has more to say than the line that is read.
+    _output: Option<BufReader<ChildStdout>>,
 }
 
 impl Server {
@@ -127,13 +129,13 @@ impl Server {
             .args(arguments.split_whitespace())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mut output = child.stdout.take().map(BufReader::new);
         let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
+        if let Some(output) = &mut output {
+            output.read_line(&mut line)?;
         }
-        let address =
-            line.split("http://").nth(1).and_then(|rest| rest.split(". ").next()).map(str::to_owned);
-        let server = Self { child, address: address.unwrap_or_default() };
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split(". ").next());
+        let server = Self { child, address: address.unwrap_or_default().to_owned(), _output: output };
         if server.address.is_empty() {
             return Err("the server did not start".into());
         }

@@ -6,6 +6,7 @@
 )]
 
 mod batching;
+mod bench;
 mod command;
 mod contract;
 mod hub;
