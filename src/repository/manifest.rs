@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::engine::Pooling;
 
@@ -41,7 +40,7 @@ pub struct Manifest {
     pub pooling: Pooling,
     /// Whether vectors are scaled to unit length.
     pub normalise: bool,
-    /// The vector space, see [`Space`].
+    /// The vector space its vectors lie in.
     pub space: Space,
     /// What the model was trained on, as far as it is known.
     pub training_data: String,
@@ -138,39 +137,11 @@ pub struct File {
 }
 
 /// A vector space: 16 hexadecimal digits. Vectors of different spaces must never meet in one index.
+///
+/// That of a version which claims no other's is a digest over all that shapes a vector, made by `import`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Space(pub String);
-
-impl Space {
-    /// The space of a version that claims no other's: a digest over all that shapes a vector.
-    ///
-    /// `weights` and `tokenizer` are the SHA-256 of those files as they came.
-    pub fn derive(
-        weights: &str,
-        tokenizer: &str,
-        precision: Precision,
-        pooling: Pooling,
-        normalise: bool,
-        prompts: &BTreeMap<String, String>,
-    ) -> Self {
-        let mut hasher = Sha256::new();
-        // Debug names are fixed by tests; lengths keep neighbouring fields from running into each other.
-        let parts = [
-            weights,
-            tokenizer,
-            &format!("{precision:?}"),
-            &format!("{pooling:?}"),
-            if normalise { "normalised" } else { "raw" },
-        ];
-        let prompts = prompts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
-        for part in parts.into_iter().chain(prompts) {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Self(hex::encode(&hasher.finalize()[..8]))
-    }
-}
 
 impl std::fmt::Display for Space {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
