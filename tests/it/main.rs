@@ -12,6 +12,9 @@ mod hub;
 mod import;
 mod lifecycle;
 mod openai;
+// It needs a device that is always full.
+#[cfg(target_os = "linux")]
+mod output;
 mod refusals;
 mod support;
 mod tei;
