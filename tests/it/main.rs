@@ -16,6 +16,7 @@ mod openai;
 #[cfg(target_os = "linux")]
 mod output;
 mod refusals;
+mod repository;
 mod support;
 mod tei;
 mod weights;
