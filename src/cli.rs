@@ -6,6 +6,7 @@ mod import;
 mod progress;
 mod serve;
 
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -66,12 +67,19 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where commands speak of failure")]
+/// Speaks of a failure. Not `eprintln!`, which panics where nobody can be told.
 fn eprint_line(message: &str) {
-    eprintln!("error: {message}");
+    let _nobody_is_left_to_tell = writeln!(io::stderr(), "error: {message}");
 }
 
-#[expect(clippy::print_stdout, reason = "the one place where commands print results")]
-fn print_line(message: &str) {
-    println!("{message}");
+/// Prints a result. Not `println!`, which panics on a full disk and on a reader that has gone, as `head` does: whoever
+/// closed the pipe has read enough.
+fn print_line(message: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{message}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure { message: format!("cannot write to standard output: {error}"), code: 1 })
+        }
+        _ => Ok(()),
+    }
 }

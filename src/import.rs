@@ -5,8 +5,8 @@
 //! is refused by name.
 //!
 //! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `bert` over
-//! `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` (the other way), `probe` and `card` (what goes
-//! with the graph).
+//! `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` (the other way), `probe`, `space` and `card` (what
+//! goes with the graph).
 
 mod bert;
 mod calibration;
@@ -21,6 +21,7 @@ mod int8;
 pub mod onnx;
 mod pipeline;
 pub mod probe;
+mod space;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use encoder::{Encoder, WORD_EMBEDDINGS};
 pub use error::ImportError;
 use export::Export;
 use int8::Quantisation;
+use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
 use crate::engine::{Pooling, Runtime, Session, SessionOptions, graph_path};
@@ -161,6 +163,8 @@ pub fn stage(
     let tokenizer = checkpoint.tokenizer()?;
     let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, runtime, progress };
     let made = job.graph()?;
+    let tokenizer_digest = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
+    let space = job.space(&made, &tokenizer_digest)?;
     let pooling = checkpoint.pooling;
     let mut session = Session::load(runtime, &graph_path(stage), pooling, SessionOptions::all_threads())?;
     for name in ["tokenizer.json", "config.json"] {
@@ -176,7 +180,6 @@ pub fn stage(
     };
     probe::write(encoding, stage, progress)?;
     let dimensions = session.dimensions();
-    let tokenizer = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
     let or_unstated = |asked: &Option<String>, read: Option<&String>, unstated: &str| {
         asked.as_ref().or(read).map_or_else(|| unstated.to_owned(), String::clone)
     };
@@ -194,18 +197,11 @@ pub fn stage(
         max_tokens: checkpoint.max_tokens,
         pooling,
         normalise,
-        space: Space::derive(
-            &made.weights,
-            &tokenizer,
-            made.precision,
-            pooling,
-            normalise,
-            &checkpoint.prompts,
-        ),
+        space,
         training_data: or_unstated(&request.training_data, checkpoint.training_data.as_ref(), NOT_STATED),
         intended_use: or_unstated(&request.intended_use, None, NOT_STATED),
-        default_query_prompt: checkpoint.prompt(&["query"]),
-        default_document_prompt: checkpoint.prompt(&["document", "passage", "corpus"]),
+        default_query_prompt: checkpoint.query_prompt().map(str::to_owned),
+        default_document_prompt: checkpoint.document_prompt().map(str::to_owned),
         default_prompt: checkpoint.default_prompt.clone(),
         source: request.source.clone(),
         calibration: made.calibration,
@@ -221,7 +217,9 @@ pub fn stage(
 struct Made {
     graph: Graph,
     precision: Precision,
-    /// SHA-256 of what it was made from: weights, and texts if it was calibrated.
+    /// The encoder it was compiled from; none if it was taken over.
+    encoder: Option<Encoder>,
+    /// SHA-256 of the files it was made from.
     weights: String,
     calibration: Option<Calibration>,
 }
@@ -244,7 +242,7 @@ impl Job<'_> {
         let encoder = Encoder::from_config(&self.checkpoint.file("config.json"), &self.checkpoint.config);
         match (self.request.graph, encoder, export) {
             (None | Some(Graph::Packed), Ok(encoder), _) if weights.is_file() => {
-                self.compile(&encoder, &weights)
+                self.compile(encoder, &weights)
             }
             (Some(Graph::Packed), Err(error), _) => Err(error),
             (Some(Graph::Packed), Ok(_), _) => Err(checkpoint::missing(&weights, WEIGHTS_NEEDED)),
@@ -258,7 +256,7 @@ impl Job<'_> {
         }
     }
 
-    fn compile(&self, encoder: &Encoder, path: &Path) -> Result<Made, ImportError> {
+    fn compile(&self, encoder: Encoder, path: &Path) -> Result<Made, ImportError> {
         let mut weights = Weights::open(path, WORD_EMBEDDINGS)?;
         let known = self.tokenizer.vocabulary();
         if known > encoder.vocabulary {
@@ -278,14 +276,14 @@ impl Job<'_> {
                 let texts = calibration::Texts::read(self.request.calibrate)?;
                 let rows = probe::tokenize(self.tokenizer, &texts.lines())?;
                 let channels = calibration::observe(
-                    encoder,
+                    &encoder,
                     &mut weights,
                     rows,
                     self.runtime,
                     self.stage,
                     self.progress,
                 )?;
-                let quantisation = Quantisation::new(encoder, &mut weights, &channels)?;
+                let quantisation = Quantisation::new(&encoder, &mut weights, &channels)?;
                 encoder.compile(&mut weights, Arithmetic::Int8(&quantisation), self.stage, self.progress)?;
                 calibration = Some(texts.record());
             }
@@ -294,13 +292,8 @@ impl Job<'_> {
                 return Err(ImportError::unsupported(what, "one of fp32, fp16 and int8 is"));
             }
         }
-        let mut weights = digest(path, self.progress)?;
-        if let Some(calibration) = &calibration {
-            // Other ranges, other vectors; another recipe too.
-            let made_of = format!("{weights} {} {}", calibration.sha256, int8::RECIPE);
-            weights = hex::encode(Sha256::digest(made_of));
-        }
-        Ok(Made { graph: Graph::Packed, precision, weights, calibration })
+        let weights = digest(path, self.progress)?;
+        Ok(Made { graph: Graph::Packed, precision, encoder: Some(encoder), weights, calibration })
     }
 
     /// Copies `export`. `reason` says why the weights beside it cannot be compiled, if they cannot.
@@ -318,7 +311,31 @@ impl Job<'_> {
             ));
         }
         let weights = export.copy(self.stage, self.progress)?;
-        Ok(Made { graph: Graph::Padded, precision, weights, calibration: None })
+        Ok(Made { graph: Graph::Padded, precision, encoder: None, weights, calibration: None })
+    }
+
+    /// The space of the vectors that `made` gives with the tokenizer of this digest.
+    fn space(&self, made: &Made, tokenizer: &str) -> Result<Space, ImportError> {
+        let Made { encoder, weights, calibration, precision, .. } = made;
+        let checkpoint = self.checkpoint;
+        let ranges = calibration.as_ref().map(|from| Ranges { texts: &from.sha256, recipe: int8::RECIPE });
+        let graph = match encoder {
+            Some(encoder) => Origin::Compiled { weights, encoder, ranges },
+            None => Origin::TakenOver { files: weights },
+        };
+        let ingredients = Ingredients {
+            graph,
+            tokenizer,
+            precision: *precision,
+            pooling: checkpoint.pooling,
+            normalise: checkpoint.normalise,
+            max_tokens: checkpoint.max_tokens,
+            prompts: &checkpoint.prompts,
+            default_prompt: checkpoint.default_prompt.as_deref(),
+            default_query_prompt: checkpoint.query_prompt(),
+            default_document_prompt: checkpoint.document_prompt(),
+        };
+        ingredients.space()
     }
 }
 

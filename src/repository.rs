@@ -1,8 +1,8 @@
 //! Where versions live: `<model>/versions/<n>/`, immutable, published whole or not at all.
 
+mod error;
 pub mod manifest;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,90 +11,14 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+pub use error::RepositoryError;
 use manifest::{File, Manifest, SCHEMA};
 
 const MANIFEST: &str = "manifest.toml";
 /// Marks a number as taken while its files are written.
 const CLAIM: &str = "claim.json";
-
-/// Why the repository cannot do what was asked.
-#[derive(Debug, Error)]
-pub enum RepositoryError {
-    /// The URL is of a kind that is not supported.
-    #[error("models cannot be kept at `{0}`: give a directory, or a file:// URL")]
-    UnsupportedUrl(String),
-    /// The directory cannot be opened.
-    #[error("the model directory `{}` cannot be opened: {source}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// A name that cannot be a model's.
-    #[error(
-        "`{0}` cannot be a model's name: use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit"
-    )]
-    BadName(String),
-    /// No such version.
-    #[error("the repository has no version {model}@{version}")]
-    NoSuchVersion {
-        /// The model.
-        model: String,
-        /// The version.
-        version: u32,
-    },
-    /// The manifest cannot be read.
-    #[error("the manifest of {model}@{version} is damaged: {reason}")]
-    BadManifest {
-        /// The model.
-        model: String,
-        /// The version.
-        version: u32,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A document of the rollout log cannot be read.
-    #[error("the rollout document `{key}` is damaged: {reason}")]
-    BadRollout {
-        /// The document.
-        key: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A file is not the one that was published.
-    #[error("the file `{file}` of {version} is not the one that was published: {reason}")]
-    BadFile {
-        /// The file.
-        file: String,
-        /// The version.
-        version: String,
-        /// Size or digest, expected and found.
-        reason: String,
-    },
-    /// A local file cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// The store failed.
-    #[error("the repository failed: {0}")]
-    Store(#[from] object_store::Error),
-    /// A file could not be written to the store.
-    #[error("cannot write `{key}` to the repository: {source}")]
-    Write {
-        /// The object.
-        key: String,
-        /// The reason.
-        source: io::Error,
-    },
-}
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
@@ -156,7 +80,7 @@ impl Repository {
     /// What a version is.
     ///
     /// # Errors
-    /// If there is no such version, or its manifest is damaged or of a newer schema.
+    /// If there is no such version, or its manifest is damaged, of a newer schema, or describes none that could be served.
     pub async fn manifest(&self, model: &str, version: u32) -> Result<Manifest> {
         let text = match self.store.get(&key(model, version, MANIFEST)).await {
             Ok(found) => found.bytes().await?,
@@ -175,17 +99,17 @@ impl Repository {
         if manifest.model != model || manifest.version != version {
             return Err(bad(format!("it says that it is of {}@{}", manifest.model, manifest.version)));
         }
-        if let Some(file) = manifest.files.iter().find(|file| !is_inside(&file.name)) {
-            return Err(bad(format!("the file `{}` lies outside the version's directory", file.name)));
-        }
+        manifest.check().map_err(bad)?;
         Ok(manifest)
     }
 
     /// The directory with a version's files, each of the size and digest that the manifest gives.
     ///
     /// # Errors
-    /// If a file is missing or another than was published.
+    /// If a file is missing or another than was published, or the manifest does not list what every version has.
     pub async fn fetch(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let (model, version) = (manifest.model.clone(), manifest.version);
+        manifest.check().map_err(|reason| RepositoryError::BadManifest { model, version, reason })?;
         let directory = self.root.join(key(&manifest.model, manifest.version, "").as_ref());
         for file in &manifest.files {
             let (bytes, sha256) = digest(&directory.join(&file.name)).await?;
@@ -207,17 +131,22 @@ impl Repository {
     /// its number and its files. The manifest goes last, so nobody sees half a version.
     ///
     /// # Errors
-    /// If a file cannot be read or written. The number is spent then, and the version never listed.
+    /// If the files make no version, or one cannot be read or written. In the last case the number is spent, and the
+    /// version never listed.
     pub async fn publish(&self, stage: &Path, mut manifest: Manifest) -> Result<Manifest> {
         check_name(&manifest.model)?;
         manifest.schema = SCHEMA;
-        manifest.version = self.claim(&manifest.model, &manifest.created).await?;
         manifest.files = Vec::new();
         for name in file_names(stage)? {
-            let path = stage.join(&name);
-            let (bytes, sha256) = digest(&path).await?;
-            self.upload(&path, key(&manifest.model, manifest.version, &name)).await?;
+            let (bytes, sha256) = digest(&stage.join(&name)).await?;
             manifest.files.push(File { name, bytes, sha256 });
+        }
+        // Before the claim: what cannot be served must not cost a number.
+        let model = manifest.model.clone();
+        manifest.check().map_err(|reason| RepositoryError::NoVersion { model, reason })?;
+        manifest.version = self.claim(&manifest.model, &manifest.created).await?;
+        for File { name, .. } in &manifest.files {
+            self.upload(&stage.join(name), key(&manifest.model, manifest.version, name)).await?;
         }
         let bad = |error: toml::ser::Error| RepositoryError::BadManifest {
             model: manifest.model.clone(),
@@ -232,13 +161,15 @@ impl Repository {
 
     /// Takes the next free number: whoever creates its claim first has it.
     async fn claim(&self, model: &str, created: &str) -> Result<u32> {
-        let mut number = self.numbers(model).await?.last().map_or(1, |highest| highest + 1);
+        let mut taken = self.numbers(model).await?.last().copied().unwrap_or(0);
         loop {
+            let number =
+                taken.checked_add(1).ok_or_else(|| RepositoryError::NoNumberLeft(model.to_owned()))?;
             let claim = serde_json::json!({ "created": created }).to_string();
             match self.store.put_opts(&key(model, number, CLAIM), claim.into(), PutMode::Create.into()).await
             {
                 Ok(_) => return Ok(number),
-                Err(object_store::Error::AlreadyExists { .. }) => number += 1,
+                Err(object_store::Error::AlreadyExists { .. }) => taken = number,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -256,7 +187,7 @@ impl Repository {
     async fn numbers(&self, model: &str) -> Result<Vec<u32>> {
         check_name(model)?;
         let names = self.directories(Some(&Key::from_iter([model, "versions"]))).await?;
-        let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| version_number(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -282,10 +213,9 @@ fn key(model: &str, version: u32, file: &str) -> Key {
     Key::from(format!("{model}/versions/{version}/{file}"))
 }
 
-/// Whether a file name of a manifest stays in the version's directory.
-fn is_inside(name: &str) -> bool {
-    let ordinary = |part| matches!(part, std::path::Component::Normal(_));
-    !name.is_empty() && !name.contains(['\\', '\0']) && Path::new(name).components().all(ordinary)
+/// The version whose directory `name` is. Only what [`key`] writes is one: `+1`, `01` and `1` would be the same version.
+fn version_number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == name)
 }
 
 /// Names of the files in a directory and those below it, relative to it and sorted.

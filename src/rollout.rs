@@ -32,8 +32,10 @@ pub struct Rollout {
 pub async fn current(repository: &Repository, model: &str) -> Result<Option<Rollout>, RepositoryError> {
     let listing = repository.store.list_with_delimiter(Some(&Key::from_iter([model, "rollouts"]))).await?;
     let numbered = listing.objects.into_iter().filter_map(|object| {
-        let number: u64 = object.location.filename()?.strip_suffix(".json")?.parse().ok()?;
-        Some((number, object.location))
+        let name = object.location.filename()?;
+        let number: u64 = name.strip_suffix(".json")?.parse().ok()?;
+        // `+2.json` beside `00000002.json` would make two documents of one number.
+        (name == file_name(number)).then_some((number, object.location))
     });
     let Some((number, key)) = numbered.max_by_key(|(number, _)| *number) else { return Ok(None) };
     let bytes = repository.store.get(&key).await?.bytes().await?;
@@ -60,15 +62,20 @@ pub async fn activate(
     repository.manifest(model, version).await?;
     loop {
         let before = current(repository, model).await?;
+        let last = before.as_ref().map_or(0, |before| before.number);
+        let number = last.checked_add(1).ok_or_else(|| RepositoryError::BadRollout {
+            key: format!("{model}/rollouts/{}", file_name(last)),
+            reason: "no number is left after it".to_owned(),
+        })?;
         let rollout = Rollout {
-            number: before.as_ref().map_or(1, |before| before.number + 1),
+            number,
             stable: version,
             previous: before.map(|before| before.stable),
             by: by.to_owned(),
             at: at.to_owned(),
             reason: reason.to_owned(),
         };
-        let key = Key::from(format!("{model}/rollouts/{:08}.json", rollout.number));
+        let key = Key::from(format!("{model}/rollouts/{}", file_name(number)));
         let text = serde_json::to_vec_pretty(&rollout).map_err(|error| RepositoryError::BadRollout {
             key: key.to_string(),
             reason: error.to_string(),
@@ -79,4 +86,8 @@ pub async fn activate(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:08}.json")
 }

@@ -24,6 +24,8 @@ pub fn start(format: LogFormat, filter: &str) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // Told by `eprintln!`, which panics where standard error itself is what fails.
+        .log_internal_errors(false)
         .with_target(false);
     let _ = match format {
         LogFormat::Text => logs.try_init(),

@@ -137,8 +137,7 @@ impl Bench {
             serde_json::to_string_pretty(&Output { settings, report: &report })?
         } else {
             report.to_string()
-        });
-        Ok(())
+        })
     }
 
     fn pace(&self) -> Result<Pace, Failure> {

@@ -74,7 +74,6 @@ impl Evaluate {
                 pairs.len(),
                 self.sts.display()
             )
-        });
-        Ok(())
+        })
     }
 }

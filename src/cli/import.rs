@@ -13,7 +13,7 @@ use crate::engine::{Pooling, Runtime};
 use crate::import::hub::{self, Hub, Patience, Snapshot};
 use crate::import::{self, Phase, Progress, Request};
 use crate::repository::manifest::{Graph, Precision, Source};
-use crate::repository::{Repository, check_name};
+use crate::repository::{Repository, RepositoryError, check_name};
 use crate::rollout;
 
 #[derive(Debug, Args)]
@@ -104,18 +104,36 @@ impl Import {
             let manifest = repository.publish(stage.path(), manifest).await?;
             let version = format!("{}@{}", manifest.model, manifest.version);
             let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
-            print_line(&format!(
+            // Before anything is printed: a full disk at the other end must not leave the version without its role.
+            let activated = self.activate_published(&repository, manifest.version, &created).await;
+            let mut printed = print_line(&format!(
                 "imported {version}: {}, {} dimensions, {} tokens, space {}, {megabytes:.1} MB",
                 manifest.precision, manifest.dimensions, manifest.max_tokens, manifest.space
             ));
-            if self.activate || rollout::current(&repository, &self.name).await?.is_none() {
-                let by = env::var("USER").unwrap_or_else(|_| "unknown".into());
-                rollout::activate(&repository, &self.name, manifest.version, &by, &created, &self.reason)
-                    .await?;
-                print_line(&format!("{version} is the version that serves"));
+            if activated? && printed.is_ok() {
+                printed = print_line(&format!("{version} is the version that serves"));
             }
-            Ok(())
+            // Whoever reads of a failure would import once more.
+            printed.map_err(|Failure { message, code }| Failure {
+                message: format!("{version} is imported, but {message}"),
+                code,
+            })
         })
+    }
+
+    /// Makes `version` the one that serves, if that was asked for or it is the model's first. Whether it did.
+    async fn activate_published(
+        &self,
+        repository: &Repository,
+        version: u32,
+        at: &str,
+    ) -> Result<bool, RepositoryError> {
+        if !self.activate && rollout::current(repository, &self.name).await?.is_some() {
+            return Ok(false);
+        }
+        let by = env::var("USER").unwrap_or_else(|_| "unknown".into());
+        rollout::activate(repository, &self.name, version, &by, at, &self.reason).await?;
+        Ok(true)
     }
 
     /// The directory to import and where it came from; fetched from the hub if it is not on this disk.

@@ -29,8 +29,7 @@ impl Serve {
         let settings = self.settings.over_file(self.config.as_deref()).map_err(Failure::usage)?;
         let config = settings.validate(cores).map_err(Failure::usage)?;
         if self.print_config {
-            print_line(config.to_toml()?.trim_end());
-            return Ok(());
+            return print_line(config.to_toml()?.trim_end());
         }
         telemetry::start(config.log_format, &config.log);
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
@@ -48,10 +47,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
         () = &mut stop => return Ok(()),
     };
     if let Some(model) = app.example_model() {
-        print_line(&format!(
+        let greeting = print_line(&format!(
             "Sextant serves on http://{address}. Try:\n  curl http://{address}/v1/embeddings -H 'content-type: application/json' \
              -d '{{\"model\": \"{model}\", \"input\": \"Hello, world\"}}'"
         ));
+        // No reason to refuse requests.
+        if let Err(failure) = greeting {
+            tracing::warn!("{}", failure.message);
+        }
     }
     if server::run(app, &config, listeners, stop).await {
         return Ok(());

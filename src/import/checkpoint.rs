@@ -136,9 +136,18 @@ impl Checkpoint {
         self.directory.join(name)
     }
 
-    /// The name of the first of `names` that is a prompt.
-    pub(super) fn prompt(&self, names: &[&str]) -> Option<String> {
-        names.iter().find(|name| self.prompts.contains_key(**name)).map(|&name| name.to_owned())
+    /// The name of the prompt for queries.
+    pub(super) fn query_prompt(&self) -> Option<&str> {
+        self.first_prompt(&["query"])
+    }
+
+    /// The name of the prompt for documents.
+    pub(super) fn document_prompt(&self) -> Option<&str> {
+        self.first_prompt(&["document", "passage", "corpus"])
+    }
+
+    fn first_prompt(&self, names: &[&'static str]) -> Option<&str> {
+        names.iter().copied().find(|name| self.prompts.contains_key(*name))
     }
 
     /// The tokenizer.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ImportError;
 use super::weights::Weights;
@@ -35,8 +35,13 @@ struct Config {
 }
 
 /// A BERT-family encoder: its sizes, and the rules in which the family's members differ.
-#[derive(Debug)]
+///
+/// Serialised, it is an ingredient of the vector space: two encoders are written alike exactly if they compute the same of
+/// the same weights.
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Encoder {
+    /// Not written: what the family's members differ in are the rules below.
+    #[serde(skip)]
     pub(super) architecture: String,
     pub(super) hidden: usize,
     pub(super) layers: usize,
@@ -52,7 +57,8 @@ pub(super) struct Encoder {
     pub(super) activation: Activation,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Activation {
     /// By the error function, not its approximation.
     Gelu,

@@ -1,14 +1,17 @@
 //! What a version is: `manifest.toml`, written once and never edited.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::engine::Pooling;
 
 /// The layout of `manifest.toml` that this code reads and writes.
 pub const SCHEMA: u32 = 1;
+
+/// Files that every version has, none of them empty.
+const REQUIRED: [&str; 3] = ["model.onnx", "tokenizer.json", "MODEL_CARD.md"];
 
 /// Everything about a version but its bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +44,7 @@ pub struct Manifest {
     pub pooling: Pooling,
     /// Whether vectors are scaled to unit length.
     pub normalise: bool,
-    /// The vector space, see [`Space`].
+    /// The vector space its vectors lie in.
     pub space: Space,
     /// What the model was trained on, as far as it is known.
     pub training_data: String,
@@ -76,6 +79,62 @@ impl Manifest {
     pub fn graph_digest(&self) -> Option<&str> {
         self.files.iter().find(|file| file.name == "model.onnx").map(|file| file.sha256.as_str())
     }
+
+    /// Whether it describes a version that can be served, as far as one can tell without its files.
+    ///
+    /// # Errors
+    /// By name, what keeps it from being one.
+    pub fn check(&self) -> Result<(), String> {
+        for required in REQUIRED {
+            match self.files.iter().find(|file| file.name == required) {
+                None => return Err(format!("it lists no `{required}`, which every version has")),
+                Some(file) if file.bytes == 0 => return Err(format!("its `{required}` is empty")),
+                Some(_) => {}
+            }
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            if !is_inside(&file.name) {
+                return Err(format!("the file `{}` lies outside the version's directory", file.name));
+            }
+            if self.files[..index].iter().any(|before| before.name == file.name) {
+                return Err(format!("it lists the file `{}` twice", file.name));
+            }
+        }
+        for (name, value) in [("dimensions", self.dimensions), ("max_tokens", self.max_tokens)] {
+            if value == 0 {
+                return Err(format!("its `{name}` is 0"));
+            }
+        }
+        if let Some(width) = self.matryoshka_dimensions.iter().find(|w| !(1..=self.dimensions).contains(*w)) {
+            let dimensions = self.dimensions;
+            return Err(format!(
+                "`matryoshka_dimensions` has {width}, which is not between 1 and {dimensions}"
+            ));
+        }
+        if self.graph == Graph::Packed && self.precision == Precision::Mixed {
+            return Err("its graph is packed and its precision mixed, in which none is compiled".to_owned());
+        }
+        for (key, name) in [
+            ("default_prompt", &self.default_prompt),
+            ("default_query_prompt", &self.default_query_prompt),
+            ("default_document_prompt", &self.default_document_prompt),
+        ] {
+            if let Some(name) = name.as_ref().filter(|name| !self.prompts.contains_key(*name)) {
+                return Err(format!("its `{key}` is `{name}`, which is none of its prompts"));
+            }
+        }
+        let Space(space) = &self.space;
+        if space.len() != 16 || !space.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(format!("its space is {space:?}, and must be 16 hexadecimal digits"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file name stays in the version's directory.
+fn is_inside(name: &str) -> bool {
+    let ordinary = |part| matches!(part, Component::Normal(_));
+    !name.is_empty() && !name.contains(['\\', '\0']) && Path::new(name).components().all(ordinary)
 }
 
 /// How a graph takes its rows.
@@ -145,39 +204,11 @@ pub struct File {
 }
 
 /// A vector space: 16 hexadecimal digits. Vectors of different spaces must never meet in one index.
+///
+/// That of a version which claims no other's is a digest over all that shapes a vector, made by `import`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Space(pub String);
-
-impl Space {
-    /// The space of a version that claims no other's: a digest over all that shapes a vector.
-    ///
-    /// `weights` and `tokenizer` are the SHA-256 of those files as they came.
-    pub fn derive(
-        weights: &str,
-        tokenizer: &str,
-        precision: Precision,
-        pooling: Pooling,
-        normalise: bool,
-        prompts: &BTreeMap<String, String>,
-    ) -> Self {
-        let mut hasher = Sha256::new();
-        // Debug names are fixed by tests; lengths keep neighbouring fields from running into each other.
-        let parts = [
-            weights,
-            tokenizer,
-            &format!("{precision:?}"),
-            &format!("{pooling:?}"),
-            if normalise { "normalised" } else { "raw" },
-        ];
-        let prompts = prompts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
-        for part in parts.into_iter().chain(prompts) {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Self(hex::encode(&hasher.finalize()[..8]))
-    }
-}
 
 impl std::fmt::Display for Space {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::support::app::{client, until};
 use crate::support::checkpoint::TinyCheckpoint;
 
-fn sextant(arguments: &[&str]) -> Command {
+pub fn sextant(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sextant"));
     command.args(arguments);
     // Settings of the machine that runs the tests must not reach them.
@@ -33,7 +33,7 @@ fn failure(command: &mut Command) -> (i32, String) {
 }
 
 /// A repository with the model `tiny`, imported by the command.
-fn imported() -> tempfile::TempDir {
+pub fn imported() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     TinyCheckpoint::bert().write(&directory.path().join("checkpoint"));
     let (checkpoint, models) = (path(&directory, "checkpoint"), path(&directory, "models"));
@@ -45,14 +45,14 @@ fn imported() -> tempfile::TempDir {
     directory
 }
 
-fn path(directory: &tempfile::TempDir, name: &str) -> String {
+pub fn path(directory: &tempfile::TempDir, name: &str) -> String {
     directory.path().join(name).to_str().unwrap().to_owned()
 }
 
 /// A server in a process of its own, killed when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
+pub struct Server {
+    pub child: Child,
+    pub address: String,
 }
 
 impl Server {
@@ -73,12 +73,12 @@ impl Server {
         Self { child, address }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
-    async fn exit_code(mut self) -> Option<i32> {
+    pub async fn exit_code(mut self) -> Option<i32> {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -2,6 +2,7 @@
 
 mod compiled;
 mod refused;
+mod spaces;
 mod taken_over;
 
 use std::path::Path;

@@ -13,7 +13,11 @@ mod hub;
 mod import;
 mod lifecycle;
 mod openai;
+// It needs a device that is always full.
+#[cfg(target_os = "linux")]
+mod output;
 mod refusals;
+mod repository;
 mod support;
 mod tei;
 mod weights;

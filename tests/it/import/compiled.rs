@@ -224,37 +224,6 @@ fn the_probe_set_holds_the_versions_own_vectors() {
 }
 
 #[test]
-fn a_space_is_of_what_shapes_the_vectors() {
-    let directory = tempfile::tempdir().unwrap();
-    let bert = TinyCheckpoint::bert();
-    bert.write(directory.path());
-    let texts = directory.path().join("texts.txt");
-    fs::write(&texts, "the red cat\nthe small dog\n").unwrap();
-    let calibrated = import(directory.path(), |request| {
-        request.precision = Precision::Int8;
-        request.calibrate = Some(&texts);
-    });
-    let space = |ask: &dyn Fn(&mut Request<'_>)| import(directory.path(), ask).unwrap().manifest.space;
-    let first = space(&|_| {});
-    assert_eq!(first, space(&|request| request.intended_use = Some("Another.".to_owned())));
-    let mut spaces = vec![
-        first,
-        calibrated.unwrap().manifest.space,
-        space(&|request| request.precision = Precision::Int8),
-        space(&|request| request.precision = Precision::Fp16),
-        space(&|request| request.pooling = Some(Pooling::Cls)),
-        space(&|request| {
-            request.prompts.insert("query".to_owned(), "query: ".to_owned());
-        }),
-    ];
-    TinyCheckpoint { seed: 2, ..bert }.write(directory.path());
-    spaces.push(space(&|_| {}));
-    spaces.sort();
-    spaces.dedup();
-    assert_eq!(spaces.len(), 7);
-}
-
-#[test]
 fn what_is_assumed_is_said() {
     let version = import_tiny(&TinyCheckpoint { pooling: "", ..TinyCheckpoint::bert() }, Precision::Fp32);
     assert_eq!((version.manifest.pooling, version.manifest.normalise), (Pooling::Mean, true));
