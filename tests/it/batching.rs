@@ -67,19 +67,19 @@ async fn a_bad_input_fails_alone() {
     let tokens = app.post("/tokenize", json!({ "inputs": "q", "add_special_tokens": false })).await.json();
     fake.poison(tokens[0][0]["id"].as_u64().unwrap() as u32);
     fake.hold();
-    let (first, second, bad, released) = (
-        ask(&app, "a b", ("x-sextant-class", "bulk")),
-        ask(&app, "b c", ("x-sextant-class", "bulk")),
-        ask(&app, "c q", ("x-sextant-class", "bulk")),
-        async {
-            until("all have arrived", async || {
-                fake.waiting() as f64 + app.metric("sextant_queue_items", &["tiny"]).await >= 3.0
-            })
-            .await;
+    let queued = async || app.metric("sextant_queue_items", &["tiny"]).await;
+    let others = async {
+        until("the first runs", async || fake.waiting() == 1).await;
+        let released = async {
+            until("the others wait beside each other", async || queued().await == 2.0).await;
             fake.release();
-        },
-    );
-    let (first, second, bad, ()) = tokio::join!(first, second, bad, released);
+        };
+        let bulk = ("x-sextant-class", "bulk");
+        tokio::join!(ask(&app, "b c", bulk), ask(&app, "c q", bulk), released)
+    };
+    let first = ask(&app, "a b", ("x-sextant-class", "bulk"));
+    let (first, (second, bad, ())) = tokio::join!(first, others);
+    assert_eq!(app.metric("sextant_retried_batches_total", &["tiny"]).await, 1.0);
     assert_eq!((first.status, second.status), (200, 200));
     assert_eq!(bad.status, 500, "{}", bad.text());
     assert_eq!(app.metric("sextant_queue_tokens", &["tiny"]).await, 0.0);
