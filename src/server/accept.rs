@@ -1,9 +1,9 @@
 //! Accepts connections and lets go of them without losing a request.
 
+use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::FutureExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -49,13 +49,30 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut phases: wat
             },
         }
     }
-    // The kernel has accepted these already, and their clients believe that they are served.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+    for stream in backlog(listener) {
         connection(stream, &router, &graceful);
     }
-    drop(listener);
     tokio::time::sleep(LAST_READ).await;
     graceful.shutdown().await;
+}
+
+/// The connections that the kernel has accepted already, whose clients believe that they are served, and closes the door.
+///
+/// Asks the kernel: the runtime's own listener answers from the events it has seen, and misses the latest.
+fn backlog(listener: TcpListener) -> Vec<TcpStream> {
+    let taken = listener.into_std().map(|listener| {
+        let accepted = std::iter::from_fn(|| listener.accept().ok());
+        accepted.filter_map(|(stream, _)| adopt(stream).ok()).collect()
+    });
+    taken.unwrap_or_else(|error| {
+        tracing::warn!(%error, "connections that were waiting are lost");
+        Vec::new()
+    })
+}
+
+fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 fn connection(stream: TcpStream, router: &Router, graceful: &GracefulShutdown) {
