@@ -35,11 +35,7 @@ impl Repository {
     /// # Errors
     /// If the URL is of another kind or the directory cannot be opened.
     pub fn open(url: &str, create: bool) -> Result<Self> {
-        let path = match url.split_once("://") {
-            None => PathBuf::from(url),
-            Some(("file", path)) => PathBuf::from(path),
-            Some(_) => return Err(RepositoryError::UnsupportedUrl(url.to_owned())),
-        };
+        let path = local_path(url)?;
         let failed = |source| RepositoryError::Directory { path: path.clone(), source };
         if create {
             std::fs::create_dir_all(&path).map_err(failed)?;
@@ -48,6 +44,32 @@ impl Repository {
         std::fs::read_dir(&root).map_err(failed)?;
         let store = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
         Ok(Self { store, root })
+    }
+
+    /// Finds out whether a version of `model` could be published in the repository at `url`, and leaves it as it was: what
+    /// takes minutes to make should not be made for a directory that cannot be written.
+    ///
+    /// # Errors
+    /// If not: the URL is of another kind, or the directory cannot be made or written.
+    pub async fn check_writable(url: &str, model: &str) -> Result<()> {
+        check_name(model)?;
+        let versions = local_path(url)?.join(model).join("versions");
+        // From the deepest up, as they have to be removed.
+        let missing: Vec<&Path> = versions.ancestors().take_while(|path| !path.exists()).collect();
+        let probed = async {
+            let repository = Self::open(url, true)?;
+            // No model's file: those of a version lie one directory deeper. Two imports at once must not meet.
+            let name = format!(".sextant-probe-{}-{:016x}", std::process::id(), fastrand::u64(..));
+            let probe = Key::from_iter([model, "versions", &name]);
+            repository.store.put_opts(&probe, Vec::new().into(), PutMode::Create.into()).await?;
+            Ok(repository.store.delete(&probe).await?)
+        };
+        let probed = probed.await;
+        for directory in missing {
+            // Refused by the system if another import has put something into it, and then it has to stay.
+            let _in_use = std::fs::remove_dir(directory);
+        }
+        probed
     }
 
     /// Every model's name, sorted.
@@ -195,6 +217,15 @@ impl Repository {
     async fn directories(&self, below: Option<&Key>) -> Result<Vec<String>> {
         let listing = self.store.list_with_delimiter(below).await?;
         Ok(listing.common_prefixes.iter().filter_map(|key| key.filename().map(str::to_owned)).collect())
+    }
+}
+
+/// The directory that `url` names.
+fn local_path(url: &str) -> Result<PathBuf> {
+    match url.split_once("://") {
+        None => Ok(PathBuf::from(url)),
+        Some(("file", path)) => Ok(PathBuf::from(path)),
+        Some(_) => Err(RepositoryError::UnsupportedUrl(url.to_owned())),
     }
 }
 

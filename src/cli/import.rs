@@ -76,8 +76,10 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(self) -> Result<(), Failure> {
         check_name(&self.name).map_err(Failure::usage)?;
-        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let tokio = tokio::runtime::Runtime::new()?;
+        // Before a checkpoint is fetched and int8 ranges are measured.
+        tokio.block_on(Repository::check_writable(&self.models, &self.name))?;
+        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
         let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
         let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();

@@ -248,9 +248,52 @@ fn an_import_that_fails_leaves_nothing_behind() {
     assert_eq!(code, 1);
     assert!(text.starts_with("error: ") && text.trim_end().lines().count() == 1, "{text}");
     assert!(!Path::new(&models).exists());
+    // Nor are the directories above it, and what was there stays.
+    let deep = path(&directory, "a/b/models");
+    std::fs::create_dir(directory.path().join("a")).unwrap();
+    for models in [&deep, &format!("file://{deep}")] {
+        assert_eq!(
+            failure(&mut sextant(&["import", &checkpoint, "--models", models, "--name", "tiny"])).0,
+            1
+        );
+        assert_eq!(directory.path().join("a").read_dir().unwrap().count(), 0);
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    assert_eq!(failure(&mut sextant(&["import", &checkpoint, "--models", &deep, "--name", "tiny"])).0, 1);
+    assert_eq!(Path::new(&deep).read_dir().unwrap().count(), 0);
     let (code, text) =
         failure(&mut sextant(&["import", &checkpoint, "--models", &models, "--name", "../up"]));
     assert_eq!(code, 2, "{text}");
+}
+
+#[test]
+fn a_repository_that_cannot_be_written_is_told_before_any_work() {
+    let directory = tempfile::tempdir().unwrap();
+    // The checkpoint is not even looked at.
+    let checkpoint = path(&directory, "checkpoint");
+    std::fs::create_dir(&checkpoint).unwrap();
+    let file = path(&directory, "file");
+    std::fs::write(&file, "").unwrap();
+    let blocked = path(&directory, "models");
+    std::fs::create_dir(&blocked).unwrap();
+    std::fs::write(path(&directory, "models/tiny"), "").unwrap();
+    for (models, expected) in [
+        (file.clone(), file.as_str()),
+        (format!("{file}/models"), file.as_str()),
+        (blocked.clone(), "models/tiny"),
+        // Nobody can write there, not even root.
+        ("/proc".to_owned(), "/proc/tiny"),
+        ("s3://bucket/models".to_owned(), "models cannot be kept at"),
+    ] {
+        let (code, text) =
+            failure(&mut sextant(&["import", &checkpoint, "--models", &models, "--name", "tiny"]));
+        assert_eq!(code, 1, "{text}");
+        assert!(
+            text.starts_with("error: ") && text.contains(expected) && !text.contains("config.json"),
+            "{text}"
+        );
+    }
+    assert_eq!(Path::new(&blocked).read_dir().unwrap().count(), 1);
 }
 
 #[test]
