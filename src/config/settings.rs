@@ -1,0 +1,140 @@
+//! What was given, before anything of it is checked: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+
+/// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Directory of the models, or its file:// URL
+    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<String>,
+    /// Address to serve on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", env = "SEXTANT_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Own address for /metrics and the health routes [default: the same]
+    #[arg(long, value_name = "ADDRESS", env = "SEXTANT_ADMIN_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<String>,
+    /// The ONNX Runtime library [default: looked for]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Model that answers requests that name none [default: the only one]
+    #[arg(long, value_name = "NAME", env = "SEXTANT_DEFAULT_MODEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<String>,
+    /// What to do with an input that is too long: end, start (cut there) or error [default: end]
+    #[arg(long, value_name = "HOW", env = "SEXTANT_TRUNCATE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<String>,
+    /// Sessions of each model, or auto: measured when it is loaded [default: auto]
+    #[arg(long, value_name = "N", env = "SEXTANT_SESSIONS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Count>,
+    /// Threads of each session [default: cores / sessions]
+    #[arg(long, value_name = "N", env = "SEXTANT_THREADS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Most tokens of a batch, padding included, or auto: measured too [default: auto]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_BATCH_TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_tokens: Option<Count>,
+    /// Most tokens waiting before requests get 429 [default: 262144]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_QUEUE_TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queue_tokens: Option<usize>,
+    /// Most embedding requests at once before they get 429 [default: 4096]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_REQUESTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<usize>,
+    /// Most inputs of a request [default: 2048]
+    #[arg(long, value_name = "N", env = "SEXTANT_MAX_INPUTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_inputs: Option<usize>,
+    /// Longest text of a request, in bytes [default: 1048576]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_MAX_INPUT_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_input_bytes: Option<usize>,
+    /// Largest body of a request, in bytes [default: 33554432]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_MAX_BODY_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<usize>,
+    /// After a stop signal: how long to serve on, unready, so that balancers look away [default: 1s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_DRAIN_DELAY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_delay: Option<String>,
+    /// After that: how long requests in flight may take [default: 30s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_DRAIN_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+    /// How long /livez waits for an inference [default: 10s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_LIVENESS_DEADLINE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness_deadline: Option<String>,
+    /// Logs as text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "SEXTANT_LOG_FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<String>,
+    /// Which logs: error, warn, info, debug, trace, or a tracing filter [default: info]
+    #[arg(long, value_name = "FILTER", env = "SEXTANT_LOG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// A number, or the word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a whole number, or \"auto\"")]
+pub enum Count {
+    /// So many.
+    Of(usize),
+    /// As many as are best here.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// `auto`
+    Auto,
+}
+
+impl std::str::FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto(Auto::Auto)),
+            _ => text.parse().map(Self::Of).map_err(|_| "expected a whole number, or auto".to_owned()),
+        }
+    }
+}
+
+impl Settings {
+    /// These settings over those of the TOML file at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is wrong.
+    pub fn over_file(self, path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(self) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let wrong = |source| ConfigError::File { path: path.to_owned(), source };
+        // Read as settings first, so that a wrong key is named with its place in the file.
+        let _: Self = toml::from_str(&text).map_err(wrong)?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        // Only what was given is written by the `skip_serializing_if`s, so only that goes over the file.
+        let given =
+            toml::Table::try_from(&self).map_err(|error| ConfigError::Invalid(vec![error.to_string()]))?;
+        table.extend(given);
+        table.try_into().map_err(wrong)
+    }
+}
