@@ -4,8 +4,8 @@
 //! ONNX export is taken over as it is. What cannot be served with the same vectors as the checkpoint's own library gives
 //! is refused by name.
 //!
-//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `bert` over
-//! `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` (the other way), `probe`, `space` and `card` (what
+//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `plan` (compile or
+//! take over), `bert` over `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` (the other way), `probe`, `space` and `card` (what
 //! goes with the graph).
 
 mod bert;
@@ -20,6 +20,7 @@ pub mod hub;
 mod int8;
 pub mod onnx;
 mod pipeline;
+mod plan;
 pub mod probe;
 mod space;
 mod weights;
@@ -27,7 +28,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -37,6 +38,7 @@ use encoder::{Encoder, WORD_EMBEDDINGS};
 pub use error::ImportError;
 use export::Export;
 use int8::Quantisation;
+use plan::{NoPlan, Plan, plan};
 use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
@@ -166,7 +168,8 @@ pub fn stage(
     let tokenizer_digest = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
     let space = job.space(&made, &tokenizer_digest)?;
     let pooling = checkpoint.pooling;
-    let mut session = Session::load(runtime, &graph_path(stage), pooling, SessionOptions::all_threads())?;
+    let mut session = Session::load(runtime, &graph_path(stage), pooling, SessionOptions::all_threads())
+        .map_err(|source| ImportError::Session { path: made.path.clone(), source })?;
     for name in ["tokenizer.json", "config.json"] {
         let (from, to) = (checkpoint.file(name), stage.join(name));
         fs::copy(&from, &to).map_err(ImportError::io("copy", &from))?;
@@ -219,6 +222,8 @@ struct Made {
     precision: Precision,
     /// The encoder it was compiled from; none if it was taken over.
     encoder: Option<Encoder>,
+    /// The file it was made from, for messages.
+    path: PathBuf,
     /// SHA-256 of the files it was made from.
     weights: String,
     calibration: Option<Calibration>,
@@ -234,25 +239,19 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Makes the graph: compiled where that is possible and not refused, since only a compiled one computes no padding
-    /// and comes in all precisions.
+    /// Makes the graph.
     fn graph(&self) -> Result<Made, ImportError> {
         let weights = self.checkpoint.file("model.safetensors");
         let export = Export::find(self.request.checkpoint);
         let encoder = Encoder::from_config(&self.checkpoint.file("config.json"), &self.checkpoint.config);
-        match (self.request.graph, encoder, export) {
-            (None | Some(Graph::Packed), Ok(encoder), _) if weights.is_file() => {
-                self.compile(encoder, &weights)
+        match (plan(self.request.graph, encoder, weights.is_file(), export.is_some()), export) {
+            (Ok(Plan::Compile(encoder)), _) => self.compile(encoder, &weights),
+            (Ok(Plan::TakeOver(reason)), Some(export)) => self.take_over(&Export::read(&export)?, reason),
+            (Err(NoPlan::Encoder(error)), _) => Err(error),
+            (Err(NoPlan::NoWeights), _) => Err(checkpoint::missing(&weights, WEIGHTS_NEEDED)),
+            (Ok(Plan::TakeOver(_)) | Err(NoPlan::NoExport), _) => {
+                Err(checkpoint::missing(&self.request.checkpoint.join("model.onnx"), NO_GRAPH))
             }
-            (Some(Graph::Packed), Err(error), _) => Err(error),
-            (Some(Graph::Packed), Ok(_), _) => Err(checkpoint::missing(&weights, WEIGHTS_NEEDED)),
-            (_, encoder, Some(export)) => self.take_over(&Export::read(&export)?, encoder.err()),
-            // Say what of it cannot be compiled only if there is something to compile.
-            (None, Err(error), None) if weights.is_file() => Err(error),
-            (_, _, None) => Err(ImportError::Missing {
-                path: self.request.checkpoint.join("model.onnx"),
-                remedy: NO_GRAPH,
-            }),
         }
     }
 
@@ -293,7 +292,14 @@ impl Job<'_> {
             }
         }
         let weights = digest(path, self.progress)?;
-        Ok(Made { graph: Graph::Packed, precision, encoder: Some(encoder), weights, calibration })
+        Ok(Made {
+            graph: Graph::Packed,
+            precision,
+            encoder: Some(encoder),
+            path: path.to_owned(),
+            weights,
+            calibration,
+        })
     }
 
     /// Copies `export`. `reason` says why the weights beside it cannot be compiled, if they cannot.
@@ -311,7 +317,14 @@ impl Job<'_> {
             ));
         }
         let weights = export.copy(self.stage, self.progress)?;
-        Ok(Made { graph: Graph::Padded, precision, encoder: None, weights, calibration: None })
+        Ok(Made {
+            graph: Graph::Padded,
+            precision,
+            encoder: None,
+            path: export.path.clone(),
+            weights,
+            calibration: None,
+        })
     }
 
     /// The space of the vectors that `made` gives with the tokenizer of this digest.
@@ -349,7 +362,7 @@ const NO_GRAPH: &str = "a checkpoint needs model.safetensors of a bert, roberta,
 /// The widths in descending order, each once.
 fn matryoshka(asked: &[usize], dimensions: usize) -> Result<Vec<usize>, ImportError> {
     if let Some(width) = asked.iter().find(|width| !(1..=dimensions).contains(*width)) {
-        let reason = format!("matryoshka dimension {width} is not between 1 and the model's {dimensions}");
+        let reason = format!("--matryoshka has {width}, which is not between 1 and the model's {dimensions}");
         return Err(ImportError::Request(reason));
     }
     let mut widths = asked.to_vec();

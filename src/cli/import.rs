@@ -153,16 +153,21 @@ impl Import {
             );
             return Err(Failure::usage(message));
         }
-        let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| hub::DEFAULT_ENDPOINT.to_owned());
+        let endpoint = endpoint(env::var("HF_ENDPOINT").ok());
         let token = env::var("HF_TOKEN").ok();
         let hub = Hub::new(&endpoint, token.as_deref(), Patience::default())?;
         let bars = Bars::default();
-        let Snapshot { directory, id, revision } = hub
-            .fetch(&self.source, &self.revision, &self.cache, |file, done, total| {
+        let fetched = hub
+            .fetch(&self.source, &self.revision, &self.cache, self.graph, |file, done, total| {
                 bars.at(file, done, total, true)
             })
-            .await?;
+            .await;
         bars.finish();
+        let Snapshot { directory, id, revision } = fetched.map_err(|error| Failure {
+            // A directory's name mistyped looks like a model's id.
+            message: format!("there is no directory `{}`, and as a model on the hub: {error}", self.source),
+            code: 1,
+        })?;
         Ok((directory, Source::Hub { id, revision }))
     }
 }
@@ -198,9 +203,28 @@ impl Bars {
     }
 }
 
+/// The hub's address. Set to nothing is how many deployments write "not set".
+fn endpoint(variable: Option<String>) -> String {
+    let set = variable.filter(|endpoint| !endpoint.trim().is_empty());
+    set.unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned())
+}
+
 fn parse_prompt(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, prompt)) if !name.is_empty() => Ok((name.to_owned(), prompt.to_owned())),
         _ => Err("expected NAME=TEXT".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_endpoint_is_none() {
+        for unset in [None, Some(""), Some(" ")] {
+            assert_eq!(endpoint(unset.map(str::to_owned)), hub::DEFAULT_ENDPOINT);
+        }
+        assert_eq!(endpoint(Some("http://mirror".to_owned())), "http://mirror");
     }
 }

@@ -13,10 +13,10 @@ use super::card::FrontMatter;
 use super::pipeline::Pipeline;
 use super::{ImportError, Request};
 use crate::engine::Pooling;
-use crate::tokenize::{Tokenizer, Truncate};
+use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
 
 /// Names that sentence-transformers has given the file beside an encoder's config.json.
-const SENTENCE_CONFIGS: [&str; 7] = [
+pub(super) const SENTENCE_CONFIGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
     "sentence_distilbert_config.json",
@@ -43,14 +43,16 @@ pub(super) struct Checkpoint {
     pub(super) pooling: Pooling,
     pub(super) normalise: bool,
     pub(super) max_tokens: usize,
+    /// What says so, for messages: a flag, or a key of a file.
+    max_tokens_from: String,
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) default_prompt: Option<String>,
     pub(super) licence: Option<String>,
     pub(super) training_data: Option<String>,
     /// What it does not say and import took for granted.
     pub(super) assumptions: Vec<String>,
-    /// Texts are to be lowercased before the tokenizer sees them.
-    lowercase: bool,
+    /// The file that wants texts lowercased before the tokenizer sees them.
+    lowercase: Option<PathBuf>,
 }
 
 /// `sentence_bert_config.json`
@@ -94,17 +96,31 @@ impl Checkpoint {
                 `transformers.AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)`";
             return Err(missing(&tokenizer, remedy));
         }
-        let mut sentence = SentenceConfig::default();
-        for name in SENTENCE_CONFIGS {
-            if let Some(found) = json(&directory.join(name))? {
-                sentence = found;
+        let (mut sentence, mut sentence_path) = (SentenceConfig::default(), PathBuf::new());
+        for path in SENTENCE_CONFIGS.map(|name| directory.join(name)) {
+            if let Some(found) = json(&path)? {
+                (sentence, sentence_path) = (found, path);
                 break;
             }
         }
-        let tokenizer: TokenizerConfig = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
-        let room = positions(&config, &architecture);
-        let max_tokens =
-            max_tokens(request.max_tokens, sentence.max_seq_length, tokenizer.model_max_length, room)?;
+        let tokenizer_path = directory.join("tokenizer_config.json");
+        let tokenizer: TokenizerConfig = json(&tokenizer_path)?.unwrap_or_default();
+        let key = |key: &str, path: &Path| format!("`{key}` in `{}`", path.display());
+        let length = Length {
+            asked: request.max_tokens,
+            sentence: sentence.max_seq_length,
+            tokenizer: tokenizer.model_max_length,
+            positions: positions(&config, &architecture),
+        };
+        let (max_tokens, from) = length.max_tokens()?;
+        let max_tokens_from = match from {
+            LengthFrom::Asked => "--max-tokens".to_owned(),
+            LengthFrom::Sentence => key("max_seq_length", &sentence_path),
+            LengthFrom::Tokenizer => key("model_max_length", &tokenizer_path),
+            LengthFrom::Positions => {
+                format!("the room that {} leaves", key("max_position_embeddings", &config_path))
+            }
+        };
         let prompts: PipelineConfig =
             json(&root.join("config_sentence_transformers.json"))?.unwrap_or_default();
         let default_prompt = prompts.default_prompt_name;
@@ -124,10 +140,11 @@ impl Checkpoint {
             pooling: pipeline.pooling,
             normalise: pipeline.normalise,
             max_tokens,
+            max_tokens_from,
             prompts,
             default_prompt,
             assumptions: pipeline.assumptions,
-            lowercase: sentence.do_lower_case.unwrap_or(false),
+            lowercase: sentence.do_lower_case.unwrap_or(false).then_some(sentence_path),
         })
     }
 
@@ -155,16 +172,25 @@ impl Checkpoint {
     /// # Errors
     /// If its file is damaged, or it does not lowercase where the checkpoint wants that.
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, ImportError> {
-        let tokenizer = Tokenizer::load(&self.file("tokenizer.json"), self.max_tokens)?;
+        let tokenizer =
+            Tokenizer::load(&self.file("tokenizer.json"), self.max_tokens).map_err(|error| match error {
+                TokenizerError::NoRoom { max_tokens, added } => ImportError::Request(format!(
+                    "{} is {max_tokens}, and the tokenizer adds {added} special tokens to every input; it must be more",
+                    self.max_tokens_from
+                )),
+                other => other.into(),
+            })?;
         let ids = |text: &str| {
             let tokens = tokenizer.tokenize(text, Truncate::End);
             tokens
                 .map(|tokens| tokens.ids)
                 .map_err(|source| ImportError::Text { text: text.to_owned(), source })
         };
-        if self.lowercase && ids("The QUICK Brown FOX")? != ids("the quick brown fox")? {
+        if let Some(path) = &self.lowercase
+            && ids("The QUICK Brown FOX")? != ids("the quick brown fox")?
+        {
             return Err(ImportError::unsupported(
-                "`do_lower_case` in sentence_bert_config.json with a tokenizer that keeps capitals",
+                format!("`do_lower_case` in `{}` with a tokenizer that keeps capitals", path.display()),
                 "put a Lowercase normalizer into tokenizer.json, or set do_lower_case to false if the model takes capitals",
             ));
         }
@@ -197,28 +223,50 @@ fn positions(config: &Value, architecture: &str) -> Option<usize> {
     Some(rows)
 }
 
-/// The longest input: what was asked for, else what the checkpoint says; never more than there is room for.
-fn max_tokens(
+/// What there is to say how long an input may be, in tokens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Length {
     asked: Option<usize>,
     sentence: Option<usize>,
+    /// 1e30 and the like where nobody set it.
     tokenizer: Option<f64>,
-    room: Option<usize>,
-) -> Result<usize, ImportError> {
-    if let (Some(asked), Some(room)) = (asked, room)
-        && asked > room
-    {
-        return Err(ImportError::Request(format!(
-            "max_tokens is {asked}, and the model has positions for {room} tokens; ask for {room} or fewer"
-        )));
+    positions: Option<usize>,
+}
+
+/// Which of them said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LengthFrom {
+    Asked,
+    Sentence,
+    Tokenizer,
+    Positions,
+}
+
+impl Length {
+    /// The longest input: what was asked for, else what the checkpoint says; never more than there is room for.
+    fn max_tokens(self) -> Result<(usize, LengthFrom), ImportError> {
+        let room = self.positions.unwrap_or(usize::MAX);
+        if let Some(asked) = self.asked.filter(|asked| *asked > room) {
+            return Err(ImportError::Request(format!(
+                "--max-tokens is {asked}, and the model has positions for {room} tokens; ask for {room} or fewer"
+            )));
+        }
+        // More than any model takes is as good as nothing.
+        let tokenizer = self.tokenizer.filter(|length| (1.0..1e9).contains(length));
+        let said = [
+            (self.asked, LengthFrom::Asked),
+            (self.sentence, LengthFrom::Sentence),
+            (tokenizer.map(|length| length as usize), LengthFrom::Tokenizer),
+        ];
+        let said = said.into_iter().find_map(|(length, from)| Some((length?, from)));
+        match (said, self.positions) {
+            (Some((length, from)), _) if length <= room => Ok((length, from)),
+            (_, Some(positions)) => Ok((positions, LengthFrom::Positions)),
+            _ => Err(ImportError::Request(
+                "the checkpoint does not say how long an input may be; pass --max-tokens".to_owned(),
+            )),
+        }
     }
-    // Written as 1e30 where nobody set it: more than any model takes is as good as nothing.
-    let tokenizer = tokenizer.filter(|length| (1.0..1e9).contains(length)).map(|length| length as usize);
-    let length = asked.or(sentence).or(tokenizer).or(room).ok_or_else(|| {
-        ImportError::Request(
-            "the checkpoint does not say how long an input may be; pass --max-tokens".to_owned(),
-        )
-    })?;
-    Ok(room.map_or(length, |room| length.min(room)))
 }
 
 #[cfg(test)]
@@ -229,19 +277,24 @@ mod tests {
 
     #[test]
     fn the_longest_input_comes_from_the_first_file_that_says() {
-        let length = |asked, sentence, tokenizer| max_tokens(asked, sentence, tokenizer, Some(512)).unwrap();
-        assert_eq!(length(Some(64), Some(256), Some(128.0)), 64);
-        assert_eq!(length(None, Some(256), Some(128.0)), 256);
-        assert_eq!(length(None, None, Some(128.0)), 128);
-        assert_eq!(length(None, None, Some(1e30)), 512);
-        assert_eq!(length(None, None, None), 512);
-        assert_eq!(length(None, Some(1024), None), 512);
-        let error = max_tokens(Some(513), None, None, Some(512)).unwrap_err();
+        let length = |asked, sentence, tokenizer| {
+            Length { asked, sentence, tokenizer, positions: Some(512) }.max_tokens().unwrap()
+        };
+        assert_eq!(length(Some(64), Some(256), Some(128.0)), (64, LengthFrom::Asked));
+        assert_eq!(length(None, Some(256), Some(128.0)), (256, LengthFrom::Sentence));
+        assert_eq!(length(None, None, Some(128.0)), (128, LengthFrom::Tokenizer));
+        assert_eq!(length(None, None, Some(1e30)), (512, LengthFrom::Positions));
+        assert_eq!(length(None, None, None), (512, LengthFrom::Positions));
+        assert_eq!(length(None, Some(1024), None), (512, LengthFrom::Positions));
+        let endless = Length { sentence: Some(8192), ..Length::default() };
+        assert_eq!(endless.max_tokens().unwrap(), (8192, LengthFrom::Sentence));
+        let long = Length { asked: Some(513), positions: Some(512), ..Length::default() };
         assert_eq!(
-            error.to_string(),
-            "max_tokens is 513, and the model has positions for 512 tokens; ask for 512 or fewer"
+            long.max_tokens().unwrap_err().to_string(),
+            "--max-tokens is 513, and the model has positions for 512 tokens; ask for 512 or fewer"
         );
-        let error = max_tokens(None, None, Some(1e30), None).unwrap_err();
+        let silent = Length { tokenizer: Some(1e30), ..Length::default() };
+        let error = silent.max_tokens().unwrap_err();
         assert!(error.to_string().ends_with("pass --max-tokens"), "{error}");
     }
 

@@ -120,7 +120,8 @@ impl Encoder {
             "" => return Err(ImportError::malformed(path, "it has no `model_type`")),
             other => return Err(unsupported(format!("compiling the architecture `{other}`"))),
         };
-        let config = Config::deserialize(config).map_err(|error| ImportError::malformed(path, error))?;
+        let config: Config =
+            serde_path_to_error::deserialize(config).map_err(|error| ImportError::malformed(path, error))?;
         if config.auto_map.is_some() {
             return Err(unsupported("a model with code of its own (`auto_map` in config.json)"));
         }

@@ -110,8 +110,13 @@ pub enum ImportError {
         source: InputError,
     },
     /// The graph cannot be served.
-    #[error(transparent)]
-    Session(#[from] SessionError),
+    #[error("the graph made from `{}` cannot be served: {source}", path.display())]
+    Session {
+        /// What it was made from.
+        path: PathBuf,
+        /// Why not.
+        source: SessionError,
+    },
     /// The graph loaded and does not run.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -14,7 +14,7 @@ use super::{ImportError, Phase, Precision, Progress};
 use crate::engine::graph_path;
 
 /// Where an export lies in a checkpoint, the first that is there.
-const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
+pub(super) const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 
 /// Files that import writes itself; weights of such a name would be overwritten.
 const OWN_FILES: [&str; 6] =
@@ -23,7 +23,8 @@ const OWN_FILES: [&str; 6] =
 /// An exported graph and the files that belong to it.
 #[derive(Debug)]
 pub(super) struct Export {
-    path: PathBuf,
+    /// The graph.
+    pub(super) path: PathBuf,
     /// Files with weights, relative to the graph's directory.
     weights: BTreeSet<PathBuf>,
     /// The number format of the weights.
@@ -58,6 +59,11 @@ impl Export {
             })?);
         }
         Ok(Self { path: path.to_owned(), weights, precision: parts.matrices.precision() })
+    }
+
+    /// The files with weights, relative to the graph's directory and below it.
+    pub(super) fn weights(&self) -> impl Iterator<Item = &Path> {
+        self.weights.iter().map(PathBuf::as_path)
     }
 
     /// Copies graph and weights into `stage` and returns the SHA-256 of them all.

@@ -1,5 +1,6 @@
 //! Fetches a checkpoint from a hub that speaks Hugging Face's routes: the files an import needs, checked, resumed.
 
+mod checkpoint;
 mod checksum;
 mod download;
 mod error;
@@ -16,10 +17,12 @@ use reqwest::{Client, Url};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
 
+use self::checkpoint::Checkpoint;
 use self::download::{blocking, cache_error};
 pub use self::error::HubError;
 use self::listing::Listing;
 use self::request::{Attempts, Failure, Subject};
+use crate::repository::manifest::Graph;
 
 /// Where the models of the world are.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -116,7 +119,8 @@ impl Hub {
     }
 
     /// Downloads what an import needs of `id` (`org/name`) at `revision` (a branch, tag or commit) into
-    /// `cache/<org>--<name>/<commit>`, resuming what an earlier run left.
+    /// `cache/<org>--<name>/<commit>`, resuming what an earlier run left. Which weights that are depends on config.json
+    /// and on the `graph` asked for, by the rule that decides what the import makes of them.
     ///
     /// `progress` hears of a file's name, its bytes so far and its size: at its start, after each piece, and once if
     /// it was there already. Two fetches at once, also of two processes, take turns.
@@ -129,6 +133,7 @@ impl Hub {
         id: &str,
         revision: &str,
         cache: &Path,
+        graph: Option<Graph>,
         progress: impl Fn(&str, u64, u64),
     ) -> Result<Snapshot, HubError> {
         let (organisation, name) = split_id(id).ok_or_else(|| HubError::Id(id.to_owned()))?;
@@ -136,17 +141,15 @@ impl Hub {
             return Err(HubError::Revision(revision.to_owned()));
         }
         let listing = self.list(id, revision).await?;
-        let wanted = listing.wanted(id)?;
+        let descriptions = listing.descriptions(id)?;
         let commit = listing.commit();
         let model = cache.join(format!("{organisation}--{name}"));
         let directory = model.join(&commit);
         // Beside the directory, not in it: whoever reads the checkpoint sees its files only.
         let _lock = lock(&model.join(format!("{commit}.lock"))).await?;
-        for file in &wanted {
-            let url = self.url(id.split('/').chain(["resolve", &commit]).chain(file.name.split('/')));
-            let subject = Subject { id, what: &format!("`{}` of `{id}`", file.name) };
-            self.download(&url, file, &directory.join(&file.name), subject, &progress).await?;
-        }
+        let checkpoint =
+            Checkpoint { hub: self, id, listing: &listing, commit: &commit, directory: &directory };
+        checkpoint.fetch(descriptions, graph, &progress).await?;
         Ok(Snapshot { directory, id: id.to_owned(), revision: commit })
     }
 

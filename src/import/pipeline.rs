@@ -70,6 +70,10 @@ impl Pipeline {
                  export the whole pipeline to ONNX with an output `sentence_embedding`, and import that without modules.json",
             ));
         }
+        if modules.is_empty() {
+            let reason = "it lists no modules; it must list Transformer, Pooling and, optional, Normalize, or not be there";
+            return Err(ImportError::malformed(&file, reason));
+        }
         let classes: Vec<&str> = modules.iter().map(Module::class).collect();
         let (encoder, pooling, normalise) = match (classes.as_slice(), modules.as_slice()) {
             (["Transformer"], [encoder]) => (encoder, None, false),
@@ -199,6 +203,7 @@ mod tests {
             (&["StaticEmbedding"], "the module `sentence_transformers.models.StaticEmbedding`"),
             (&["Transformer", "Normalize", "Pooling"], "the order Transformer, Normalize, Pooling"),
             (&["Transformer"], "names no Pooling"),
+            (&[], "modules.json` is not usable: it lists no modules"),
         ] {
             let error = pipeline(&modules(classes), mean).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

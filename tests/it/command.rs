@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::hub::fake::FakeHub;
 use crate::support::app::{client, until};
 use crate::support::checkpoint::TinyCheckpoint;
 
@@ -16,7 +17,9 @@ pub fn sextant(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sextant"));
     command.args(arguments);
     // Settings of the machine that runs the tests must not reach them.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SEXTANT_")) {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("SEXTANT_") || name.starts_with("HF_"))
+    {
         command.env_remove(name);
     }
     command
@@ -294,6 +297,24 @@ fn a_repository_that_cannot_be_written_is_told_before_any_work() {
         );
     }
     assert_eq!(Path::new(&blocked).read_dir().unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_no_directory_is_told_as_both_things_that_it_could_be() {
+    let hub = FakeHub::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (models, cache) = (path(&directory, "models"), path(&directory, "cache"));
+    for (source, said) in [
+        ("acme/misspelt", "the hub has no model `acme/misspelt`"),
+        ("./acme/tiny", "not a hub model id"),
+        ("checkpoint", "not a hub model id"),
+    ] {
+        let mut import = sextant(&["import", source, "--models", &models, "--name", "x", "--cache", &cache]);
+        let (code, text) = failure(import.env("HF_ENDPOINT", &hub.url));
+        assert_eq!(code, 1, "{text}");
+        assert!(text.starts_with(&format!("error: there is no directory `{source}`, and")), "{text}");
+        assert!(text.contains(said) && text.trim_end().lines().count() == 1, "{text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::super::ImportError;
+
 /// Why a checkpoint could not be fetched. No message holds the token, nor a signed address that the hub redirected to.
 #[derive(Debug, Error)]
 pub enum HubError {
@@ -123,7 +125,7 @@ pub enum HubError {
         /// The model.
         id: String,
         /// The file.
-        file: &'static str,
+        file: String,
         /// What would work.
         help: &'static str,
     },
@@ -150,6 +152,9 @@ pub enum HubError {
         /// Size or digest of what came.
         found: String,
     },
+    /// What was fetched so far says that the rest cannot be imported.
+    #[error(transparent)]
+    Checkpoint(#[from] Box<ImportError>),
     /// The cache directory cannot be used.
     #[error("cannot write the download cache at `{}`: {source}", path.display())]
     Cache {

@@ -1,30 +1,28 @@
-//! Which files of a model are fetched: a function of the hub's file list.
+//! What a model on the hub has: a function of the hub's file list.
 
 use serde::Deserialize;
 
+use super::super::checkpoint::SENTENCE_CONFIGS;
+use super::super::export::PLACES;
 use super::HubError;
 use super::checksum::Digest;
 
-/// Small files that say how a model is used; taken where they are.
-const DESCRIPTIONS: [&str; 8] = [
-    "config.json",
+/// Small files that say how a model is used; taken where they are, beside those of [`SENTENCE_CONFIGS`].
+const DESCRIPTIONS: [&str; 7] = [
+    CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "modules.json",
-    "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "README.md",
 ];
 
-/// Preferred over ONNX exports, because a graph compiled from it computes no padding.
-const SAFETENSORS: &str = "model.safetensors";
+/// What the model is, and with it which of its weights are fetched.
+pub(super) const CONFIG: &str = "config.json";
 
-/// ONNX exports, in order of preference.
-const ONNX: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
-
-/// What is appended to an ONNX file's name for its external data.
-const EXTERNAL_DATA: [&str; 2] = ["_data", ".data"];
+/// Weights that can be compiled, if the encoder can.
+pub(super) const SAFETENSORS: &str = "model.safetensors";
 
 /// Weights that are recognised and not read, by a file that shows them.
 const UNREADABLE: [(&str, &str); 6] = [
@@ -87,51 +85,52 @@ impl Listing {
         self.sha.to_ascii_lowercase()
     }
 
-    /// The files an import needs, small ones first, so that a refusal of the hub costs little.
+    /// The small files an import needs, config.json first.
     ///
     /// # Errors
-    /// If any name in the list is unsafe, also that of a file not needed: such a model is not to be trusted. If the
-    /// weights are missing or of an unreadable form.
-    pub fn wanted(&self, id: &str) -> Result<Vec<RemoteFile>, HubError> {
-        let id = || id.to_owned();
+    /// If any name in the list is unsafe, also that of a file not needed: such a model is not to be trusted. If one that
+    /// every import needs is missing, or there are weights in no readable form: before anything is fetched.
+    pub fn descriptions(&self, id: &str) -> Result<Vec<RemoteFile>, HubError> {
+        let owned = || id.to_owned();
         if let Some(bad) = self.siblings.iter().find(|sibling| !is_safe(&sibling.rfilename)) {
-            return Err(HubError::FileName { id: id(), name: bad.rfilename.clone() });
+            return Err(HubError::FileName { id: owned(), name: bad.rfilename.clone() });
         }
-        for file in ["config.json", "tokenizer.json"] {
-            if !self.has(file) {
-                let help =
-                    "a model saved by transformers or sentence-transformers with a fast tokenizer has it";
-                return Err(HubError::Missing { id: id(), file, help });
-            }
-        }
-        let weights =
-            self.weights().ok_or_else(|| match UNREADABLE.iter().find(|(file, _)| self.has(file)) {
-                Some((_, found)) => HubError::Weights { id: id(), found },
+        let help = "a model saved by transformers or sentence-transformers with a fast tokenizer has it";
+        let config = self.file(id, CONFIG, help)?;
+        self.file(id, "tokenizer.json", help)?;
+        if !self.has(SAFETENSORS) && self.graph().is_none() {
+            return Err(match UNREADABLE.iter().find(|(file, _)| self.has(file)) {
+                Some((_, found)) => HubError::Weights { id: owned(), found },
                 None => HubError::Missing {
-                    id: id(),
-                    file: SAFETENSORS,
+                    id: owned(),
+                    file: SAFETENSORS.to_owned(),
                     help: "nor a `model.onnx` or `onnx/model.onnx`; is it a model that makes embeddings?",
                 },
-            })?;
-        let described = self.siblings.iter().filter(|sibling| {
-            DESCRIPTIONS.contains(&sibling.rfilename.as_str()) || is_module_config(&sibling.rfilename)
+            });
+        }
+        let described = self.siblings.iter().filter(|Sibling { rfilename: name, .. }| {
+            let known = DESCRIPTIONS.contains(&name.as_str()) || SENTENCE_CONFIGS.contains(&name.as_str());
+            name != CONFIG && (known || is_module_config(name))
         });
-        let weights = self.siblings.iter().filter(|sibling| weights.contains(&sibling.rfilename));
-        described.chain(weights).map(|sibling| sibling.to_file(&id())).collect()
+        let described = described.map(|sibling| sibling.to_file(id));
+        std::iter::once(Ok(config)).chain(described).collect()
     }
 
-    fn has(&self, name: &str) -> bool {
+    /// Whether the model has a file.
+    pub fn has(&self, name: &str) -> bool {
         self.siblings.iter().any(|sibling| sibling.rfilename == name)
     }
 
-    /// Names of the files that hold the weights, some of which may not be there.
-    fn weights(&self) -> Option<Vec<String>> {
-        if self.has(SAFETENSORS) {
-            return Some(vec![SAFETENSORS.to_owned()]);
-        }
-        let graph = ONNX.into_iter().find(|name| self.has(name))?;
-        let data = EXTERNAL_DATA.iter().map(|suffix| format!("{graph}{suffix}"));
-        Some(data.chain([graph.to_owned()]).collect())
+    /// The ONNX export that an import takes over, if the model has one.
+    pub fn graph(&self) -> Option<&'static str> {
+        PLACES.into_iter().find(|name| self.has(name))
+    }
+
+    /// A file, which is missing if it is not there; `help` says then what would work.
+    pub fn file(&self, id: &str, name: &str, help: &'static str) -> Result<RemoteFile, HubError> {
+        let found = self.siblings.iter().find(|sibling| sibling.rfilename == name);
+        let missing = || HubError::Missing { id: id.to_owned(), file: name.to_owned(), help };
+        found.ok_or_else(missing)?.to_file(id)
     }
 }
 
@@ -178,13 +177,17 @@ mod tests {
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-    fn wanted(names: &[&str]) -> Result<Vec<String>, HubError> {
+    fn listing(names: &[&str]) -> Listing {
         let siblings: Vec<_> = names
             .iter()
             .map(|name| serde_json::json!({ "rfilename": name, "size": 1, "blobId": COMMIT }))
             .collect();
         let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings, "unknown": 1 }).to_string();
-        let files = Listing::parse("o/n", body.as_bytes())?.wanted("o/n")?;
+        Listing::parse("o/n", body.as_bytes()).unwrap()
+    }
+
+    fn descriptions(names: &[&str]) -> Result<Vec<String>, HubError> {
+        let files = listing(names).descriptions("o/n")?;
         Ok(files.into_iter().map(|file| file.name).collect())
     }
 
@@ -201,50 +204,47 @@ mod tests {
             "onnx/model.onnx",
             "onnx/config.json",
             "pytorch_model.bin",
+            "sentence_roberta_config.json",
             "tokenizer.json",
             "vocab.txt",
             "x_Pooling/config.json",
             "1_a/b/config.json",
         ];
         let needed = [
+            "config.json",
             "1_Pooling/config.json",
             "README.md",
-            "config.json",
             "modules.json",
+            "sentence_roberta_config.json",
             "tokenizer.json",
-            "model.safetensors",
         ];
-        assert_eq!(wanted(&all).unwrap(), needed);
+        assert_eq!(descriptions(&all).unwrap(), needed);
     }
 
     #[test]
-    fn onnx_comes_with_its_external_data() {
-        let base = ["config.json", "tokenizer.json"];
-        let with = |more: &[&str]| wanted(&[&base[..], more].concat()).unwrap()[2..].to_vec();
-        assert_eq!(
-            with(&["onnx/model.onnx_data", "onnx/model.onnx"]),
-            ["onnx/model.onnx_data", "onnx/model.onnx"]
-        );
-        assert_eq!(
-            with(&["model.onnx", "model.onnx.data", "onnx/model.onnx"]),
-            ["model.onnx", "model.onnx.data"]
-        );
+    fn the_export_is_the_one_that_a_directory_import_takes() {
+        assert_eq!(listing(&["onnx/model.onnx", "model.onnx"]).graph(), Some("model.onnx"));
+        assert_eq!(listing(&["onnx/model.onnx", "onnx/other.onnx"]).graph(), Some("onnx/model.onnx"));
+        assert_eq!(listing(&["onnx/other.onnx"]).graph(), None);
         // Shards and pickles do not matter beside something readable.
-        assert_eq!(with(&["model.safetensors.index.json", "onnx/model.onnx"]), ["onnx/model.onnx"]);
+        assert!(
+            descriptions(&["config.json", "tokenizer.json", "model.safetensors.index.json", "model.onnx"])
+                .is_ok()
+        );
     }
 
     #[test]
     fn what_cannot_be_imported_is_refused_by_name() {
-        let refusal = |more| wanted(&["config.json", "tokenizer.json", more]).unwrap_err().to_string();
+        let refusal = |more| descriptions(&["config.json", "tokenizer.json", more]).unwrap_err().to_string();
         assert!(refusal("model.safetensors.index.json").contains("several shards"));
         assert!(refusal("pytorch_model.bin").contains("a pickle"));
         assert!(refusal("model.gguf").contains("no `model.safetensors`"));
-        assert!(
-            wanted(&["config.json", "model.safetensors"])
-                .unwrap_err()
-                .to_string()
-                .contains("`tokenizer.json`")
-        );
+        for missing in ["config.json", "tokenizer.json"] {
+            let others = ["config.json", "tokenizer.json", "model.safetensors"];
+            let others: Vec<_> = others.into_iter().filter(|name| *name != missing).collect();
+            let refusal = descriptions(&others).unwrap_err().to_string();
+            assert!(refusal.contains(&format!("has no `{missing}`")), "{refusal}");
+        }
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         for name in
             ["../x", "a/../../x", "/etc/x", "a//b", "", ".", "a\\..\\b", "C:x", "a\0b", "a\u{1b}[2Jb", "a/"]
         {
-            let refused = wanted(&["config.json", "tokenizer.json", "model.safetensors", name]);
+            let refused = descriptions(&["config.json", "tokenizer.json", "model.safetensors", name]);
             assert!(matches!(refused, Err(HubError::FileName { .. })), "{name:?}");
         }
     }
@@ -260,7 +260,10 @@ mod tests {
     #[test]
     fn a_list_without_commit_size_or_digest_is_refused() {
         let parse = |body: serde_json::Value| {
-            Listing::parse("o/n", body.to_string().as_bytes()).and_then(|listing| listing.wanted("o/n"))
+            Listing::parse("o/n", body.to_string().as_bytes()).and_then(|listing| {
+                listing.descriptions("o/n")?;
+                listing.file("o/n", SAFETENSORS, "")
+            })
         };
         let list = |file: serde_json::Value| {
             let name = |name| serde_json::json!({ "rfilename": name, "size": 1 });
@@ -271,6 +274,6 @@ mod tests {
         assert!(parse(list(serde_json::json!({ "rfilename": "model.safetensors" }))).is_err());
         let large = |sha256: &str| serde_json::json!({ "rfilename": "model.safetensors", "lfs": { "sha256": sha256, "size": 3 } });
         assert!(parse(list(large("abc"))).is_err());
-        assert_eq!(parse(list(large(&"ab".repeat(32)))).unwrap()[2].digest, Some(Digest::Sha256([0xab; 32])));
+        assert_eq!(parse(list(large(&"ab".repeat(32)))).unwrap().digest, Some(Digest::Sha256([0xab; 32])));
     }
 }

@@ -21,6 +21,20 @@ pub const COMMIT: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
 /// The one file that is listed as a large one, with a SHA-256.
 pub const WEIGHTS: &str = "model.safetensors";
 
+/// config.json of an encoder that can be compiled.
+pub fn config(architecture: &str) -> Vec<u8> {
+    let config = json!({
+        "model_type": architecture,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 100,
+        "max_position_embeddings": 32,
+    });
+    config.to_string().into_bytes()
+}
+
 /// What happens to one request.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -78,7 +92,7 @@ impl FakeHub {
     pub async fn start() -> Self {
         let (listener, hub) = Self::bind().await;
         hub.put_large(WEIGHTS, (0..100_000_u64).map(|index| ((index * index) >> 5) as u8).collect());
-        hub.put("config.json", br#"{"model_type":"bert"}"#.to_vec());
+        hub.put("config.json", config("bert"));
         hub.put("tokenizer.json", b"{}".to_vec());
         hub.put("1_Pooling/config.json", br#"{"pooling_mode_mean_tokens":true}"#.to_vec());
         // Empty files exist, and no range of them does.

@@ -65,8 +65,8 @@ fn a_config_that_contradicts_itself() {
     for (key, value, named) in [
         ("num_attention_heads", json!(5), "hidden_size 32 is no multiple of num_attention_heads 5"),
         ("num_attention_heads", json!(0), "no multiple of num_attention_heads 0"),
-        ("hidden_size", json!("wide"), "config.json` is not usable: invalid type"),
-        ("hidden_size", json!(-1), "config.json` is not usable: invalid value"),
+        ("hidden_size", json!("wide"), "config.json` is not usable: hidden_size: invalid type"),
+        ("hidden_size", json!(-1), "config.json` is not usable: hidden_size: invalid value"),
         ("hidden_size", Value::Null, "config.json` is not usable"),
         ("hidden_size", json!(64), "has shape [103, 32], and config.json makes it [103, 64]"),
         (
@@ -75,7 +75,7 @@ fn a_config_that_contradicts_itself() {
             "tokenizer.json` is not usable: it has 103 tokens and the model has vectors for 102",
         ),
         ("max_position_embeddings", json!(65), "has shape [64, 32], and config.json makes it [65, 32]"),
-        ("max_position_embeddings", json!(0), "max_tokens is 0"),
+        ("max_position_embeddings", json!(0), "config.json` leaves is 0, and the tokenizer adds 2"),
         ("num_hidden_layers", json!(3), "has no tensor `encoder.layer.2.attention.self.query.weight`"),
         ("num_hidden_layers", json!(1_000_000_000_000_u64), "has no tensor `encoder.layer.2."),
         ("num_hidden_layers", json!(1), "has a tensor `encoder.layer.1.attention.output.LayerNorm.bias`"),
@@ -88,7 +88,10 @@ fn a_config_that_contradicts_itself() {
     let directory = tempfile::tempdir().unwrap();
     TinyCheckpoint::roberta().write(directory.path());
     edit_json(&directory.path().join("config.json"), |config| config["pad_token_id"] = json!(u64::MAX));
-    assert_names(&refused(&directory, |_| {}), &["max_tokens is 0"]);
+    assert_names(
+        &refused(&directory, |_| {}),
+        &["the room that `max_position_embeddings` in `", "config.json` leaves is 0"],
+    );
 }
 
 #[test]
@@ -192,13 +195,13 @@ fn tensors_that_do_not_fit() {
 #[test]
 fn requests_that_cannot_be_met() {
     let message = refused(&bert(), |request| request.max_tokens = Some(65));
-    assert_names(&message, &["max_tokens is 65", "positions for 64 tokens"]);
+    assert_names(&message, &["--max-tokens is 65", "positions for 64 tokens"]);
     assert_names(
         &refused(&bert(), |request| request.max_tokens = Some(2)),
-        &["max_tokens is 2", "special tokens"],
+        &["--max-tokens is 2", "special tokens"],
     );
     let message = refused(&bert(), |request| request.matryoshka_dimensions = vec![16, 33]);
-    assert_names(&message, &["matryoshka dimension 33", "between 1 and the model's 32"]);
+    assert_names(&message, &["--matryoshka has 33", "between 1 and the model's 32"]);
     let message = refused(&bert(), |request| request.precision = Precision::Mixed);
     assert_names(&message, &["mixed precision", "fp32, fp16 and int8"]);
     let directory = bert();
@@ -213,6 +216,30 @@ fn requests_that_cannot_be_met() {
 }
 
 #[test]
+fn the_file_that_leaves_no_room_is_named() {
+    let write = |directory: &TempDir, name: &str, value: Value| {
+        fs::write(directory.path().join(name), value.to_string()).unwrap();
+    };
+    let directory = bert();
+    fs::remove_file(directory.path().join("sentence_bert_config.json")).unwrap();
+    write(&directory, "tokenizer_config.json", json!({"model_max_length": 2}));
+    let message = refused(&directory, |_| {});
+    assert_names(
+        &message,
+        &["`model_max_length` in `", "/tokenizer_config.json` is 2, and the tokenizer adds 2"],
+    );
+    write(&directory, "sentence_roberta_config.json", json!({"max_seq_length": 0}));
+    let message = refused(&directory, |_| {});
+    assert_names(
+        &message,
+        &["`max_seq_length` in `", "/sentence_roberta_config.json` is 0, and the tokenizer adds 2"],
+    );
+    let message = refused(&directory, |request| request.max_tokens = Some(0));
+    assert_names(&message, &["--max-tokens is 0, and the tokenizer adds 2 special tokens"]);
+    import(directory.path(), |request| request.max_tokens = Some(3)).unwrap();
+}
+
+#[test]
 fn settings_that_would_be_ignored() {
     let directory = bert();
     edit_json(&directory.path().join("sentence_bert_config.json"), |config| {
@@ -220,7 +247,10 @@ fn settings_that_would_be_ignored() {
     });
     import(directory.path(), |_| {}).unwrap();
     edit_json(&directory.path().join("tokenizer.json"), |tokenizer| tokenizer["normalizer"] = Value::Null);
-    assert_names(&refused(&directory, |_| {}), &["`do_lower_case`", "Lowercase normalizer"]);
+    assert_names(
+        &refused(&directory, |_| {}),
+        &["`do_lower_case` in `", "/sentence_bert_config.json`", "Lowercase normalizer"],
+    );
 
     let directory = bert();
     let prompts = json!({"prompts": {"query": "q: "}, "default_prompt_name": "document"});
@@ -247,7 +277,10 @@ fn exports_that_cannot_be_served() {
     let message = refused(&mpnet, |request| request.precision = Precision::Int8);
     assert_names(&message, &["changing an ONNX export to int8", "architecture `mpnet`"]);
     let message = refused(&with(TinyExport { output: "logits", ..export() }), |_| {});
-    assert_names(&message, &["no output named sentence_embedding", "it has: logits"]);
+    assert_names(
+        &message,
+        &["/model.onnx` cannot be served", "no output named sentence_embedding", "it has: logits"],
+    );
     let message = refused(&with(TinyExport { extra_input: Some("pixel_values"), ..export() }), |_| {});
     assert_names(&message, &["input `pixel_values` is not known"]);
     let garbage = with(export());
