@@ -29,7 +29,10 @@ use figures::{Figures, Latency, Row};
 use models::Model;
 use raw::Raw;
 use served::Served;
-use texts::{Kind, TextSet};
+use texts::{Kind, Text, TextSet};
+
+/// Of each measurement of the latency, at most.
+const LATENCY: Duration = Duration::from_secs(3);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -55,7 +58,7 @@ struct Options {
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Requests of the one-client latency; 0 leaves it out
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 200)]
     latency_requests: u64,
     /// A directory of imported models named as the precisions [default: imported now from .sextant/weights]
     #[arg(long, value_name = "DIRECTORY")]
@@ -87,76 +90,16 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let runtime = Runtime::load(None)?;
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let measured = Duration::try_from_secs_f64(options.seconds)?;
     let directory = tempfile::Builder::new().prefix("sextant-ceiling-").tempdir()?;
     let models = options
         .precision
         .iter()
         .map(|precision| Model::prepare(precision, options.models.as_deref(), directory.path()))
         .collect::<Result<Vec<_>>>()?;
+    let run = Run { options, runtime, cores, models };
     let mut figures = Figures::new(cores, runtime.build(), options.rounds, options.seconds);
-
     for &kind in &options.texts {
-        let Some(model) = models.first() else { break };
-        // All precisions have the same tokenizer.
-        let set = TextSet::generate(kind, &model.tokenizer()?)?;
-        println!("\n{set}");
-        let mut loops = Vec::new();
-        for model in &models {
-            let mut raw = Raw::load(runtime, &model.version, model.manifest.pooling, cores)?;
-            raw.choose_batches(&set, true)?;
-            println!("{}: raw loop, packed, is fastest on batches of {}", model.precision, raw.batches());
-            if let Some(directory) = &options.padded {
-                let mut padded = Raw::load(runtime, directory, model.manifest.pooling, cores)?;
-                let speed = padded.choose_batches(&set, false)?;
-                let (batches, best) = (padded.batches(), raw.speed());
-                println!("padded export: {speed:.0} tokens/s on batches of {batches}; packed: {best:.0}");
-                figures.padded(kind, &model.precision, speed, best);
-            }
-            loops.push(raw);
-        }
-        let mut rows: Vec<Row> = Vec::new();
-        for round in 1..=options.rounds {
-            for (model, raw) in models.iter().zip(&mut loops) {
-                let unserved = raw.measure(measured)?;
-                for (&clients, &inputs) in
-                    options.clients.iter().flat_map(|c| options.inputs.iter().map(move |i| (c, i)))
-                {
-                    let served = Served::measure(model, &set, clients, inputs, measured, &options.serve)?;
-                    eprintln!(
-                        "round {round}: {kind} {}, {clients} clients x {inputs}: {:.0} of {unserved:.0} tokens/s = {:.3}",
-                        model.precision,
-                        served.tokens_per_second,
-                        served.tokens_per_second / unserved
-                    );
-                    let key = (kind, model.precision.as_str(), clients, inputs);
-                    let index = rows.iter().position(|row| row.key() == key).unwrap_or_else(|| {
-                        rows.push(Row::new(key, raw.batches().to_string()));
-                        rows.len() - 1
-                    });
-                    rows[index].add(unserved, &served);
-                }
-            }
-        }
-        figures.rows.extend(rows);
-        if options.latency_requests > 0 {
-            for (model, raw) in models.iter().zip(&mut loops) {
-                for (length, text) in set.samples() {
-                    let bare = raw.latency(&text.ids, options.latency_requests)?;
-                    let all = Raw::load_one(runtime, &model.version, model.manifest.pooling, cores)?
-                        .latency(&text.ids, options.latency_requests)?;
-                    let served = Served::latency(model, text, options.latency_requests, &options.serve)?;
-                    figures.latencies.push(Latency::new(
-                        kind,
-                        &model.precision,
-                        length,
-                        text.ids.len(),
-                        [bare, all, served],
-                    ));
-                }
-            }
-        }
-        figures.texts.push(set.summary());
+        run.texts(kind, &mut figures)?;
     }
     println!("\n{figures}");
     let path = options.json.clone().unwrap_or_else(|| {
@@ -166,4 +109,107 @@ fn run(options: &Options) -> Result<()> {
     std::fs::write(&path, serde_json::to_vec_pretty(&figures)?)?;
     println!("as JSON: {}", path.display());
     Ok(())
+}
+
+/// What all measurements share.
+struct Run<'a> {
+    options: &'a Options,
+    runtime: &'static Runtime,
+    cores: usize,
+    models: Vec<Model>,
+}
+
+impl Run<'_> {
+    /// Everything that is measured on one set of texts.
+    fn texts(&self, kind: Kind, figures: &mut Figures) -> Result<()> {
+        let Some(model) = self.models.first() else { return Ok(()) };
+        // All precisions have the same tokenizer.
+        let set = TextSet::generate(kind, &model.tokenizer()?)?;
+        println!("\n{set}");
+        let mut loops = self
+            .models
+            .iter()
+            .map(|model| self.raw_loop(model, &set, figures))
+            .collect::<Result<Vec<_>>>()?;
+        let first = figures.rows.len();
+        for round in 1..=self.options.rounds {
+            for (model, raw) in self.models.iter().zip(&mut loops) {
+                self.round(round, model, raw, &set, &mut figures.rows, first)?;
+            }
+        }
+        if self.options.latency_requests > 0 {
+            for (model, raw) in self.models.iter().zip(&mut loops) {
+                figures.latencies.extend(self.latencies(model, raw, &set)?);
+            }
+        }
+        figures.texts.push(set.summary());
+        Ok(())
+    }
+
+    /// The raw loop at its best.
+    fn raw_loop(&self, model: &Model, set: &TextSet, figures: &mut Figures) -> Result<Raw> {
+        let pooling = model.manifest.pooling;
+        let mut raw = Raw::load(self.runtime, &model.version, pooling, self.cores)?;
+        let best = raw.choose_batches(set, true)?;
+        println!(
+            "{}: the raw loop is fastest on batches of {}: {best:.0} tokens/s",
+            model.precision,
+            raw.batches()
+        );
+        if let Some(directory) = &self.options.padded {
+            let mut padded = Raw::load(self.runtime, directory, pooling, self.cores)?;
+            let speed = padded.choose_batches(set, false)?;
+            println!("padded export, on batches of {}: {speed:.0} tokens/s", padded.batches());
+            figures.padded(set.kind, &model.precision, speed, best);
+        }
+        Ok(raw)
+    }
+
+    /// Each configuration of one model once; their rows are those from `first` on.
+    fn round(
+        &self,
+        round: usize,
+        model: &Model,
+        raw: &mut Raw,
+        set: &TextSet,
+        rows: &mut Vec<Row>,
+        first: usize,
+    ) -> Result<()> {
+        let options = self.options;
+        let measured = Duration::try_from_secs_f64(options.seconds)?;
+        for &clients in &options.clients {
+            for &inputs in &options.inputs {
+                // Each time: a machine that others use as well is not the same for long.
+                let unserved = raw.measure(measured / 2)?;
+                let served = Served::measure(model, set, clients, inputs, measured, &options.serve)?;
+                eprintln!(
+                    "round {round}: {} {}, {clients} clients x {inputs}: {:.0} of {unserved:.0} tokens/s = {:.3}",
+                    set.kind,
+                    model.precision,
+                    served.tokens_per_second,
+                    served.tokens_per_second / unserved
+                );
+                let key = (set.kind, model.precision.as_str(), clients, inputs);
+                let known = rows[first..].iter().position(|row| row.key() == key);
+                let index = known.map_or(rows.len(), |known| first + known);
+                if known.is_none() {
+                    rows.push(Row::new(key, raw.batches().to_string()));
+                }
+                rows[index].add(unserved, &served);
+            }
+        }
+        Ok(())
+    }
+
+    fn latencies(&self, model: &Model, raw: &mut Raw, set: &TextSet) -> Result<Vec<Latency>> {
+        let (pooling, requests) = (model.manifest.pooling, self.options.latency_requests);
+        let of = |(name, text): (&'static str, &Text)| {
+            let one = raw.latency(&text.ids, requests, LATENCY)?;
+            let served = Served::latency(model, text, requests, LATENCY, &self.options.serve)?;
+            let all = Raw::load_one(self.runtime, &model.version, pooling, self.cores)?
+                .latency(&text.ids, requests, LATENCY)?;
+            Ok(Latency::new(set.kind, &model.precision, name, text.ids.len(), [one, all, served]))
+        };
+        set.samples().into_iter().map(of).collect()
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,16 +109,22 @@ impl Raw {
     }
 
     /// Tries all batch sizes and keeps the fastest; only those of rows where `budgets` are not to be tried. The speed.
+    ///
+    /// Twice: all on half of the texts, then the three best on all of them, so that a disturbed moment does not choose.
     pub(crate) fn choose_batches(&mut self, set: &TextSet, budgets: bool) -> Result<f64> {
-        self.speed = 0.0;
+        let texts = set.for_raw();
+        let half = &texts[..texts.len() / 2];
+        let mut tried = Vec::new();
         for candidate in CANDIDATES {
-            if !budgets && matches!(candidate, Batches::Tokens(_)) {
-                continue;
+            if budgets || matches!(candidate, Batches::Rows(_)) {
+                tried.push((self.speed_of(&candidate.cut(half))?, candidate));
             }
-            let batches = candidate.cut(set.for_raw());
-            // The first pass grows the arenas.
-            self.pass(&batches[..batches.len().div_ceil(4)], 1)?;
-            let speed = self.pass(&batches, 1)?;
+        }
+        tried.sort_by(|left, right| right.0.total_cmp(&left.0));
+        self.speed = 0.0;
+        for (_, candidate) in tried.into_iter().take(3) {
+            let batches = candidate.cut(texts);
+            let speed = self.speed_of(&batches)?;
             if speed > self.speed {
                 (self.speed, self.chosen, self.batches) = (speed, candidate, batches);
             }
@@ -125,12 +132,14 @@ impl Raw {
         Ok(self.speed)
     }
 
-    pub(crate) fn batches(&self) -> Batches {
-        self.chosen
+    fn speed_of(&mut self, batches: &[Batch]) -> Result<f64> {
+        // Grows the arenas.
+        self.pass(&batches[..batches.len().div_ceil(8)], 1)?;
+        self.pass(batches, 1)
     }
 
-    pub(crate) fn speed(&self) -> f64 {
-        self.speed
+    pub(crate) fn batches(&self) -> Batches {
+        self.chosen
     }
 
     /// Real tokens per second over whole passes that take about `time`.
@@ -176,18 +185,19 @@ impl Raw {
         Ok(tokens as f64 / started.elapsed().as_secs_f64())
     }
 
-    /// The median time of a run of one row alone, in milliseconds.
-    pub(crate) fn latency(&mut self, ids: &std::sync::Arc<[u32]>, runs: u64) -> Result<f64> {
+    /// The median time of a run of one row alone, in milliseconds, of at most `runs` and about `time`.
+    pub(crate) fn latency(&mut self, ids: &Arc<[u32]>, runs: u64, time: Duration) -> Result<f64> {
         let Some(session) = self.sessions.first_mut() else { return Err("no session".into()) };
-        let batch = Batch { rows: vec![ids.clone()], output: Output::Pooled };
+        let batch = Batch { rows: vec![Arc::clone(ids)], output: Output::Pooled };
+        for _ in 0..5 {
+            session.run(&batch)?;
+        }
         let mut times = Vec::new();
-        // The first tenth warms up.
-        for run in 0..runs + runs / 10 {
+        let end = Instant::now() + time;
+        while (times.len() as u64) < runs && Instant::now() < end {
             let started = Instant::now();
             session.run(&batch)?;
-            if run >= runs / 10 {
-                times.push(started.elapsed().as_secs_f64() * 1e3);
-            }
+            times.push(started.elapsed().as_secs_f64() * 1e3);
         }
         Ok(median(&times))
     }

@@ -80,17 +80,20 @@ impl Served {
         })
     }
 
-    /// The median latency of one client that sends `text` over and over, in milliseconds.
-    pub(crate) fn latency(model: &Model, text: &Text, requests: u64, arguments: &str) -> Result<f64> {
+    /// The median latency of one client that sends `text` over and over, in milliseconds, of at most `requests` and about
+    /// `time`.
+    pub(crate) fn latency(
+        model: &Model,
+        text: &Text,
+        requests: u64,
+        time: Duration,
+        arguments: &str,
+    ) -> Result<f64> {
         let server = Server::start(model, arguments)?;
         let target = server.target()?;
         let bodies = target.bodies(Some(&model.precision), std::slice::from_ref(&text.text));
-        let bounds = Bounds {
-            warmup: Duration::from_millis(300),
-            duration: Duration::from_secs(60),
-            requests,
-            timeout: TIMEOUT,
-        };
+        let bounds =
+            Bounds { warmup: Duration::from_millis(300), duration: time, requests, timeout: TIMEOUT };
         let pace = Pace::Closed { concurrency: 1 };
         let never = std::future::pending();
         let report = runtime()?.block_on(bench::run(target, bodies, pace, bounds, never, |_| {}))?;
