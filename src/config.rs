@@ -10,6 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::batch::Limits;
+use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::repository::check_name;
 use crate::telemetry::LogFormat;
@@ -86,6 +87,8 @@ pub struct HttpConfig {
     pub liveness_deadline: Duration,
     /// Threads that tokenize.
     pub tokenize_threads: usize,
+    /// Of the vector cache, 0 for none.
+    pub cache_bytes: usize,
 }
 
 impl Settings {
@@ -127,6 +130,7 @@ impl Settings {
                 },
                 liveness_deadline: check.time("liveness_deadline", self.liveness_deadline.as_deref(), "10s"),
                 tokenize_threads: cores.get(),
+                cache_bytes: self.cache_bytes.unwrap_or(0),
             },
             drain_delay: check.time("drain_delay", self.drain_delay.as_deref(), "1s"),
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
@@ -148,6 +152,17 @@ impl Settings {
     }
 }
 
+impl HttpConfig {
+    /// The part that the embedder needs.
+    pub fn resources(&self) -> Resources {
+        Resources {
+            tokenize_threads: self.tokenize_threads,
+            max_input_bytes: self.max_input_bytes,
+            cache_bytes: self.cache_bytes,
+        }
+    }
+}
+
 impl Config {
     /// The whole configuration as a TOML file that would give it.
     ///
@@ -166,6 +181,7 @@ impl Config {
             threads: self.wanted.threads.map(NonZeroUsize::get),
             max_batch_tokens: Some(or_auto(self.wanted.batch_tokens)),
             max_queue_tokens: Some(self.limits.queue_tokens),
+            cache_bytes: Some(self.http.cache_bytes),
             max_requests: Some(self.http.max_requests),
             max_inputs: Some(self.http.max_inputs),
             max_input_bytes: Some(self.http.max_input_bytes),

@@ -1,5 +1,6 @@
 //! The pipeline of a request: resolve the model, add the prompt, tokenize, batch, finish.
 
+mod cache;
 mod model;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::engine::Output;
 use crate::engine::pooling::normalise;
 use crate::repository::manifest::Space;
 use crate::tokenize::{InputError, Piece, Tokens, Truncate};
+use cache::VectorCache;
 pub use model::{Model, ModelError};
 
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
@@ -174,27 +176,44 @@ pub struct Embedder {
     default: Option<String>,
     threads: rayon::ThreadPool,
     max_input_bytes: usize,
+    cache: Option<VectorCache>,
+}
+
+/// How an [`Embedder`] works.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// Threads that tokenize.
+    pub tokenize_threads: usize,
+    /// Longest text.
+    pub max_input_bytes: usize,
+    /// Of vectors kept for inputs that come again; 0 for none.
+    pub cache_bytes: usize,
 }
 
 impl Embedder {
-    /// Serves `models`, tokenizing with `threads`, and texts of up to `max_input_bytes`. `default` answers requests that name none; a single model is the default by itself.
+    /// Serves `models`. `default` answers requests that name none; a single model is the default by itself.
     ///
     /// # Errors
     /// If the tokenizing threads cannot be started.
     pub fn new(
         models: Vec<Model>,
         default: Option<String>,
-        threads: usize,
-        max_input_bytes: usize,
+        resources: Resources,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let models: BTreeMap<_, _> =
             models.into_iter().map(|model| (model.manifest.model.clone(), Arc::new(model))).collect();
         let single = if models.len() == 1 { models.keys().next().cloned() } else { None };
         let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(resources.tokenize_threads)
             .thread_name(|index| format!("tokenize-{index}"))
             .build()?;
-        Ok(Self { default: default.or(single), models, threads, max_input_bytes })
+        Ok(Self {
+            default: default.or(single),
+            models,
+            threads,
+            max_input_bytes: resources.max_input_bytes,
+            cache: VectorCache::new(resources.cache_bytes),
+        })
     }
 
     /// Every model, by name.
@@ -247,7 +266,7 @@ impl Embedder {
 
         let rows = tokenized.into_iter().map(|input| input.ids).collect();
         let batch = batch::Request { rows, output: request.output, class: request.class };
-        let finished = model.batcher.clone().oneshot(batch).await?;
+        let finished = self.run(&model, batch).await?;
 
         let started = Instant::now();
         let normalised = request.normalise.unwrap_or(model.manifest.normalise);
@@ -271,6 +290,35 @@ impl Embedder {
         timings.finish = started.elapsed();
         model.observe(vectors.len(), &timings);
         Ok(Embeddings { model, vectors, dimensions, tokens, truncated, timings })
+    }
+
+    /// Vectors from the cache, where there is one and it has them, and the others from the engine.
+    async fn run(&self, model: &Model, batch: batch::Request) -> Result<Vec<Finished>, EmbedError> {
+        let Some(cache) = self.cache.as_ref().filter(|_| batch.output == Output::Pooled) else {
+            return Ok(model.batcher.clone().oneshot(batch).await?);
+        };
+        let version: Arc<str> = model.id().into();
+        let mut finished: Vec<_> = batch.rows.iter().map(|ids| cache.get(&version, ids)).collect();
+        let is_missing = |place: &Option<Finished>| place.is_none();
+        let rows: Vec<_> = batch
+            .rows
+            .into_iter()
+            .zip(&finished)
+            .filter_map(|(ids, place)| is_missing(place).then_some(ids))
+            .collect();
+        model.metrics.cache_hits.inc_by((finished.len() - rows.len()) as u64);
+        model.metrics.cache_misses.inc_by(rows.len() as u64);
+        if !rows.is_empty() {
+            let computed =
+                model.batcher.clone().oneshot(batch::Request { rows: rows.clone(), ..batch }).await?;
+            for (place, (ids, computed)) in
+                finished.iter_mut().filter(|place| is_missing(place)).zip(rows.into_iter().zip(computed))
+            {
+                cache.keep(&version, ids, &computed.vector);
+                *place = Some(computed);
+            }
+        }
+        Ok(finished.into_iter().flatten().collect())
     }
 
     /// Every token of each text, nothing cut off, on the threads kept for it.

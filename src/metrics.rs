@@ -36,6 +36,8 @@ pub struct Metrics {
     queue_tokens: IntGaugeVec,
     rejected: IntCounterVec,
     coalesced: IntCounterVec,
+    cache_hits: IntCounterVec,
+    cache_misses: IntCounterVec,
     retried: IntCounterVec,
     truncated: IntCounterVec,
     unknown: IntCounterVec,
@@ -117,6 +119,18 @@ impl Metrics {
                 &registry,
                 "sextant_coalesced_inputs_total",
                 "Inputs that shared the vector of an equal one in flight.",
+                of_version,
+            )?,
+            cache_hits: counter(
+                &registry,
+                "sextant_cache_hits_total",
+                "Inputs whose vector was in the cache.",
+                of_version,
+            )?,
+            cache_misses: counter(
+                &registry,
+                "sextant_cache_misses_total",
+                "Inputs whose vector was looked for in the cache and not there.",
                 of_version,
             )?,
             retried: counter(
@@ -207,6 +221,8 @@ impl Metrics {
             queue_tokens: self.queue_tokens.with_label_values(&of),
             overloaded: self.rejected.with_label_values(&[model, &version, "overloaded"]),
             coalesced: self.coalesced.with_label_values(&of),
+            cache_hits: self.cache_hits.with_label_values(&of),
+            cache_misses: self.cache_misses.with_label_values(&of),
             retried: self.retried.with_label_values(&of),
             truncated: self.truncated.with_label_values(&of),
             unknown: self.unknown.with_label_values(&of),
@@ -243,6 +259,10 @@ pub struct VersionMetrics {
     pub overloaded: IntCounter,
     /// Inputs that shared an equal one's place.
     pub coalesced: IntCounter,
+    /// Inputs found in the cache.
+    pub cache_hits: IntCounter,
+    /// Inputs not found there.
+    pub cache_misses: IntCounter,
     /// Batches tried again row by row.
     pub retried: IntCounter,
     /// Inputs cut short.

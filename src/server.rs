@@ -113,13 +113,8 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     if let Some(asked) = config.default_model.clone().filter(|name| !available.contains(name)) {
         return Err(ServeError::NoSuchDefault { asked, available });
     }
-    let embedder = Embedder::new(
-        models,
-        config.default_model.clone(),
-        config.http.tokenize_threads,
-        config.http.max_input_bytes,
-    )
-    .map_err(|error| ServeError::Start(error.to_string()))?;
+    let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())
+        .map_err(|error| ServeError::Start(error.to_string()))?;
     Ok(App::new(embedder, metrics, config.http.clone()))
 }
 

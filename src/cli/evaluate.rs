@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{Failure, print_line, progress};
 use crate::batch::Limits;
-use crate::embed::{Embedder, Model};
+use crate::embed::{Embedder, Model, Resources};
 use crate::engine::{Runtime, Wanted, topology};
 use crate::evaluate;
 use crate::metrics::Metrics;
@@ -54,9 +54,11 @@ impl Evaluate {
                 batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
             };
             let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
+            let resources =
+                Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
             let metrics = Metrics::new()?;
             let model = Model::load(&repository, manifest, runtime, wanted, limits, &metrics).await?;
-            let embedder = Embedder::new(vec![model], None, cores.get(), usize::MAX)?;
+            let embedder = Embedder::new(vec![model], None, resources)?;
             let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
             let figure =
                 evaluate::correlation(&embedder, &name, &pairs, &self.sts, |done| bar.set_position(done))

@@ -51,6 +51,10 @@ pub struct Settings {
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_QUEUE_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue_tokens: Option<usize>,
+    /// Memory for vectors of inputs that come again, in bytes [default: 0, none]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_CACHE_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<usize>,
     /// Most embedding requests at once before they get 429 [default: 4096]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_REQUESTS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,8 +2,9 @@
 
 use reqwest::header::HeaderMap;
 use serde_json::json;
+use sextant::config::Settings;
 
-use crate::support::app::{Answer, TestApp, until};
+use crate::support::app::{Answer, TestApp, settings, until};
 
 /// Asks for the vector of `input` with one more header.
 async fn ask(app: &TestApp, input: &str, header: (&'static str, &str)) -> Answer {
@@ -59,6 +60,23 @@ async fn equal_inputs_in_flight_are_computed_once() {
     let answer = app.post("/v1/embeddings", body).await.json();
     assert_eq!(answer["data"][0]["embedding"], answer["data"][3]["embedding"]);
     assert_eq!(fake.rows(), 3);
+}
+
+#[tokio::test]
+async fn the_cache_gives_what_the_engine_gave() {
+    let caching = Settings { cache_bytes: Some(1 << 20), ..settings() };
+    let (app, fake) = TestApp::fake_with(&caching, |_| ()).await;
+    let ask = async |input: serde_json::Value| {
+        let body = json!({ "model": "tiny", "input": input, "dimensions": 3 });
+        app.post("/v1/embeddings", body).await.json()["data"].clone()
+    };
+    let first = ask(json!(["a", "b"])).await;
+    let mixed = ask(json!(["c", "b", "d", "a"])).await;
+    assert_eq!((fake.rows(), &mixed[1]["embedding"]), (4, &first[1]["embedding"]));
+    assert_eq!(mixed[3]["embedding"], first[0]["embedding"]);
+    assert_ne!(mixed[0]["embedding"], mixed[2]["embedding"]);
+    assert_eq!(app.metric("sextant_cache_hits_total", &["tiny"]).await, 2.0);
+    assert_eq!(app.metric("sextant_cache_misses_total", &["tiny"]).await, 4.0);
 }
 
 #[tokio::test]

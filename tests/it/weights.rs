@@ -78,7 +78,7 @@ async fn the_empty_text_has_its_vector_through_the_library() {
     let manifest = repository.manifest("fp32", 1).await.unwrap();
     let (config, metrics) = (config(&settings()), Metrics::new().unwrap());
     let model = Model::load(&repository, manifest, runtime(), config.wanted, config.limits, &metrics).await;
-    let embedder = Embedder::new(vec![model.unwrap()], None, 1, 1 << 20).unwrap();
+    let embedder = Embedder::new(vec![model.unwrap()], None, config.http.resources()).unwrap();
     let request = EmbedRequest { inputs: vec![Input::Text(String::new())], ..EmbedRequest::default() };
     let vector = embedder.embed(request).await.unwrap().vectors.remove(0);
     let reference = references().into_iter().find(|reference| reference.text.is_empty()).unwrap();

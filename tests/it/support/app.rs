@@ -86,7 +86,7 @@ impl TestApp {
             Tokenizer::load(&directory.path().join("tokenizer.json"), manifest.max_tokens).unwrap();
         let (config, metrics, fake) = (config(settings), Metrics::new().unwrap(), Fake::new());
         let model = Model::with_engine(manifest, tokenizer, fake.clone(), |_| true, config.limits, &metrics);
-        let embedder = Embedder::new(vec![model], None, 2, config.http.max_input_bytes).unwrap();
+        let embedder = Embedder::new(vec![model], None, config.http.resources()).unwrap();
         (Self::serve(App::new(embedder, metrics.into(), config.http.clone()), config).await, fake)
     }
 
