@@ -76,6 +76,11 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(self) -> Result<(), Failure> {
         check_name(&self.name).map_err(Failure::usage)?;
+        if self.calibrate.is_some() && self.precision != Precision::Int8 {
+            return Err(Failure::usage(
+                "`--calibrate` is for `--precision int8`: no other has ranges to find",
+            ));
+        }
         let tokio = tokio::runtime::Runtime::new()?;
         // Before a checkpoint is fetched and int8 ranges are measured.
         tokio.block_on(Repository::check_writable(&self.models, &self.name))?;

@@ -173,6 +173,9 @@ fn wrong_usage_exits_with_2_and_names_every_mistake() {
         assert!(text.contains(name), "{text}");
     }
     assert_eq!(failure(&mut sextant(&["frobnicate"])).0, 2);
+    let (code, text) =
+        failure(&mut sextant(&["import", ".", "--models", "m", "--name", "n", "--calibrate", "texts.txt"]));
+    assert!(code == 2 && text.contains("--precision int8"), "{text}");
     assert_eq!(failure(&mut sextant(&["evaluate", "tiny", "--models", ".", "--sts", "x.csv"])).0, 2);
 }
 
