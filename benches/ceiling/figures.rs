@@ -4,8 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::raw::Measured;
 use crate::served::Served;
 use crate::texts::{Kind, Summary};
+
+/// A raw loop that gets less of the processors than this was not alone.
+const UNDISTURBED: f64 = 0.95;
 
 /// What a configuration is told apart by: texts, precision, clients, inputs of a request.
 pub(crate) type Key<'a> = (Kind, &'a str, usize, usize);
@@ -26,6 +30,8 @@ pub(crate) struct Row {
     from_answers: bool,
     p50_ms: Vec<f64>,
     generator_share_of_a_core: f64,
+    /// The least share of the processors that the raw loop got.
+    raw_got: f64,
     errors: u64,
 }
 
@@ -44,6 +50,7 @@ impl Row {
             from_answers: true,
             p50_ms: Vec::new(),
             generator_share_of_a_core: 0.0,
+            raw_got: 1.0,
             errors: 0,
         }
     }
@@ -52,10 +59,11 @@ impl Row {
         (self.texts, &self.precision, self.clients, self.inputs_per_request)
     }
 
-    pub(crate) fn add(&mut self, raw: f64, served: &Served) {
-        self.raw.push(raw);
+    pub(crate) fn add(&mut self, raw: &Measured, served: &Served) {
+        self.raw.push(raw.tokens_per_second);
+        self.raw_got = self.raw_got.min(raw.got);
         self.served.push(served.tokens_per_second);
-        self.ratios.push(served.tokens_per_second / raw);
+        self.ratios.push(served.tokens_per_second / raw.tokens_per_second);
         self.median_ratio = median(&self.ratios);
         self.from_answers &= served.from_answers;
         self.p50_ms.extend(served.p50);
@@ -192,6 +200,15 @@ impl fmt::Display for Figures {
             writeln!(
                 f,
                 "* from the server's counter: more is in flight than is answered while it is measured"
+            )?;
+        }
+        let disturbed = self.rows.iter().filter(|row| row.raw_got < UNDISTURBED).count();
+        if disturbed > 0 {
+            let least = self.rows.iter().map(|row| row.raw_got).fold(1.0, f64::min) * 100.0;
+            writeln!(
+                f,
+                "DISTURBED: in {disturbed} rows the raw loop got as little as {least:.0} % of the processors. Others used \
+                 them, and these ratios are no figures."
             )?;
         }
         if self.padded.is_none() {

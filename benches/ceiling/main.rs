@@ -183,11 +183,12 @@ impl Run<'_> {
                 let unserved = raw.measure(measured / 2)?;
                 let served = Served::measure(model, set, clients, inputs, measured, &options.serve)?;
                 eprintln!(
-                    "round {round}: {} {}, {clients} clients x {inputs}: {:.0} of {unserved:.0} tokens/s = {:.3}",
+                    "round {round}: {} {}, {clients} clients x {inputs}: {:.0} of {:.0} tokens/s = {:.3}",
                     set.kind,
                     model.precision,
                     served.tokens_per_second,
-                    served.tokens_per_second / unserved
+                    unserved.tokens_per_second,
+                    served.tokens_per_second / unserved.tokens_per_second
                 );
                 let key = (set.kind, model.precision.as_str(), clients, inputs);
                 let known = rows[first..].iter().position(|row| row.key() == key);
@@ -195,7 +196,7 @@ impl Run<'_> {
                 if known.is_none() {
                     rows.push(Row::new(key, raw.batches().to_string()));
                 }
-                rows[index].add(unserved, &served);
+                rows[index].add(&unserved, &served);
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sextant::bench::report::processor_time;
 use sextant::engine::{Batch, EngineError, Output, Pooling, Runtime, Session, SessionOptions, graph_path};
 
 use crate::Result;
@@ -77,6 +78,16 @@ pub(crate) struct Raw {
     speed: f64,
 }
 
+/// What the raw loop gave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    /// Real tokens.
+    pub(crate) tokens_per_second: f64,
+    /// Processor time that its threads got, of what they could use. Well below 1, others used the machine, and no ratio
+    /// holds: the scheduler gives the server, which has more threads, more of what is left.
+    pub(crate) got: f64,
+}
+
 impl Raw {
     /// As many sessions of one thread as there are cores.
     pub(crate) fn load(runtime: &Runtime, directory: &Path, pooling: Pooling, cores: usize) -> Result<Self> {
@@ -143,14 +154,17 @@ impl Raw {
     }
 
     /// Real tokens per second over whole passes that take about `time`.
-    pub(crate) fn measure(&mut self, time: Duration) -> Result<f64> {
+    pub(crate) fn measure(&mut self, time: Duration) -> Result<Measured> {
         let batches = std::mem::take(&mut self.batches);
         let tokens: usize = batches.iter().flat_map(|batch| &batch.rows).map(|row| row.len()).sum();
         let passes = (time.as_secs_f64() * self.speed / tokens as f64).round().max(1.0) as usize;
         self.pass(&batches[..batches.len().div_ceil(8)], 1)?;
+        let (started, before) = (Instant::now(), processor_time());
         let speed = self.pass(&batches, passes);
+        let wanted = started.elapsed().as_secs_f64() * self.sessions.len() as f64;
+        let used = processor_time().zip(before).map(|(after, before)| (after - before).as_secs_f64());
         self.batches = batches;
-        speed
+        Ok(Measured { tokens_per_second: speed?, got: used.map_or(1.0, |used| used / wanted) })
     }
 
     /// Runs all batches `passes` times on all sessions. Real tokens per second.

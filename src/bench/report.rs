@@ -161,8 +161,8 @@ pub(super) fn spread(counts: &[(u64, u64)]) -> Option<Spread> {
     Some(Spread { min: values().min()?, mean: sum as f64 / count as f64, max: values().max()? })
 }
 
-/// Processor time that this process has used, to 10 ms.
-pub(super) fn processor_time() -> Option<Duration> {
+/// Processor time that this process has used, to 10 ms. `None` where the system does not say it.
+pub fn processor_time() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The name, field 2, may hold spaces and brackets; user and system time are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
