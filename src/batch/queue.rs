@@ -114,9 +114,9 @@ impl Queue {
             .collect()
     }
 
-    /// Puts a row of a failed batch back, before all others, to run alone.
-    pub(super) fn retry_alone(&mut self, key: Key, class: Class, since: Instant) {
-        let tokens = key.ids.len();
+    /// Puts a row of a failed batch back, before all others, to run alone: it has had its turn, whatever its class.
+    pub(super) fn retry_alone(&mut self, key: Key, since: Instant) {
+        let (tokens, class) = (key.ids.len(), Class::Interactive);
         self.waiting.insert(0, Waiting { tokens, output: key.output, class, since, alone: true });
         self.keys.insert(0, key);
     }

@@ -8,8 +8,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc;
 use tower::Service;
 
-use super::policy::{Class, Limits};
-use super::queue::{Key, Queue, Row};
+use super::policy::Limits;
+use super::queue::{Key, Queue, Row, Waiter};
 use super::service::Shared;
 use super::{BatchError, Finished};
 use crate::engine::{Batch, EngineError, Vector};
@@ -101,10 +101,18 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
         Ok(vectors) => {
             observe(&rows, ran, shared);
             for (key, vector) in rows.iter().zip(vectors) {
-                reply(key, queue, |since| {
-                    let queued = started.saturating_duration_since(since);
-                    Ok(Finished { vector: vector.clone(), queued, ran })
-                });
+                let send = |waiter: Waiter, vector| {
+                    let queued = started.saturating_duration_since(waiter.since);
+                    // A caller that has gone needs no answer.
+                    let _ = waiter.reply.send(Ok(Finished { vector, queued, ran }));
+                };
+                let mut waiters = queue.finished(key);
+                // Nearly always the only one: it gets the vector, those who share it get copies.
+                let last = waiters.pop();
+                waiters.into_iter().for_each(|waiter| send(waiter, vector.clone()));
+                if let Some(last) = last {
+                    send(last, vector);
+                }
             }
         }
         Err(error) if rows.len() > 1 && !matches!(error, EngineError::Stopped) => {
@@ -112,20 +120,15 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
             shared.metrics.retried.inc();
             for key in rows.into_iter().rev() {
                 shared.back(1, key.ids.len());
-                queue.retry_alone(key, Class::Interactive, started);
+                queue.retry_alone(key, started);
             }
         }
         Err(error) => {
             let error = Arc::new(error);
-            rows.iter().for_each(|key| reply(key, queue, |_| Err(BatchError::Engine(Arc::clone(&error)))));
+            for waiter in rows.iter().flat_map(|key| queue.finished(key)) {
+                let _ = waiter.reply.send(Err(BatchError::Engine(Arc::clone(&error))));
+            }
         }
-    }
-}
-
-/// Sends each caller of a row its answer; one that has gone needs none.
-fn reply(key: &Key, queue: &mut Queue, answer: impl Fn(Instant) -> Result<Finished, BatchError>) {
-    for waiter in queue.finished(key) {
-        let _ = waiter.reply.send(answer(waiter.since));
     }
 }
 

@@ -3,15 +3,14 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::hub::fake::FakeHub;
-use crate::support::app::{client, until};
+use crate::support::app::until;
 use crate::support::checkpoint::TinyCheckpoint;
+use crate::support::load::Load;
 
 pub fn sextant(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sextant"));
@@ -105,40 +104,12 @@ async fn sigterm_under_load_loses_no_request_and_exits_with_0() {
     let directory = imported();
     let server = Server::start(&path(&directory, "models"), &["--drain-delay", "300ms"]);
     let url = format!("http://{}/v1/embeddings", server.address);
-    let (answered, stopping) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let clients: Vec<_> = (0..16)
-        .map(|_| {
-            let (client, url) = (client(), url.clone());
-            let (answered, stopping) = (Arc::clone(&answered), Arc::clone(&stopping));
-            tokio::spawn(async move {
-                loop {
-                    let body = json!({ "model": "tiny", "input": ["the red house", "a cat sleeps"] });
-                    let request = client.post(&url).header("content-type", "application/json");
-                    match request.body(body.to_string()).send().await {
-                        Ok(answer) => {
-                            assert_eq!(answer.status(), 200);
-                            let last = answer.headers().contains_key("connection");
-                            assert!(answer.bytes().await.unwrap().len() > 500, "a whole answer");
-                            answered.fetch_add(1, Ordering::SeqCst);
-                            // Told to leave: as a balancer does, it goes elsewhere. Who knocks at the very moment that
-                            // the door is shut cannot be told from who comes too late.
-                            if last {
-                                return;
-                            }
-                        }
-                        Err(error) if error.is_connect() && stopping.load(Ordering::SeqCst) => return,
-                        Err(error) => panic!("a request was lost: {error:?}"),
-                    }
-                }
-            })
-        })
-        .collect();
-    until("requests flow", async || answered.load(Ordering::SeqCst) > 100).await;
-    stopping.store(true, Ordering::SeqCst);
+    let body = |_| json!({ "model": "tiny", "input": ["the red house", "a cat sleeps"] });
+    let load = Load::start(&url, 16, body);
+    until("requests flow", async || load.answered() > 100).await;
+    load.expect_a_stop();
     server.signal("TERM");
-    for client in clients {
-        client.await.unwrap();
-    }
+    load.all_answered().await;
     assert_eq!(server.exit_code().await, Some(0));
 }
 

@@ -1,7 +1,5 @@
 //! Callers that leave, and servers that stop.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::app::{TestApp, client, settings, until};
+use crate::support::load::Load;
 
 const BODY: &str = r#"{"model": "tiny", "input": "a b c"}"#;
 
@@ -62,41 +61,12 @@ async fn half_a_request_is_no_work() {
 async fn a_stop_under_load_loses_no_request() {
     let stopping = Settings { drain_delay: Some("200ms".into()), ..settings() };
     let (app, _) = TestApp::fake_with(&stopping, |_| ()).await;
-    let (answered, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let url = app.url("/v1/embeddings");
-    let clients: Vec<_> = (0..32)
-        .map(|index| {
-            let (client, url, answered, over) =
-                (client(), url.clone(), Arc::clone(&answered), Arc::clone(&over));
-            tokio::spawn(async move {
-                loop {
-                    let body = json!({ "model": "tiny", "input": format!("a b {index}") });
-                    let request = client.post(&url).header("content-type", "application/json");
-                    match request.body(body.to_string()).send().await {
-                        Ok(response) => {
-                            assert_eq!(response.status(), 200);
-                            let last = response.headers().contains_key("connection");
-                            response.bytes().await.expect("a whole answer");
-                            answered.fetch_add(1, Ordering::SeqCst);
-                            // As a balancer does, it goes elsewhere when it is told to leave.
-                            if last {
-                                return;
-                            }
-                        }
-                        // The door is shut: only a client that was let in must be answered.
-                        Err(error) if error.is_connect() && over.load(Ordering::SeqCst) => return,
-                        Err(error) => panic!("a request was lost: {error:?}"),
-                    }
-                }
-            })
-        })
-        .collect();
-    until("requests flow", async || answered.load(Ordering::SeqCst) > 200).await;
-    over.store(true, Ordering::SeqCst);
+    let body = |index| json!({ "model": "tiny", "input": format!("a b {index}") });
+    let load = Load::start(&app.url("/v1/embeddings"), 32, body);
+    until("requests flow", async || load.answered() > 200).await;
+    load.expect_a_stop();
     assert!(app.stop().await, "every request was answered in time");
-    for client in clients {
-        client.await.unwrap();
-    }
+    load.all_answered().await;
 }
 
 #[tokio::test]

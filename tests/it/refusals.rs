@@ -4,7 +4,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use sextant::config::Settings;
 
-use crate::support::app::{Answer, TestApp, settings};
+use crate::support::app::{Answer, TestApp, settings, until};
 use crate::support::fake::DIMENSIONS;
 
 /// Panics unless the answer is a refusal in its dialect's envelope, with all keys and a message.
@@ -208,7 +208,7 @@ async fn more_requests_than_there_are_places_for_are_refused_before_their_bodies
     let (app, fake) = TestApp::fake_with(&few, |_| ()).await;
     fake.hold();
     let refused = async {
-        crate::support::app::until("the first is in", async || fake.waiting() == 1).await;
+        until("the first is in", async || fake.waiting() == 1).await;
         let refused = app.send("POST", "/embed", HeaderMap::new(), b"no json".to_vec()).await;
         assert_eq!(app.get("/v1/models").await.status, 200, "what costs nothing needs no place");
         fake.release();
@@ -278,17 +278,19 @@ async fn a_full_queue_is_429_with_a_time_to_come_back() {
         let body = json!({ "model": "tiny", "input": [format!("{word} b c d e f g h i j")] });
         app.post("/v1/embeddings", body).await
     };
-    let refused = async {
-        crate::support::app::until("the queue is full", async || {
-            app.metric("sextant_queue_tokens", &["tiny"]).await > 0.0
-        })
-        .await;
-        let refused = ask("c").await;
-        fake.release();
-        refused
-    };
     // The first runs, the second waits, the third finds the queue full.
-    let (first, second, refused) = tokio::join!(ask("a"), ask("b"), refused);
+    let others = async {
+        until("the first runs", async || fake.waiting() == 1).await;
+        let refused = async {
+            until("the second waits", async || app.metric("sextant_queue_tokens", &["tiny"]).await > 0.0)
+                .await;
+            let refused = ask("c").await;
+            fake.release();
+            refused
+        };
+        tokio::join!(ask("b"), refused)
+    };
+    let (first, (second, refused)) = tokio::join!(ask("a"), others);
     assert_eq!((first.status, second.status, refused.status), (200, 200, 429), "{}", refused.text());
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
     check_envelope("/v1/embeddings", &refused);

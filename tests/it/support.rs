@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod contract;
 pub mod export;
 pub mod fake;
+pub mod load;
 pub mod reference;
 
 use std::fs;

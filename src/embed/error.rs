@@ -1,0 +1,76 @@
+//! Why a request got no vectors, in words that a caller can act on.
+
+use thiserror::Error;
+
+use crate::batch::BatchError;
+use crate::repository::manifest::Space;
+use crate::tokenize::InputError;
+
+/// Why a request got no vectors.
+#[derive(Debug, Error)]
+pub enum EmbedError {
+    /// No such model or version.
+    #[error("the model `{asked}` is not served here; there are: {}", available.join(", "))]
+    UnknownModel {
+        /// What was asked for.
+        asked: String,
+        /// What is served.
+        available: Vec<String>,
+    },
+    /// Several models, none asked for and none the default.
+    #[error("say which model: this server has {}, and none is the default", .0.join(", "))]
+    NoDefaultModel(Vec<String>),
+    /// The caller's index is in another space.
+    #[error("{version} writes into the space {serves}, not into {asked}: its vectors must not meet yours")]
+    SpaceMismatch {
+        /// The space asked for.
+        asked: Space,
+        /// The space of the version resolved.
+        serves: Space,
+        /// That version.
+        version: String,
+    },
+    /// No prompt of that name.
+    #[error("this model has no prompt `{asked}`; it has: {}", if available.is_empty() { "none".into() } else { available.join(", ") })]
+    UnknownPrompt {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// A width that the model cannot be cut to.
+    #[error("`dimensions` is {asked}; this model's vectors have {}", .allowed)]
+    Dimensions {
+        /// What was asked for.
+        asked: usize,
+        /// What can be had, in words.
+        allowed: String,
+    },
+    /// One of the inputs.
+    #[error("input {index}: {source}")]
+    Input {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: InputError,
+    },
+    /// A vector for each token, of too many tokens.
+    #[error(
+        "the inputs have {tokens} tokens, and vectors of at most {most} are given at once: send them in parts"
+    )]
+    TooManyTokenVectors {
+        /// Of all inputs.
+        tokens: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// The queue or the engine.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The model made a vector of NaN or infinity, which must not reach an index.
+    #[error("the model made a vector that is not finite")]
+    NotFinite,
+    /// The tokenizing thread is gone.
+    #[error("a tokenizing thread failed")]
+    Tokenizing,
+}
