@@ -1,15 +1,16 @@
 //! The parts of a request that the library shows to others, one by one, against the last run on this machine.
 //!
-//! Not here, because they are private: the batch policy, the tensors of a batch, and how vectors become base64 or JSON.
-//! `ceiling` measures them all, with the rest of the way.
+//! Not here, because they are private: the tensors of a batch. `server` measures them with the rest of the way.
 #![expect(clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sextant::engine::{Pooling, pooling};
+use sextant::batch::policy::{Class, Key, Limits, Waiting, next_batch};
+use sextant::engine::{Output, Pooling, pooling};
+use sextant::http::encode::Encoded;
 use sextant::tokenize::{Tokenizer, Truncate};
 
 const TOKENIZER: &str = ".sextant/weights/tokenizer.json";
@@ -61,6 +62,34 @@ fn finish(criterion: &mut Criterion) {
     });
 }
 
+/// One choice among as many rows as wait.
+fn policy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policy");
+    let mut random = fastrand::Rng::with_seed(1);
+    let since = Instant::now();
+    for rows in [64, 1024, 8192] {
+        let row = |_| Waiting {
+            key: Key { ids: vec![0; random.usize(4..256)].into(), output: Output::Pooled },
+            class: Class::Interactive,
+            since,
+            alone: false,
+        };
+        let waiting: Vec<Waiting> = (0..rows).map(row).collect();
+        group.bench_function(format!("{rows} waiting"), |bencher| {
+            bencher.iter(|| next_batch(black_box(&waiting), &Limits::default(), since));
+        });
+    }
+}
+
+fn encode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode");
+    let vector = values(WIDTH);
+    group.throughput(Throughput::Elements(WIDTH as u64));
+    for (name, encoded) in [("base64", Encoded::Base64(&vector)), ("floats", Encoded::Floats(&vector))] {
+        group.bench_function(name, |bencher| bencher.iter(|| serde_json::to_vec(black_box(&encoded))));
+    }
+}
+
 criterion_group! {
     name = benches;
     // Short: differences worth a change are larger than what longer runs would tell apart.
@@ -68,6 +97,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(50);
-    targets = tokenize, finish
+    targets = tokenize, policy, finish, encode
 }
 criterion_main!(benches);

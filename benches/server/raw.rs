@@ -8,10 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sextant::bench::report::processor_time;
-use sextant::engine::{Batch, EngineError, Output, Pooling, Runtime, Session, SessionOptions, graph_path};
+use sextant::engine::{
+    Batch, EngineError, Output, Pooling, Runtime, Session, SessionOptions, graph_path, load_sessions,
+};
 
 use crate::Result;
-use crate::figures::median;
+use crate::statistics::median;
 use crate::texts::{Text, TextSet};
 
 /// How rows sorted by length are cut into batches.
@@ -58,7 +60,7 @@ impl Batches {
             };
             if !fits {
                 tokens = row.len();
-                batches.push(Batch { rows: Vec::new(), output: Output::Pooled });
+                batches.push(Batch { rows: Vec::new(), output: Output::Pooled, lone: false });
             }
             if let Some(batch) = batches.last_mut() {
                 batch.rows.push(row);
@@ -91,7 +93,8 @@ pub(crate) struct Measured {
 impl Raw {
     /// As many sessions of one thread as there are cores.
     pub(crate) fn load(runtime: &Runtime, directory: &Path, pooling: Pooling, cores: usize) -> Result<Self> {
-        Self::load_sessions(runtime, directory, pooling, cores, 1)
+        let options = SessionOptions { threads: 1, spin: false };
+        Self::load_sessions(runtime, directory, pooling, cores, options)
     }
 
     /// One session of as many threads.
@@ -99,23 +102,20 @@ impl Raw {
         runtime: &Runtime,
         directory: &Path,
         pooling: Pooling,
-        cores: usize,
+        threads: usize,
+        spin: bool,
     ) -> Result<Self> {
-        Self::load_sessions(runtime, directory, pooling, 1, cores)
+        Self::load_sessions(runtime, directory, pooling, 1, SessionOptions { threads, spin })
     }
 
     fn load_sessions(
         runtime: &Runtime,
         directory: &Path,
         pooling: Pooling,
-        sessions: usize,
-        threads: usize,
+        count: usize,
+        options: SessionOptions,
     ) -> Result<Self> {
-        let graph = graph_path(directory);
-        let options = SessionOptions { threads };
-        let sessions = (0..sessions)
-            .map(|_| Session::load(runtime, &graph, pooling, options))
-            .collect::<std::result::Result<_, _>>()?;
+        let sessions = load_sessions(runtime, &graph_path(directory), pooling, options, count)?;
         Ok(Self { sessions, chosen: Batches::Rows(1), batches: Vec::new(), speed: 0.0 })
     }
 
@@ -199,20 +199,29 @@ impl Raw {
         Ok(tokens as f64 / started.elapsed().as_secs_f64())
     }
 
-    /// The median time of a run of one row alone, in milliseconds, of at most `runs` and about `time`.
-    pub(crate) fn latency(&mut self, ids: &Arc<[u32]>, runs: u64, time: Duration) -> Result<f64> {
-        let Some(session) = self.sessions.first_mut() else { return Err("no session".into()) };
-        let batch = Batch { rows: vec![Arc::clone(ids)], output: Output::Pooled };
+    /// The median time of a run of one row alone, in milliseconds, over about `time`.
+    pub(crate) fn latency(&mut self, ids: &Arc<[u32]>, time: Duration) -> Result<f64> {
         for _ in 0..5 {
-            session.run(&batch)?;
+            self.alone(ids)?;
         }
         let mut times = Vec::new();
         let end = Instant::now() + time;
-        while (times.len() as u64) < runs && Instant::now() < end {
+        while times.is_empty() || Instant::now() < end {
             let started = Instant::now();
-            session.run(&batch)?;
+            self.alone(ids)?;
             times.push(started.elapsed().as_secs_f64() * 1e3);
         }
         Ok(median(&times))
+    }
+
+    /// Each text's vector, run by itself, not normalised.
+    pub(crate) fn vectors(&mut self, texts: &[Text]) -> Result<Vec<Vec<f32>>> {
+        texts.iter().map(|text| self.alone(&text.ids)).collect()
+    }
+
+    fn alone(&mut self, ids: &Arc<[u32]>) -> Result<Vec<f32>> {
+        let Some(session) = self.sessions.first_mut() else { return Err("no session".into()) };
+        let batch = Batch { rows: vec![Arc::clone(ids)], output: Output::Pooled, lone: true };
+        Ok(session.run(&batch)?.pop().ok_or("no vector")?)
     }
 }

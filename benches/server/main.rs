@@ -1,0 +1,133 @@
+//! What the server promises of speed and memory, measured on it: in one run beside the bare session, because the ratio
+//! carries over from one machine to the next, and from a quiet hour to a busy one, as the speeds themselves do not.
+//!
+//! `cargo bench --bench server -- --help` lists the measurements; without one named, `saturation` is run.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
+
+mod latency;
+mod models;
+mod overload;
+mod raw;
+mod saturation;
+mod server;
+mod soak;
+mod statistics;
+mod texts;
+mod truth;
+
+use std::error::Error;
+use std::fmt::Display;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use sextant::engine::Runtime;
+
+use models::Model;
+use texts::{Kind, TextSet};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Speed and memory of the server.
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Command {
+    #[command(subcommand)]
+    measurement: Option<Measurement>,
+    /// Given by Cargo.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Which precisions
+    #[arg(long, value_delimiter = ',', default_value = "fp32,int8", global = true)]
+    precision: Vec<String>,
+    /// A directory of imported models named as the precisions [default: imported now from .sextant/weights]
+    #[arg(long, value_name = "DIRECTORY", global = true)]
+    models: Option<PathBuf>,
+    /// More arguments for `sextant serve`, as "--sessions 1 --threads 2"
+    #[arg(long, value_name = "ARGUMENTS", default_value = "", allow_hyphen_values = true, global = true)]
+    serve: String,
+    /// The figures as JSON [default: server.json in Cargo's folder for temporary files]
+    #[arg(long, value_name = "FILE", global = true)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Measurement {
+    Saturation(saturation::Options),
+    Latency(latency::Options),
+    Overload(overload::Options),
+    Soak(soak::Options),
+    Truth(truth::Options),
+}
+
+/// What all measurements share.
+struct Run {
+    runtime: &'static Runtime,
+    cores: usize,
+    models: Vec<Model>,
+    /// Arguments for the server.
+    serve: String,
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let Common { precision, models, serve, json } = command.common;
+    let directory = tempfile::Builder::new().prefix("sextant-bench-").tempdir()?;
+    let prepare = |precision: &String| Model::prepare(precision, models.as_deref(), directory.path());
+    let models = precision.iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    if models.is_empty() {
+        return Err("--precision names none".into());
+    }
+    let runtime = Runtime::load(None)?;
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    println!("{cores} cores, {}", runtime.build());
+    let run = Run { runtime, cores, models, serve, json };
+    let measurement = match command.measurement {
+        Some(measurement) => measurement,
+        None => Command::try_parse_from(["server", "saturation"])?.measurement.ok_or("no default")?,
+    };
+    match measurement {
+        Measurement::Saturation(options) => run.finish(&saturation::measure(&run, &options)?),
+        Measurement::Latency(options) => run.finish(&latency::measure(&run, &options)?),
+        Measurement::Overload(options) => run.finish(&overload::measure(&run, &options)?),
+        Measurement::Soak(options) => run.finish(&soak::measure(&run, &options)?),
+        Measurement::Truth(options) => run.finish(&truth::measure(&run, &options)?),
+    }
+}
+
+impl Run {
+    /// All precisions have the same tokenizer.
+    fn texts(&self, kind: Kind) -> Result<TextSet> {
+        TextSet::generate(kind, &self.models[0].tokenizer()?)
+    }
+
+    fn finish(&self, figures: &(impl Display + Serialize)) -> Result<()> {
+        println!("\n{figures}");
+        let path = self.json.clone().unwrap_or_else(|| {
+            let folder = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+            folder.join("server.json")
+        });
+        std::fs::write(&path, serde_json::to_vec_pretty(figures)?)?;
+        println!("as JSON: {}", path.display());
+        Ok(())
+    }
+}
