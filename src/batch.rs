@@ -3,7 +3,7 @@
 //! A request is admitted whole or refused whole; its rows wait in one queue with everybody's, a large request's slice by
 //! slice; the policy picks which run next, and a worker starts a batch as soon as a session is free: no timer stands in the way of an idle server.
 
-mod policy;
+pub mod policy;
 mod queue;
 mod service;
 #[cfg(test)]
@@ -16,6 +16,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::engine::{EngineError, Output, Vector};
+use policy::Key;
 pub use policy::{Class, Limits};
 pub use service::{BatchLayer, Batcher};
 

@@ -103,6 +103,10 @@ impl Settings {
             sessions: check.count("sessions", self.sessions),
             threads: check.count("threads", self.threads.map(Count::Of)),
             batch_tokens: check.count("max_batch_tokens", self.max_batch_tokens),
+            lone_threads: match self.lone_threads {
+                Some(Count::Of(threads)) => Some(threads),
+                Some(Count::Auto(_)) | None => None,
+            },
         };
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
@@ -179,6 +183,7 @@ impl Config {
             truncate: Some(format!("{:?}", self.http.truncate).to_lowercase()),
             sessions: Some(or_auto(self.wanted.sessions)),
             threads: self.wanted.threads.map(NonZeroUsize::get),
+            lone_threads: Some(self.wanted.lone_threads.map_or(Count::Auto(Auto::Auto), Count::Of)),
             max_batch_tokens: Some(or_auto(self.wanted.batch_tokens)),
             max_queue_tokens: Some(self.limits.queue_tokens),
             cache_bytes: Some(self.http.cache_bytes),
@@ -296,7 +301,7 @@ mod tests {
     #[test]
     fn what_is_printed_gives_the_same_configuration() {
         let config =
-            settings("models = 'm'\ndrain_delay = '1m 5s'\nsessions = 'auto'\nmax_batch_tokens = 512")
+            settings("models = 'm'\ndrain_delay = '1m 5s'\nsessions = 'auto'\nmax_batch_tokens = 512\nlone_threads = 0")
                 .validate(CORES)
                 .unwrap();
         let printed = config.to_toml().unwrap();

@@ -23,6 +23,10 @@ pub use model::{Model, ModelError};
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
 const TOKENIZE_CHUNK: usize = 16;
 
+/// Text of a request that is tokenized where it arrives: about 0.1 ms of work, and waking another thread and being woken by it
+/// takes as long.
+const TOKENIZE_HERE_BYTES: usize = 256;
+
 /// Numbers in an answer of [`Output::Tokens`], which has a vector for each token: about 50 MB as JSON.
 const MOST_TOKEN_VALUES: usize = 1 << 22;
 
@@ -153,6 +157,12 @@ impl Embedder {
         self.models.values()
     }
 
+    /// When the longest queue of all models should be worked off, 1 to 60 s.
+    pub fn retry_after(&self) -> Duration {
+        let waits = self.models().map(|model| model.batcher.retry_after());
+        waits.max().unwrap_or(Duration::from_secs(1))
+    }
+
     /// The version that `asked` means now.
     ///
     /// # Errors
@@ -266,7 +276,7 @@ impl Embedder {
     ) -> Result<Vec<Vec<Piece>>, EmbedError> {
         let prompt = model.prompt(prompt)?.unwrap_or_default().to_owned();
         let model = Arc::clone(model);
-        self.spread(texts, move |text| {
+        self.spread(texts, String::len, move |text| {
             model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens)
         })
         .await
@@ -282,7 +292,12 @@ impl Embedder {
         let asked = *prompt != Prompt::Default;
         let prompt = model.prompt(prompt)?.map(str::to_owned);
         let (model, most) = (Arc::clone(model), self.max_input_bytes);
-        self.spread(inputs, move |input| match (input, &prompt) {
+        let before = prompt.as_ref().map_or(0, String::len);
+        let bytes = |input: &Input| match input {
+            Input::Text(text) => before + text.len(),
+            Input::Ids(ids) => size_of_val(ids.as_slice()),
+        };
+        self.spread(inputs, bytes, move |input| match (input, &prompt) {
             (Input::Text(text), _) if text.len() > most => {
                 Err(InputError::TooLarge { bytes: text.len(), most })
             }
@@ -297,13 +312,24 @@ impl Embedder {
         .await
     }
 
-    /// Runs `work` on each item on the tokenizing threads, a long list on all of them. A caller that goes away stops it.
-    async fn spread<I, O, F>(&self, items: Vec<I>, work: F) -> Result<Vec<O>, EmbedError>
+    /// Runs `work` on each item on the tokenizing threads, a long list on all of them, and little work on this thread. A caller
+    /// that goes away stops it. `bytes` says how large an item is.
+    async fn spread<I, O, F>(
+        &self,
+        items: Vec<I>,
+        bytes: impl Fn(&I) -> usize,
+        work: F,
+    ) -> Result<Vec<O>, EmbedError>
     where
         I: Send + 'static,
         O: Send + 'static,
         F: Fn(&I) -> Result<O, InputError> + Send + Sync + 'static,
     {
+        let work =
+            move |index: usize, item: &I| work(item).map_err(|source| EmbedError::Input { index, source });
+        if items.len() <= TOKENIZE_CHUNK && items.iter().map(bytes).sum::<usize>() <= TOKENIZE_HERE_BYTES {
+            return items.iter().enumerate().map(|(index, item)| work(index, item)).collect();
+        }
         let (mut parts, mut items, work) = (Vec::new(), items.into_iter().enumerate(), Arc::new(work));
         loop {
             let chunk: Vec<(usize, I)> = items.by_ref().take(TOKENIZE_CHUNK).collect();
@@ -317,9 +343,7 @@ impl Embedder {
                 let done: Result<Vec<O>, EmbedError> = chunk
                     .iter()
                     .take_while(|_| !reply.is_closed())
-                    .map(|(index, item)| {
-                        work(item).map_err(|source| EmbedError::Input { index: *index, source })
-                    })
+                    .map(|(index, item)| work(*index, item))
                     .collect();
                 let _ = reply.send(done);
             });

@@ -24,7 +24,7 @@ use tokio_util::sync::PollSemaphore;
 pub use pooling::Pooling;
 pub use runtime::{Runtime, RuntimeError};
 pub use session::{Session, SessionError, SessionOptions};
-pub use topology::{ChooseError, Topology, Wanted};
+pub use topology::{ChooseError, Chosen, Topology, Wanted};
 
 /// What one input becomes: `[dimensions]`, or `[tokens, dimensions]` flat for [`Output::Tokens`]. Not normalised.
 pub type Vector = Vec<f32>;
@@ -46,6 +46,8 @@ pub struct Batch {
     pub rows: Vec<Arc<[u32]>>,
     /// The same for all rows.
     pub output: Output,
+    /// Nothing waits beside it: if nothing runs either, it may have the whole machine.
+    pub lone: bool,
 }
 
 /// Why a batch failed.
@@ -139,6 +141,10 @@ impl Drop for Ends {
 #[derive(Clone)]
 pub struct Engine {
     jobs: mpsc::Sender<Job>,
+    /// Of the session for lone batches, which has all threads. It runs under a permit of the others: only one more thread
+    /// than they have ever asks for the processors.
+    lone: Option<mpsc::Sender<Job>>,
+    sessions: usize,
     free: PollSemaphore,
     pulse: Pulse,
     /// Reserved by `poll_ready`, spent by `call`. A clone never carries it.
@@ -156,35 +162,30 @@ impl Clone for Reserved {
 }
 
 impl Engine {
-    /// Starts one thread for each of `sessions`.
+    /// Starts one thread for each of `sessions`, and one for the session that lone batches go to, if there is one.
     ///
     /// # Errors
     /// If the operating system refuses a thread.
-    pub fn start(name: &str, sessions: Vec<Session>) -> Result<Self, StartError> {
+    pub fn start(name: &str, sessions: Vec<Session>, lone: Option<Session>) -> Result<Self, StartError> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
-        let free = PollSemaphore::new(Arc::new(Semaphore::new(sessions.len())));
-        let pulse = Pulse::new(sessions.len());
-        for (index, mut session) in sessions.into_iter().enumerate() {
-            let (queue, ends) = (Arc::clone(&queue), Ends(pulse.clone(), index));
-            thread::Builder::new()
-                .name(format!("{name}-{index}"))
-                .spawn(move || {
-                    loop {
-                        // The lock is held while waiting: it is the queue of the idle threads.
-                        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(Job { batch, reply, permit }) = job else { break };
-                        ends.0.began(index);
-                        let vectors = session.run(&batch);
-                        ends.0.set(index, IDLE);
-                        drop(permit);
-                        // A caller that is gone needs no answer.
-                        let _ = reply.send(vectors);
-                    }
-                })
-                .map_err(StartError::Thread)?;
+        let count = sessions.len();
+        let free = PollSemaphore::new(Arc::new(Semaphore::new(count)));
+        let pulse = Pulse::new(count + usize::from(lone.is_some()));
+        for (index, session) in sessions.into_iter().enumerate() {
+            let ends = Ends(pulse.clone(), index);
+            run_jobs(format!("{name}-{index}"), session, Arc::clone(&queue), ends)?;
         }
-        Ok(Self { jobs, free, pulse, reserved: Reserved::default() })
+        let lone = match lone {
+            Some(session) => {
+                let (jobs, queue) = mpsc::channel();
+                let ends = Ends(pulse.clone(), count);
+                run_jobs(format!("{name}-lone"), session, Arc::new(Mutex::new(queue)), ends)?;
+                Some(jobs)
+            }
+            None => None,
+        };
+        Ok(Self { jobs, lone, sessions: count, free, pulse, reserved: Reserved::default() })
     }
 
     /// What the sessions' threads do.
@@ -216,10 +217,36 @@ impl tower::Service<Batch> for Engine {
     fn call(&mut self, batch: Batch) -> Running {
         let permit = self.reserved.0.take().expect("poll_ready reserves a session before call");
         let (reply, answer) = oneshot::channel();
+        // The batch's own permit is the only one taken: no session runs, whoever it runs for.
+        let idle = self.free.available_permits() + 1 == self.sessions;
+        let jobs = self.lone.as_ref().filter(|_| batch.lone && idle).unwrap_or(&self.jobs);
         // If the threads are gone the answer's sender is dropped here, and the caller told.
-        let _ = self.jobs.send(Job { batch, reply, permit });
+        let _ = jobs.send(Job { batch, reply, permit });
         Running(answer)
     }
+}
+
+/// Starts a thread that runs what comes from `queue` on `session`.
+fn run_jobs(
+    name: String,
+    mut session: Session,
+    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
+    ends: Ends,
+) -> Result<(), StartError> {
+    let work = move || {
+        loop {
+            // The lock is held while waiting: it is the queue of the idle threads.
+            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(Job { batch, reply, permit }) = job else { break };
+            ends.0.began(ends.1);
+            let vectors = session.run(&batch);
+            ends.0.set(ends.1, IDLE);
+            drop(permit);
+            // A caller that is gone needs no answer.
+            let _ = reply.send(vectors);
+        }
+    };
+    thread::Builder::new().name(name).spawn(work).map(drop).map_err(StartError::Thread)
 }
 
 /// A batch on its way through a session.

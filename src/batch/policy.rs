@@ -1,5 +1,6 @@
 //! Which waiting rows run next. A pure function of lengths, ages and limits: the worker owns the queue and the clock.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::Output;
@@ -45,30 +46,47 @@ impl Default for Limits {
 /// longer than the arithmetic.
 const SMALLEST_SHARE: usize = 64;
 
+/// What makes two rows the same: they share one place in a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Token ids, special tokens included.
+    pub ids: Arc<[u32]>,
+    /// Which vectors.
+    pub output: Output,
+}
+
 /// One row waiting for a session.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Waiting {
-    /// Special tokens included.
-    pub(super) tokens: usize,
-    pub(super) output: Output,
-    pub(super) class: Class,
-    pub(super) since: Instant,
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The row.
+    pub key: Key,
+    /// How urgent its caller is.
+    pub class: Class,
+    /// When it came.
+    pub since: Instant,
     /// Its batch has failed: it runs by itself, so that what is wrong with it fails nobody else.
-    pub(super) alone: bool,
+    pub alone: bool,
+}
+
+impl Waiting {
+    /// Special tokens included.
+    pub fn tokens(&self) -> usize {
+        self.key.ids.len()
+    }
 }
 
 /// Chooses the rows of the next batch, as ascending indices into `waiting`, which is in order of arrival.
 ///
 /// The oldest urgent row is always in it, so nobody starves; the rest are those nearest to it in length while
 /// `batch_tokens` and `padding_share` hold, so that short rows do not pay for long ones. Empty only if `waiting` is.
-pub(super) fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usize> {
+pub fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usize> {
     let urgent = |row: &Waiting| {
         row.class == Class::Interactive || now.saturating_duration_since(row.since) >= limits.patience
     };
     let Some(anchor) = waiting.iter().position(urgent).or((!waiting.is_empty()).then_some(0)) else {
         return Vec::new();
     };
-    let oldest = waiting[anchor];
+    let oldest = &waiting[anchor];
     let mut chosen = vec![anchor];
     if oldest.alone {
         return chosen;
@@ -76,24 +94,24 @@ pub(super) fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> 
     let budget = budget(waiting, limits);
     let fits = |index: &usize| {
         let row = &waiting[*index];
-        *index != anchor && row.output == oldest.output && !row.alone
+        *index != anchor && row.key.output == oldest.key.output && !row.alone
     };
     let mut company: Vec<usize> = (0..waiting.len()).filter(fits).collect();
     // Among equals the more urgent goes first, then the older.
     let rank = |&index: &usize| {
         let row = &waiting[index];
-        (row.tokens.abs_diff(oldest.tokens), row.class, index)
+        (row.tokens().abs_diff(oldest.tokens()), row.class, index)
     };
     // More rows than this cannot fit, and a queue may hold thousands: only these are sorted.
-    let most = budget / oldest.tokens.max(1) * 2 + 1;
+    let most = budget / oldest.tokens().max(1) * 2 + 1;
     if company.len() > most {
         company.select_nth_unstable_by_key(most, rank);
         company.truncate(most);
     }
     company.sort_unstable_by_key(rank);
-    let (mut longest, mut real) = (oldest.tokens, oldest.tokens);
+    let (mut longest, mut real) = (oldest.tokens(), oldest.tokens());
     for index in company {
-        let tokens = waiting[index].tokens;
+        let tokens = waiting[index].tokens();
         let padded = longest.max(tokens) * (chosen.len() + 1);
         let padding = (padded - real - tokens) as f64;
         if padded > budget || padding > limits.padding_share * padded as f64 {
@@ -113,7 +131,7 @@ fn budget(waiting: &[Waiting], limits: &Limits) -> usize {
     let enough = limits.batch_tokens * limits.sessions;
     let mut total = 0;
     for row in waiting {
-        total += row.tokens;
+        total += row.tokens();
         if total >= enough {
             return limits.batch_tokens;
         }
@@ -129,11 +147,14 @@ mod tests {
 
     use super::*;
 
+    fn key(tokens: usize, output: Output) -> Key {
+        Key { ids: vec![0; tokens].into(), output }
+    }
+
     fn rows(lengths: &[usize]) -> Vec<Waiting> {
         let since = Instant::now();
         let row = |&tokens| Waiting {
-            tokens,
-            output: Output::Pooled,
+            key: key(tokens, Output::Pooled),
             class: Class::Interactive,
             since,
             alone: false,
@@ -165,7 +186,7 @@ mod tests {
     #[test]
     fn rows_that_want_other_vectors_do_not_mix() {
         let mut waiting = rows(&[8, 8, 8]);
-        waiting[1].output = Output::Tokens;
+        waiting[1].key.output = Output::Tokens;
         assert_eq!(choose(&waiting, &limits(64)), [0, 2]);
     }
 
@@ -220,8 +241,7 @@ mod tests {
             let mut queue: Vec<(usize, Waiting)> = drawn
                 .into_iter()
                 .map(|(tokens, bulk, all, alone, age)| Waiting {
-                    tokens,
-                    output: if all { Output::Tokens } else { Output::Pooled },
+                    key: key(tokens, if all { Output::Tokens } else { Output::Pooled }),
                     class: if bulk { Class::Bulk } else { Class::Interactive },
                     since: now - Duration::from_millis(age),
                     alone,
@@ -230,7 +250,7 @@ mod tests {
                 .collect();
             let mut left = vec![0; queue.len()];
             while !queue.is_empty() {
-                let rows: Vec<Waiting> = queue.iter().map(|(_, row)| *row).collect();
+                let rows: Vec<Waiting> = queue.iter().map(|(_, row)| row.clone()).collect();
                 let chosen = next_batch(&rows, &limits, now);
                 prop_assert!(!chosen.is_empty());
                 prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
@@ -238,14 +258,14 @@ mod tests {
                     row.class == Class::Interactive || now - row.since >= limits.patience
                 });
                 prop_assert!(chosen.contains(&urgent.unwrap_or(0)), "the oldest urgent row");
-                let batch: Vec<Waiting> = chosen.iter().map(|&index| rows[index]).collect();
-                let longest = batch.iter().map(|row| row.tokens).max().unwrap_or(0);
-                let real: usize = batch.iter().map(|row| row.tokens).sum();
+                let batch: Vec<Waiting> = chosen.iter().map(|&index| rows[index].clone()).collect();
+                let longest = batch.iter().map(Waiting::tokens).max().unwrap_or(0);
+                let real: usize = batch.iter().map(Waiting::tokens).sum();
                 if batch.len() > 1 {
                     let padded = longest * batch.len();
                     prop_assert!(padded <= batch_tokens);
                     prop_assert!((padded - real) as f64 <= padding_share * padded as f64);
-                    prop_assert!(batch.iter().all(|row| !row.alone && row.output == batch[0].output));
+                    prop_assert!(batch.iter().all(|row| !row.alone && row.key.output == batch[0].key.output));
                 }
                 for index in chosen.into_iter().rev() {
                     left[queue.remove(index).0] += 1;

@@ -2,21 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::policy::{Class, Limits, Waiting, next_batch};
-use super::{BatchError, Finished};
-use crate::engine::Output;
-
-/// What makes two rows the same: they share one place in a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) ids: Arc<[u32]>,
-    pub(super) output: Output,
-}
+use super::{BatchError, Finished, Key};
 
 /// Somebody who waits for a row.
 #[derive(Debug)]
@@ -37,9 +28,8 @@ pub(super) struct Row {
 /// The queue of one engine.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// In order of arrival, beside each other: the policy reads `waiting`, and `keys` says which rows they are.
+    /// In order of arrival.
     waiting: Vec<Waiting>,
-    keys: Vec<Key>,
     /// Of rows that wait and of rows that run.
     waiters: HashMap<Key, Vec<Waiter>>,
 }
@@ -57,18 +47,16 @@ impl Queue {
                 equal.get_mut().push(waiter);
                 // The more urgent of two callers decides; only one that could be put off needs the search.
                 if class == Class::Interactive
-                    && let Some(index) = self.keys.iter().position(|other| *other == key)
+                    && let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.key == key)
                 {
-                    self.waiting[index].class = Class::Interactive;
+                    waiting.class = Class::Interactive;
                 }
                 false
             }
             Entry::Vacant(place) => {
                 let since = waiter.since;
                 place.insert(vec![waiter]);
-                let tokens = key.ids.len();
-                self.waiting.push(Waiting { tokens, output: key.output, class, since, alone: false });
-                self.keys.push(key);
+                self.waiting.push(Waiting { key, class, since, alone: false });
                 true
             }
         }
@@ -76,49 +64,35 @@ impl Queue {
 
     /// Forgets rows whose callers have all gone, and returns how many rows and tokens that were.
     pub(super) fn sweep(&mut self) -> (usize, usize) {
-        let waiters = &mut self.waiters;
-        let mut tokens = 0;
-        let mut wanted = Vec::with_capacity(self.keys.len());
-        for key in &self.keys {
-            let is_wanted = waiters
-                .get(key)
-                .is_some_and(|waiters| waiters.iter().any(|waiter| !waiter.reply.is_closed()));
+        let (mut rows, mut tokens) = (0, 0);
+        self.waiting.retain(|row| {
+            let waiters = self.waiters.get(&row.key);
+            let is_wanted =
+                waiters.is_some_and(|waiters| waiters.iter().any(|waiter| !waiter.reply.is_closed()));
             if !is_wanted {
-                waiters.remove(key);
-                tokens += key.ids.len();
+                self.waiters.remove(&row.key);
+                rows += 1;
+                tokens += row.tokens();
             }
-            wanted.push(is_wanted);
-        }
-        let before = self.keys.len();
-        let mut keep = wanted.iter();
-        self.keys.retain(|_| keep.next().copied().unwrap_or(true));
-        let mut keep = wanted.iter();
-        self.waiting.retain(|_| keep.next().copied().unwrap_or(true));
-        (before - self.keys.len(), tokens)
+            is_wanted
+        });
+        (rows, tokens)
     }
 
     /// Takes the rows of the next batch out of the waiting ones. Their waiters stay until [`Queue::finished`].
     pub(super) fn take(&mut self, limits: &Limits, now: Instant) -> Vec<Key> {
-        let chosen = next_batch(&self.waiting, limits, now);
-        let (mut left, mut index) = (chosen.iter().copied().peekable(), 0);
-        self.waiting.retain(|_| {
+        let mut chosen = next_batch(&self.waiting, limits, now).into_iter().peekable();
+        let mut index = 0;
+        let is_chosen = |_: &mut Waiting| {
             index += 1;
-            left.next_if_eq(&(index - 1)).is_none()
-        });
-        let (mut left, mut index) = (chosen.into_iter().peekable(), 0);
-        self.keys
-            .extract_if(.., |_| {
-                index += 1;
-                left.next_if_eq(&(index - 1)).is_some()
-            })
-            .collect()
+            chosen.next_if_eq(&(index - 1)).is_some()
+        };
+        self.waiting.extract_if(.., is_chosen).map(|row| row.key).collect()
     }
 
     /// Puts a row of a failed batch back, before all others, to run alone: it has had its turn, whatever its class.
     pub(super) fn retry_alone(&mut self, key: Key, since: Instant) {
-        let (tokens, class) = (key.ids.len(), Class::Interactive);
-        self.waiting.insert(0, Waiting { tokens, output: key.output, class, since, alone: true });
-        self.keys.insert(0, key);
+        self.waiting.insert(0, Waiting { key, class: Class::Interactive, since, alone: true });
     }
 
     /// Everybody who waits for a row that has run.
@@ -130,6 +104,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Output;
 
     type Answer = oneshot::Receiver<Result<Finished, BatchError>>;
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tower::{Layer, Service};
 
-use super::queue::{Key, Row, Waiter};
-use super::{BatchError, Finished, Limits, Request, worker};
+use super::queue::{Row, Waiter};
+use super::{BatchError, Finished, Key, Limits, Request, worker};
 use crate::engine::{Batch, EngineError, Vector};
 use crate::metrics::VersionMetrics;
 
@@ -122,6 +122,11 @@ pub struct Batcher {
 }
 
 impl Batcher {
+    /// When what waits now should be done, from its length and the speed measured: 1 to 60 s.
+    pub fn retry_after(&self) -> Duration {
+        self.shared.retry_after(self.limits.sessions)
+    }
+
     /// Takes all tokens of a request's first slice into the count, or none. The rest of an admitted request is never
     /// refused.
     fn admit(&self, tokens: usize) -> Result<(), BatchError> {
@@ -134,7 +139,7 @@ impl Batcher {
             .map(drop)
             .map_err(|_| {
                 self.shared.metrics.overloaded.inc();
-                BatchError::Overloaded { retry_after: self.shared.retry_after(self.limits.sessions) }
+                BatchError::Overloaded { retry_after: self.retry_after() }
             })
     }
 }

@@ -83,6 +83,18 @@ fn a_batch_starts_as_soon_as_a_session_is_free_and_holds_all_that_waits() {
 }
 
 #[test]
+fn only_a_batch_that_leaves_nothing_waiting_may_have_the_machine() {
+    let (mut batcher, mut worker, mut engine, _) = batcher(Limits { batch_tokens: 4, ..Limits::default() });
+    engine.allow(10);
+    let _answer = task::spawn(batcher.call(request(&[&[1, 1], &[2, 2], &[3, 3]])));
+    assert_pending!(worker.poll());
+    let lone: Vec<bool> = (0..2)
+        .map(|_| assert_ready!(task::spawn(engine.next_request()).poll()).expect("a batch").0.lone)
+        .collect();
+    assert_eq!(lone, [false, true]);
+}
+
+#[test]
 fn a_request_larger_than_a_batch_is_split_and_rejoined() {
     let (mut batcher, mut worker, mut engine, _) = batcher(Limits { batch_tokens: 4, ..Limits::default() });
     engine.allow(10);

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tower::Service;
 
 use super::policy::Limits;
-use super::queue::{Key, Queue, Row, Waiter};
+use super::queue::{Queue, Row, Waiter};
 use super::service::Shared;
-use super::{BatchError, Finished};
+use super::{BatchError, Finished, Key};
 use crate::engine::{Batch, EngineError, Vector};
 
 /// A batch that has run.
@@ -54,7 +54,8 @@ pub(super) async fn run<S>(
                     engine = engine.clone();
                 } else {
                     let ids = rows.iter().map(|row| Arc::clone(&row.ids)).collect();
-                    let batch = engine.call(Batch { rows: ids, output: rows[0].output });
+                    let (output, lone) = (rows[0].output, queue.is_empty());
+                    let batch = engine.call(Batch { rows: ids, output, lone });
                     running.push(async move {
                         let result = batch.await;
                         Done { rows, started, ran: started.elapsed(), result }

@@ -52,6 +52,7 @@ impl Evaluate {
                 sessions: Some(cores.min(topology::MOST_SESSIONS)),
                 threads: Some(NonZeroUsize::MIN),
                 batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
+                lone_threads: Some(0),
             };
             let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
             let resources =

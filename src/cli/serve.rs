@@ -32,7 +32,11 @@ impl Serve {
             return print_line(config.to_toml()?.trim_end());
         }
         telemetry::start(config.log_format, &config.log);
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+        // Half of the processors carry requests: the sessions need all, and at saturation every change between threads takes
+        // its time from them.
+        let workers = cores.get().div_ceil(2);
+        let mut tokio = tokio::runtime::Builder::new_multi_thread();
+        tokio.worker_threads(workers).enable_all().build()?.block_on(serve(config))
     }
 }
 

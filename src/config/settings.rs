@@ -43,6 +43,10 @@ pub struct Settings {
     #[arg(long, value_name = "N", env = "SEXTANT_THREADS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Threads of one more session for a request that comes alone, 0 for none, or auto: measured too [default: auto]
+    #[arg(long, value_name = "N", env = "SEXTANT_LONE_THREADS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lone_threads: Option<Count>,
     /// Most tokens of a batch, padding included, or auto: measured too [default: auto]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_BATCH_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]

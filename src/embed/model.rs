@@ -9,7 +9,7 @@ use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::{EmbedError, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
-use crate::engine::topology::{self, ChooseError, Topology, Wanted};
+use crate::engine::topology::{self, ChooseError, Chosen, Topology, Wanted};
 use crate::engine::{self, Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::repository::manifest::Manifest;
@@ -84,24 +84,34 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let directory = repository.fetch(&manifest).await?;
         let (pooling, max_tokens) = (manifest.pooling, manifest.max_tokens);
-        let (tokenizer, sessions, topology) = tokio::task::spawn_blocking(move || {
+        let (tokenizer, chosen) = tokio::task::spawn_blocking(move || {
             let tokenizer = Tokenizer::load(&directory.join("tokenizer.json"), max_tokens)?;
             let (graph, vocabulary) = (engine::graph_path(&directory), tokenizer.vocabulary());
-            let (sessions, topology) =
-                topology::choose(runtime, &graph, pooling, vocabulary, max_tokens, wanted)?;
-            Ok::<_, ModelError>((tokenizer, sessions, topology))
+            let chosen = topology::choose(runtime, &graph, pooling, vocabulary, max_tokens, wanted)?;
+            Ok::<_, ModelError>((tokenizer, chosen))
         })
         .await
         .map_err(|_| ModelError::Interrupted)??;
+        let Chosen { sessions, lone, topology } = chosen;
         if let Some(graph) = sessions.first().map(engine::Session::dimensions)
             && graph != manifest.dimensions
         {
             return Err(ModelError::Width { manifest: manifest.dimensions, graph });
         }
-        let Topology { sessions: count, threads, batch_tokens } = topology;
         let (version, space) = (manifest.version, &manifest.space);
-        tracing::info!(model = manifest.model, version, %space, sessions = count, threads, batch_tokens, "loaded");
-        let engine = Engine::start(&manifest.model, sessions)?;
+        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads } = topology;
+        tracing::info!(
+            model = manifest.model,
+            version,
+            %space,
+            sessions = count,
+            threads,
+            spin,
+            batch_tokens,
+            lone_threads,
+            "loaded"
+        );
+        let engine = Engine::start(&manifest.model, sessions, lone)?;
         let pulse = engine.pulse();
         let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
         let beats = move |longest| pulse.beats(longest);
@@ -152,7 +162,7 @@ impl Model {
             return alive;
         }
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
-        let batch = Batch { rows: vec![tokens.ids], output: Output::Pooled };
+        let batch = Batch { rows: vec![tokens.ids], output: Output::Pooled, lone: false };
         let answer = tokio::time::timeout(deadline, self.probe.engine.clone().oneshot(batch)).await;
         let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
         *last = Some((Instant::now(), alive));

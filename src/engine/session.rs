@@ -70,12 +70,14 @@ pub enum SessionError {
 pub struct SessionOptions {
     /// Threads that share one operation. 1: the engine's own thread does all the work.
     pub threads: usize,
+    /// Whether threads that wait for work burn their processor for a while before they sleep. Says nothing with one thread.
+    pub spin: bool,
 }
 
 impl SessionOptions {
     /// A session that may use all of the machine: nothing else runs beside an import.
     pub(crate) fn all_threads() -> Self {
-        Self { threads: thread::available_parallelism().map_or(1, NonZero::get) }
+        Self { threads: thread::available_parallelism().map_or(1, NonZero::get), spin: false }
     }
 }
 
@@ -203,8 +205,7 @@ pub(crate) fn commit(
         .with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()])?
         .with_intra_threads(options.threads.max(1))?
         .with_inter_threads(1)?
-        // A spinning pool burns the container's quota while nothing waits.
-        .with_intra_op_spinning(false)?
+        .with_intra_op_spinning(options.spin)?
         // It remembers a plan for each shape ever seen.
         .with_memory_pattern(false)?;
     if sums_of_products_overflow() {

@@ -4,9 +4,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::App;
 use super::error::{ApiError, Kind};
 use super::extract::timeout;
+use super::{App, beside_others};
 use crate::embed::{EmbedRequest, Embeddings};
 
 impl App {
@@ -32,7 +32,9 @@ impl App {
 
 /// `body` as JSON with the headers that say which version made the vectors and where the time went.
 pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result<Response, ApiError> {
-    let mut response = json(body)?;
+    // As base64 a value takes six bytes, as a number about eleven.
+    let bytes = embeddings.vectors.iter().map(Vec::len).sum::<usize>() * 8;
+    let mut response = beside_others(bytes, || json(body))?;
     let headers = response.headers_mut();
     let timings = &embeddings.timings;
     set(headers, "x-sextant-version", &embeddings.model.id());

@@ -12,6 +12,7 @@ use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 
 use tower_http::timeout::TimeoutError;
 
+use super::beside_others;
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
 use crate::embed::Input;
@@ -36,15 +37,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             let kind = if timed_out { Kind::BodyTimeout } else { Kind::Malformed };
             ApiError::new(kind, format!("the body could not be read: {}", rejection.body_text()))
         })?;
-        let mut parser = serde_json::Deserializer::from_slice(&body);
-        let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
-            let path = error.path().to_string();
-            let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
-            if path == "." { refused } else { refused.at(path) }
-        })?;
-        parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
-        Ok(Self(value))
+        Ok(Self(beside_others(body.len(), || parse(&body))?))
     }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+        let path = error.path().to_string();
+        let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
+        if path == "." { refused } else { refused.at(path) }
+    })?;
+    parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
+    Ok(value)
 }
 
 fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

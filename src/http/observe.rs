@@ -1,6 +1,6 @@
 //! Counts and logs every answer, in one place for all routes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
@@ -41,7 +41,7 @@ pub(super) async fn shed(State(app): State<App>, request: Request, next: Next) -
     let Ok(_place) = app.0.places.try_acquire() else {
         app.0.metrics.shed();
         let message = format!("{} requests are being answered already", app.0.config.max_requests);
-        return Err(ApiError::overloaded(message, Duration::from_secs(1)));
+        return Err(ApiError::overloaded(message, app.0.embedder.retry_after()));
     };
     Ok(next.run(request).await)
 }

@@ -3,10 +3,9 @@
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::encode::Encoded;
 use super::error::ApiError;
 use super::extract::{Inputs, Json, class, space};
 use super::{App, answer};
@@ -72,13 +71,6 @@ struct Embedding<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Encoded<'a> {
-    Floats(&'a [f32]),
-    Base64(String),
-}
-
-#[derive(Serialize)]
 struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
@@ -123,14 +115,14 @@ pub(super) async fn create_embeddings(
         class: class(&headers)?,
     };
     let embeddings = app.embed(request, &headers).await?;
-    let encode = |vector: &'_ [f32]| match body.encoding_format {
-        Some(EncodingFormat::Base64) => Some(Encoded::Base64(base64(vector))),
-        _ => None,
+    let encode = match body.encoding_format {
+        Some(EncodingFormat::Base64) => Encoded::Base64,
+        Some(EncodingFormat::Float) | None => Encoded::Floats,
     };
     let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding",
         index,
-        embedding: encode(vector).unwrap_or(Encoded::Floats(vector)),
+        embedding: encode(vector),
     });
     let list = EmbeddingList {
         object: "list",
@@ -160,10 +152,4 @@ impl ModelEntry {
             .map_or(0, |since| since.as_secs());
         Self { id, object: "model", created, owned_by: "sextant" }
     }
-}
-
-/// The vector as base64 of its little-endian 32-bit floats.
-fn base64(vector: &[f32]) -> String {
-    let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-    STANDARD.encode(bytes)
 }

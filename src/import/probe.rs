@@ -106,7 +106,7 @@ pub(super) fn tokenize(tokenizer: &Tokenizer, texts: &[&str]) -> Result<Vec<Arc<
 }
 
 fn run(session: &mut Session, rows: Vec<Arc<[u32]>>) -> Result<Vec<Vector>, ImportError> {
-    Ok(session.run(&Batch { rows, output: Output::Pooled })?)
+    Ok(session.run(&Batch { rows, output: Output::Pooled, lone: false })?)
 }
 
 /// The largest difference of a component of two vectors scaled to unit length; not a number if one of them is none.

@@ -61,7 +61,7 @@ impl Server {
     /// Starts it and waits for the line that says where it listens.
     fn start(models: &str, more: &[&str]) -> Self {
         let mut child = sextant(&["serve", "--models", models, "--listen", "127.0.0.1:0"])
-            .args(["--sessions", "2", "--max-batch-tokens", "256"])
+            .args(["--sessions", "2", "--max-batch-tokens", "256", "--lone-threads", "0"])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

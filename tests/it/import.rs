@@ -63,7 +63,7 @@ impl Imported {
     }
 
     fn session(&self) -> Session {
-        let options = SessionOptions { threads: 1 };
+        let options = SessionOptions { threads: 1, spin: false };
         Session::load(runtime(), &self.path().join("model.onnx"), self.manifest.pooling, options).unwrap()
     }
 
@@ -79,7 +79,7 @@ impl Imported {
         let mut session = self.session();
         let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
         let run = |rows: &[Arc<[u32]>]| {
-            session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled }).unwrap()
+            session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled, lone: false }).unwrap()
         };
         let mut vectors: Vec<Vector> = ids.chunks(rows).flat_map(run).collect();
         if self.manifest.normalise {

@@ -69,7 +69,16 @@ async fn a_server_that_can_neither_greet_nor_log_serves() {
         // The port is not printed, so it is chosen here; somebody else may take it in between, but hardly does.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let mut command = sextant(&["serve", "--models", &models, "--listen", &address, "--log", "debug"]);
-        command.args(["--sessions", "1", "--max-batch-tokens", "256", "--drain-delay", "0s"]);
+        command.args([
+            "--sessions",
+            "1",
+            "--max-batch-tokens",
+            "256",
+            "--lone-threads",
+            "0",
+            "--drain-delay",
+            "0s",
+        ]);
         let server = Server { child: command.stdout(output).stderr(errors).spawn().unwrap(), address };
         let url = format!("http://{}/readyz", server.address);
         until("it is ready", async || {

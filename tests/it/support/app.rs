@@ -27,6 +27,7 @@ pub fn settings() -> Settings {
         // Measuring is for machines that have nothing else to do.
         sessions: Some(Count::Of(2)),
         max_batch_tokens: Some(Count::Of(256)),
+        lone_threads: Some(Count::Of(2)),
         drain_delay: Some("0s".into()),
         drain_timeout: Some("10s".into()),
         liveness_deadline: Some("200ms".into()),
