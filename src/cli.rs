@@ -5,6 +5,7 @@ mod evaluate;
 mod import;
 mod progress;
 mod serve;
+mod verify;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 /// An embedding server that keeps vectors true.
 #[derive(Debug, Parser)]
-#[command(name = "sextant", version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+#[command(name = "sextant", version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 gate not passed.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +26,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Make a version from a checkpoint directory or a model on the hub
     Import(Box<import::Import>),
+    /// Check on this machine whether a version may serve
+    Verify(verify::Verify),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
     /// Measure a server under load
@@ -36,6 +39,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Serve(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Verify(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Bench(command) => command.run(),
     };
@@ -65,6 +69,13 @@ impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
         Self { message: error.to_string(), code: 1 }
     }
+}
+
+/// The model's name and the number of a version given as `minilm@2`.
+fn version(text: &str) -> Result<(String, u32), Failure> {
+    text.split_once('@')
+        .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))
+        .ok_or_else(|| Failure::usage(format!("`{text}` is no version: expected one as minilm@2")))
 }
 
 /// Speaks of a failure. Not `eprintln!`, which panics where nobody can be told.

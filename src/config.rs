@@ -1,5 +1,6 @@
 //! What the server is told: flags, environment and file become one validated [`Config`]. Nothing past it sees the flags.
 
+mod gate;
 mod settings;
 
 use std::net::SocketAddr;
@@ -13,8 +14,10 @@ use crate::batch::Limits;
 use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::repository::check_name;
+use crate::rollout::gate::Bounds;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
+pub use gate::GateSettings;
 pub use settings::{Auto, Count, Settings};
 
 /// Why there is no configuration.
@@ -56,6 +59,8 @@ pub struct Config {
     pub wanted: Wanted,
     /// Of the queue.
     pub limits: Limits,
+    /// What a version must show before it serves.
+    pub gate: Bounds,
     /// What the HTTP layer needs.
     pub http: HttpConfig,
     /// Served on after a stop signal, unready.
@@ -121,6 +126,10 @@ impl Settings {
                 queue_tokens: check.positive("max_queue_tokens", self.max_queue_tokens, 262_144).get(),
                 ..Limits::default()
             },
+            gate: self.gate.validate().unwrap_or_else(|mistakes| {
+                check.mistakes.extend(mistakes);
+                Bounds::DEFAULT
+            }),
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
                 max_inputs: check.positive("max_inputs", self.max_inputs, 2048).get(),
@@ -196,6 +205,7 @@ impl Config {
             liveness_deadline: text(self.http.liveness_deadline),
             log_format: Some(format!("{:?}", self.log_format).to_lowercase()),
             log: Some(self.log.clone()),
+            gate: self.gate.into(),
         })
     }
 }
@@ -287,6 +297,22 @@ mod tests {
         assert_eq!(config.wanted.sessions, NonZeroUsize::new(2));
         assert_eq!((config.wanted.threads, config.wanted.batch_tokens), (None, None), "measured");
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn one_bound_of_the_gate_goes_over_the_file_and_leaves_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sextant.toml");
+        std::fs::write(&file, "models = 'a'\n[gate]\nmin_claim_cosine = 0.5\nmin_claim_overlap = 0.25").unwrap();
+        let gate = GateSettings { min_claim_overlap: Some(0.75), ..GateSettings::default() };
+        let given = Settings { gate, ..Settings::default() };
+        let config = given.over_file(Some(&file)).unwrap().validate(CORES).unwrap();
+        let expected = Bounds { min_claim_cosine: 0.5, min_claim_overlap: 0.75, ..Bounds::DEFAULT };
+        assert_eq!(config.gate, expected);
+        let config = Settings::default().over_file(Some(&file)).unwrap().validate(CORES).unwrap();
+        assert_eq!(config.gate.min_claim_overlap, 0.25);
+        let error = settings("models = 'a'\n[gate]\nmax_length_difference = 7.0").validate(CORES).unwrap_err();
+        assert_eq!(error.to_string(), "`gate.max_length_difference` is `7`: expected 0 to 1");
     }
 
     #[test]

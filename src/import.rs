@@ -39,11 +39,14 @@ pub use error::ImportError;
 use export::Export;
 use int8::Quantisation;
 use plan::{NoPlan, Plan, plan};
+use probe::Probed;
 use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
 use crate::engine::{Pooling, Runtime, Session, SessionOptions, graph_path};
 use crate::repository::manifest::{self, Calibration, Graph, Manifest, Precision, Source, Space};
+use crate::rollout::gate::claim::Parent;
+use crate::rollout::gate::{Bounds, Check, Verdict};
 use crate::tokenize::Tokenizer;
 
 /// What the manifest says where nobody said anything.
@@ -76,6 +79,8 @@ pub struct Request<'a> {
     pub intended_use: Option<String>,
     /// Shorter widths that the model was trained to be cut to.
     pub matryoshka_dimensions: Vec<usize>,
+    /// The version whose space this one writes into, if that is claimed.
+    pub claim: Option<Parent>,
     /// Where the directory came from.
     pub source: Source,
     /// RFC 3339, UTC.
@@ -98,6 +103,7 @@ impl<'a> Request<'a> {
             training_data: None,
             intended_use: None,
             matryoshka_dimensions: Vec::new(),
+            claim: None,
             source,
             created,
         }
@@ -166,7 +172,10 @@ pub fn stage(
     let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, runtime, progress };
     let made = job.graph()?;
     let tokenizer_digest = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
-    let space = job.space(&made, &tokenizer_digest)?;
+    let space = match &request.claim {
+        Some(parent) => parent.space().clone(),
+        None => job.space(&made, &tokenizer_digest)?,
+    };
     let pooling = checkpoint.pooling;
     let mut session = Session::load(runtime, &graph_path(stage), pooling, SessionOptions::all_threads())
         .map_err(|source| ImportError::Session { path: made.path.clone(), source })?;
@@ -181,7 +190,7 @@ pub fn stage(
         normalise,
         precision: made.precision,
     };
-    probe::write(encoding, stage, progress)?;
+    let probed = probe::write(encoding, stage, progress)?;
     let dimensions = session.dimensions();
     let or_unstated = |asked: &Option<String>, read: Option<&String>, unstated: &str| {
         asked.as_ref().or(read).map_or_else(|| unstated.to_owned(), String::clone)
@@ -201,6 +210,8 @@ pub fn stage(
         pooling,
         normalise,
         space,
+        space_parent: request.claim.as_ref().map(Parent::version),
+        depends_on_batch: Some(probed.depends_on_batch),
         training_data: or_unstated(&request.training_data, checkpoint.training_data.as_ref(), NOT_STATED),
         intended_use: or_unstated(&request.intended_use, None, NOT_STATED),
         default_query_prompt: checkpoint.query_prompt().map(str::to_owned),
@@ -212,8 +223,32 @@ pub fn stage(
         prompts: checkpoint.prompts.clone(),
         files: Vec::new(),
     };
+    if let Some(parent) = &request.claim {
+        check_claim(parent, &manifest, probed, &tokenizer, &mut session)?;
+    }
     card::write(&manifest, &stage.join("MODEL_CARD.md"))?;
     Ok(manifest)
+}
+
+/// Measures the claim of what was made to lie in the space of `parent`.
+fn check_claim(
+    parent: &Parent,
+    manifest: &Manifest,
+    probed: Probed,
+    tokenizer: &Tokenizer,
+    session: &mut Session,
+) -> Result<(), ImportError> {
+    let checks = parent.measure(manifest, &Bounds::DEFAULT, |texts| {
+        if probed.probes.iter().map(|probe| probe.text.as_str()).eq(texts.iter().copied()) {
+            return Ok(probed.probes.into_iter().map(|probe| probe.embedding).collect());
+        }
+        Ok::<_, ImportError>(probe::alone(session, &probe::tokenize(tokenizer, texts)?, |_| {})?)
+    })?;
+    let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).map(Check::to_string);
+    match failed.collect::<Vec<_>>() {
+        failed if failed.is_empty() => Ok(()),
+        failed => Err(ImportError::Claim { parent: parent.version(), reasons: failed.join("; ") }),
+    }
 }
 
 /// A graph in its place, and what the manifest must say of it.

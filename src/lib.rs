@@ -25,8 +25,9 @@
 //! - [`batch`]: which rows run together, and when.
 //! - [`engine`]: the runtime library, sessions and their threads, tensors, pooling.
 //! - [`repository`]: versions on disk, with [`repository::manifest`] for what a version is.
-//! - [`rollout`]: which version serves.
+//! - [`rollout`]: which version serves, and what it must show before, in [`rollout::gate`].
 //! - [`import`]: a checkpoint becomes a version.
+//! - [`compare`]: how alike vectors are.
 //! - [`evaluate`]: quality on labelled pairs.
 //! - [`mod@bench`]: load on a server, and what it answers.
 //! - [`metrics`], [`telemetry`], [`cli`]: what is counted, what is logged, what can be typed.
@@ -36,6 +37,7 @@
 pub mod batch;
 pub mod bench;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod embed;
 pub mod engine;

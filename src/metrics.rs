@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::repository::manifest::Manifest;
@@ -43,6 +43,7 @@ pub struct Metrics {
     unknown: IntCounterVec,
     version_info: IntGaugeVec,
     version_role: IntGaugeVec,
+    gate_probe_min_cosine: GaugeVec,
 }
 
 impl Metrics {
@@ -163,6 +164,16 @@ impl Metrics {
                 "1 for the role that a version has now.",
                 &["model", "version", "role"],
             )?,
+            gate_probe_min_cosine: registered(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "sextant_gate_probe_min_cosine",
+                        "Least cosine of a probe's vector to the one that the version came with, when it was loaded.",
+                    ),
+                    of_version,
+                )?,
+            )?,
             registry,
         };
         metrics.rejected.with_label_values(&["", "", "requests"]);
@@ -226,6 +237,7 @@ impl Metrics {
             retried: self.retried.with_label_values(&of),
             truncated: self.truncated.with_label_values(&of),
             unknown: self.unknown.with_label_values(&of),
+            gate_probe_min_cosine: self.gate_probe_min_cosine.with_label_values(&of),
         }
     }
 }
@@ -269,6 +281,8 @@ pub struct VersionMetrics {
     pub truncated: IntCounter,
     /// Unknown tokens.
     pub unknown: IntCounter,
+    /// Least cosine of a probe's vector, found by the gate.
+    pub gate_probe_min_cosine: Gauge,
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {

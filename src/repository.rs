@@ -2,6 +2,7 @@
 
 mod error;
 pub mod manifest;
+mod read;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,7 +115,7 @@ impl Repository {
         let bad = |reason| RepositoryError::BadManifest { model: model.to_owned(), version, reason };
         let manifest: Manifest = std::str::from_utf8(&text)
             .map_err(|error| bad(error.to_string()))
-            .and_then(|text| toml::from_str(text).map_err(|error| bad(error.to_string())))?;
+            .and_then(|text| Manifest::from_toml(text).map_err(bad))?;
         if manifest.schema != SCHEMA {
             return Err(bad(format!("schema {} is not known, this is for schema {SCHEMA}", manifest.schema)));
         }
@@ -175,7 +176,7 @@ impl Repository {
             version: manifest.version,
             reason: error.to_string(),
         };
-        let text = toml::to_string(&manifest).map_err(bad)?;
+        let text = manifest.to_toml().map_err(bad)?;
         let key = key(&manifest.model, manifest.version, MANIFEST);
         self.store.put_opts(&key, text.into(), PutMode::Create.into()).await?;
         Ok(manifest)

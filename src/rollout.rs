@@ -1,5 +1,7 @@
 //! Who serves: a numbered log of documents beside the versions. The highest number is the state.
 
+pub mod gate;
+
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt as _, PutMode};
 use serde::{Deserialize, Serialize};

@@ -85,10 +85,10 @@ impl Listeners {
     }
 }
 
-/// Loads the activated version of every model in the repository.
+/// Loads the activated version of every model in the repository, each through the gate.
 ///
 /// # Errors
-/// If the runtime or the repository cannot be used, a version cannot be loaded, or there is none.
+/// If the runtime or the repository cannot be used, a version does not pass the gate, or there is none.
 pub async fn load(config: &Config) -> Result<App, ServeError> {
     let runtime = Runtime::load(config.onnxruntime.as_deref())?;
     tracing::info!(library = %runtime.path().display(), build = runtime.build(), "ONNX Runtime loaded");
@@ -101,7 +101,8 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
             continue;
         };
         let manifest = repository.manifest(&name, rollout.stable).await?;
-        let model = Model::load(&repository, manifest, runtime, config.wanted, config.limits, &metrics)
+        let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
+        let model = Model::load(&repository, manifest, runtime, wanted, limits, bounds, &metrics)
             .await
             .map_err(|source| ServeError::Model { version: format!("{name}@{}", rollout.stable), source })?;
         models.push(model);

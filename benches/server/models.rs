@@ -39,7 +39,7 @@ impl Model {
             None => import(precision, &repository)?,
         }
         let version = repository.join(precision).join("versions/1");
-        let manifest = toml::from_str(&fs::read_to_string(version.join("manifest.toml"))?)?;
+        let manifest = Manifest::from_toml(&fs::read_to_string(version.join("manifest.toml"))?)?;
         Ok(Self { precision: precision.to_owned(), repository, version, manifest })
     }
 

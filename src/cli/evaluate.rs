@@ -6,13 +6,14 @@ use std::thread;
 
 use clap::Args;
 
-use super::{Failure, print_line, progress};
+use super::{Failure, print_line, progress, version};
 use crate::batch::Limits;
 use crate::embed::{Embedder, Model, Resources};
 use crate::engine::{Runtime, Wanted, topology};
 use crate::evaluate;
 use crate::metrics::Metrics;
 use crate::repository::Repository;
+use crate::rollout::gate::Bounds;
 
 #[derive(Debug, Args)]
 pub(super) struct Evaluate {
@@ -34,13 +35,7 @@ pub(super) struct Evaluate {
 
 impl Evaluate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (name, number) = self
-            .version
-            .split_once('@')
-            .and_then(|(name, number)| Some((name.to_owned(), number.parse::<u32>().ok()?)))
-            .ok_or_else(|| {
-                Failure::usage(format!("`{}` is no version: expected one as minilm@2", self.version))
-            })?;
+        let (name, number) = version(&self.version)?;
         let pairs = evaluate::read_pairs(&self.sts)?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let repository = Repository::open(&self.models, false)?;
@@ -58,7 +53,9 @@ impl Evaluate {
             let resources =
                 Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
             let metrics = Metrics::new()?;
-            let model = Model::load(&repository, manifest, runtime, wanted, limits, &metrics).await?;
+            // What its vectors are worth says nothing if they are not those that it came with.
+            let bounds = Bounds::DEFAULT;
+            let model = Model::load(&repository, manifest, runtime, wanted, limits, bounds, &metrics).await?;
             let embedder = Embedder::new(vec![model], None, resources)?;
             let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
             let figure =

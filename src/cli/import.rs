@@ -15,6 +15,7 @@ use crate::import::{self, Phase, Progress, Request};
 use crate::repository::manifest::{Graph, Precision, Source};
 use crate::repository::{Repository, RepositoryError, check_name};
 use crate::rollout;
+use crate::rollout::gate::claim::Parent;
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
@@ -59,6 +60,9 @@ pub(super) struct Import {
     /// Shorter widths that the model was trained to be cut to, as 256,128
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
     matryoshka: Vec<usize>,
+    /// Claim the vector space of version N, made of the same weights: measured on its probe texts, refused if the vectors differ
+    #[arg(long, value_name = "N")]
+    claim_space_of: Option<u32>,
     /// Instead of the licence that the checkpoint's README names
     #[arg(long, value_name = "SPDX")]
     licence: Option<String>,
@@ -84,6 +88,13 @@ impl Import {
         let tokio = tokio::runtime::Runtime::new()?;
         // Before a checkpoint is fetched and int8 ranges are measured.
         tokio.block_on(Repository::check_writable(&self.models, &self.name))?;
+        let claim = match self.claim_space_of {
+            Some(parent) => {
+                let repository = Repository::open(&self.models, false)?;
+                Some(tokio.block_on(Parent::read(&repository, &self.name, parent))?)
+            }
+            None => None,
+        };
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
         let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
@@ -99,6 +110,7 @@ impl Import {
             training_data: self.training_data.clone(),
             intended_use: self.intended_use.clone(),
             matryoshka_dimensions: self.matryoshka.clone(),
+            claim,
             ..Request::new(&checkpoint, &self.name, source, created.clone())
         };
         let bars = Bars::default();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, GateSettings};
 
 /// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -95,6 +95,10 @@ pub struct Settings {
     #[arg(long, value_name = "FILTER", env = "SEXTANT_LOG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// What a version must show before it serves
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "GateSettings::is_empty")]
+    pub gate: GateSettings,
 }
 
 /// A number, or the word `auto`.
@@ -142,7 +146,20 @@ impl Settings {
         // Only what was given is written by the `skip_serializing_if`s, so only that goes over the file.
         let given =
             toml::Table::try_from(&self).map_err(|error| ConfigError::Invalid(vec![error.to_string()]))?;
-        table.extend(given);
+        lay_over(&mut table, given);
         table.try_into().map_err(wrong)
+    }
+}
+
+/// Puts what is `given` over `table`; of a table within it only the keys that are given.
+fn lay_over(table: &mut toml::Table, given: toml::Table) {
+    for (key, value) in given {
+        if let toml::Value::Table(above) = &value
+            && let Some(toml::Value::Table(below)) = table.get_mut(&key)
+        {
+            below.extend(above.clone());
+        } else {
+            table.insert(key, value);
+        }
     }
 }

@@ -9,39 +9,23 @@ use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::{EmbedError, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
-use crate::engine::topology::{self, ChooseError, Chosen, Topology, Wanted};
-use crate::engine::{self, Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
+use crate::engine::topology::{Chosen, Topology, Wanted};
+use crate::engine::{Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
+use crate::repository::Repository;
 use crate::repository::manifest::Manifest;
-use crate::repository::{Repository, RepositoryError};
-use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
+use crate::rollout::gate::{self, Bounds, GateError, Name, Passed, Verdict};
+use crate::tokenize::{Tokenizer, Truncate};
 
 /// Why a version cannot be loaded.
 #[derive(Debug, Error)]
 pub enum ModelError {
-    /// Its files.
+    /// It may not serve here.
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// Its tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Its graph.
-    #[error(transparent)]
-    Graph(#[from] ChooseError),
+    Gate(#[from] GateError),
     /// Its threads.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The loading thread is gone.
-    #[error("loading was interrupted")]
-    Interrupted,
-    /// The graph is not the one the manifest speaks of.
-    #[error("the manifest says that vectors have {manifest} dimensions, the graph makes {graph}")]
-    Width {
-        /// By the manifest.
-        manifest: usize,
-        /// By the graph.
-        graph: usize,
-    },
 }
 
 /// A loaded version.
@@ -70,34 +54,25 @@ struct Probe {
 const PROBE_HOLDS: Duration = Duration::from_millis(500);
 
 impl Model {
-    /// Loads a version from `repository`.
+    /// Loads a version from `repository`, through the gate.
     ///
     /// # Errors
-    /// If a file is not the published one, or tokenizer or graph cannot be used.
+    /// If the gate does not let it pass, or its threads cannot be started.
     pub async fn load(
         repository: &Repository,
         manifest: Manifest,
         runtime: &'static Runtime,
         wanted: Wanted,
         limits: Limits,
+        bounds: Bounds,
         metrics: &Metrics,
     ) -> Result<Self, ModelError> {
-        let directory = repository.fetch(&manifest).await?;
-        let (pooling, max_tokens) = (manifest.pooling, manifest.max_tokens);
-        let (tokenizer, chosen) = tokio::task::spawn_blocking(move || {
-            let tokenizer = Tokenizer::load(&directory.join("tokenizer.json"), max_tokens)?;
-            let (graph, vocabulary) = (engine::graph_path(&directory), tokenizer.vocabulary());
-            let chosen = topology::choose(runtime, &graph, pooling, vocabulary, max_tokens, wanted)?;
-            Ok::<_, ModelError>((tokenizer, chosen))
-        })
-        .await
-        .map_err(|_| ModelError::Interrupted)??;
-        let Chosen { sessions, lone, topology } = chosen;
-        if let Some(graph) = sessions.first().map(engine::Session::dimensions)
-            && graph != manifest.dimensions
-        {
-            return Err(ModelError::Width { manifest: manifest.dimensions, graph });
+        let Passed { tokenizer, chosen, report } =
+            gate::pass(repository, &manifest, runtime, wanted, bounds).await?;
+        for warning in report.with_verdict(Verdict::Warning) {
+            tracing::warn!(version = report.version, "{warning}");
         }
+        let Chosen { sessions, lone, topology } = chosen;
         let (version, space) = (manifest.version, &manifest.space);
         let Topology { sessions: count, threads, spin, batch_tokens, lone_threads } = topology;
         tracing::info!(
@@ -115,7 +90,9 @@ impl Model {
         let pulse = engine.pulse();
         let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
         let beats = move |longest| pulse.beats(longest);
-        Ok(Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics))
+        let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
+        model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
+        Ok(model)
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a

@@ -92,6 +92,10 @@ fn card(manifest: &Manifest) -> String {
     let precision = manifest.precision;
     let pooling = format!("{:?}", manifest.pooling).to_lowercase();
     let scaled = if manifest.normalise { "scaled to unit length" } else { "not normalised" };
+    let parent = manifest
+        .space_parent
+        .map(|parent| format!(", that of version {parent}: measured against its vectors"))
+        .unwrap_or_default();
     let mut card = format!(
         "# {model}\n\n\
          A text embedding model, imported on {} from {source}.\n\n\
@@ -101,10 +105,13 @@ fn card(manifest: &Manifest) -> String {
          | precision | {precision} |\n\
          | vectors | {dimensions} dimensions, {pooling} pooling, {scaled} |\n\
          | longest input | {max_tokens} tokens |\n\
-         | vector space | `{}` |\n\
+         | vector space | `{}`{parent} |\n\
          | licence | {licence} |\n",
         manifest.created, manifest.architecture, manifest.space,
     );
+    if manifest.depends_on_batch == Some(true) {
+        card += "| beside other texts | the same text gets another vector: measured at import |\n";
+    }
     if !manifest.matryoshka_dimensions.is_empty() {
         let widths: Vec<String> = manifest.matryoshka_dimensions.iter().map(usize::to_string).collect();
         card += &format!("| may be cut to | {} dimensions |\n", widths.join(", "));

@@ -148,6 +148,17 @@ pub enum ImportError {
         /// The largest that is allowed.
         allowed: f32,
     },
+    /// Vectors that do not lie in the space that is claimed.
+    #[error(
+        "the vectors made do not lie in the space of version {parent}: {reasons}; import without --claim-space-of, as a version \
+         with a space of its own"
+    )]
+    Claim {
+        /// The version whose space was claimed.
+        parent: u32,
+        /// The checks that failed, with their figures.
+        reasons: String,
+    },
 }
 
 impl ImportError {

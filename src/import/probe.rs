@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{ImportError, Phase, Precision, Progress};
-use crate::engine::{Batch, Output, Session, Vector, pooling};
+use crate::compare::{fault, largest_difference};
+use crate::engine::{Batch, EngineError, Output, Session, Vector, pooling};
+use crate::rollout::gate::Bounds;
 use crate::tokenize::{Tokenizer, Truncate};
 
 /// Texts of many kinds: one character and many words, several scripts, code, markup, numbers. One a line.
@@ -18,9 +20,9 @@ pub const FILE: &str = "probe.jsonl";
 
 /// The most by which a component of a unit vector may differ between alone and in a batch. Above it the same text has
 /// another vector beside other neighbours, which no index forgives.
-const ALLOWED: f32 = 1e-4;
+const ALLOWED: f32 = Bounds::DEFAULT.max_batch_difference as f32;
 
-/// Rows of a mixed batch: short and long texts meet in each.
+/// Most rows of a mixed batch: short and long texts meet in each.
 const MIXED: usize = 16;
 
 /// A text and its vector, normalised if the version's vectors are. No prompt is put before it.
@@ -40,6 +42,13 @@ pub(super) struct Encoding<'a> {
     pub(super) precision: Precision,
 }
 
+/// What the built-in texts showed of a graph.
+pub(super) struct Probed {
+    pub(super) probes: Vec<Probe>,
+    /// Whether a text gets another vector beside other texts.
+    pub(super) depends_on_batch: bool,
+}
+
 /// Runs the built-in texts and writes their vectors to `stage`.
 ///
 /// # Errors
@@ -48,41 +57,33 @@ pub(super) fn write(
     encoding: Encoding<'_>,
     stage: &Path,
     progress: &dyn Fn(Progress),
-) -> Result<(), ImportError> {
+) -> Result<Probed, ImportError> {
     let Encoding { tokenizer, session, normalise, precision } = encoding;
     let texts: Vec<&str> = TEXTS.lines().collect();
     let rows = tokenize(tokenizer, &texts)?;
-    let mut alone = Vec::with_capacity(rows.len());
     let report =
         |done: usize| progress(Progress { phase: Phase::Probe, done: done as u64, total: rows.len() as u64 });
-    for row in &rows {
-        report(alone.len());
-        alone.extend(run(session, vec![Arc::clone(row)])?);
-    }
-    report(alone.len());
+    let alone = alone(session, &rows, report)?;
     for (text, vector) in texts.iter().zip(&alone) {
-        let fault = match vector {
-            vector if vector.iter().any(|value| !value.is_finite()) => "not finite",
-            vector if vector.iter().all(|value| *value == 0.0) => "all zeros",
-            _ => continue,
-        };
-        return Err(ImportError::Probe { text: (*text).to_owned(), fault, precision });
+        if let Some(fault) = fault(vector) {
+            return Err(ImportError::Probe { text: (*text).to_owned(), fault, precision });
+        }
     }
-    if session.is_packed() {
-        for (at, rows) in rows.chunks(MIXED).enumerate() {
-            let together = run(session, rows.to_vec())?;
-            let pairs = alone[at * MIXED..].iter().zip(&together);
-            for (text, (alone, together)) in texts[at * MIXED..].iter().zip(pairs) {
-                let difference = distance(alone, together);
-                if difference.is_nan() || difference > ALLOWED {
-                    let text = (*text).to_owned();
-                    return Err(ImportError::BatchDependent { text, difference, allowed: ALLOWED });
-                }
+    let mut depends_on_batch = false;
+    let together = together(session, &rows)?;
+    for (text, (alone, together)) in texts.iter().zip(alone.iter().zip(&together)) {
+        let difference = largest_difference(alone, together);
+        if difference.is_nan() || difference > ALLOWED {
+            if session.is_packed() {
+                let text = (*text).to_owned();
+                return Err(ImportError::BatchDependent { text, difference, allowed: ALLOWED });
             }
+            depends_on_batch = true;
         }
     }
     let path = stage.join(FILE);
     let mut lines = String::new();
+    let mut probes = Vec::with_capacity(texts.len());
     for (text, mut embedding) in texts.into_iter().zip(alone) {
         if normalise {
             pooling::normalise(&mut embedding);
@@ -90,12 +91,34 @@ pub(super) fn write(
         let probe = Probe { text: text.to_owned(), embedding };
         lines += &serde_json::to_string(&probe).map_err(|error| ImportError::malformed(&path, error))?;
         lines.push('\n');
+        probes.push(probe);
     }
-    fs::write(&path, lines).map_err(ImportError::io("write", &path))
+    fs::write(&path, lines).map_err(ImportError::io("write", &path))?;
+    Ok(Probed { probes, depends_on_batch })
+}
+
+/// Reads a probe set whose vectors have `dimensions`.
+///
+/// # Errors
+/// In a sentence, if it is empty or a line of it is no probe.
+pub(crate) fn read(text: &[u8], dimensions: usize) -> Result<Vec<Probe>, String> {
+    let wrong = |line: usize, reason: String| format!("`{FILE}`, line {}: {reason}", line + 1);
+    let text = std::str::from_utf8(text).map_err(|error| format!("`{FILE}`: {error}"))?;
+    let probes = text.lines().enumerate().map(|(line, text)| {
+        let probe: Probe = serde_json::from_str(text).map_err(|error| wrong(line, error.to_string()))?;
+        match probe.embedding.len() {
+            width if width == dimensions => Ok(probe),
+            width => Err(wrong(line, format!("the vector has {width} dimensions, expected {dimensions}"))),
+        }
+    });
+    match probes.collect::<Result<Vec<_>, _>>()? {
+        probes if probes.is_empty() => Err(format!("`{FILE}` is empty")),
+        probes => Ok(probes),
+    }
 }
 
 /// The token ids of `texts`.
-pub(super) fn tokenize(tokenizer: &Tokenizer, texts: &[&str]) -> Result<Vec<Arc<[u32]>>, ImportError> {
+pub(crate) fn tokenize(tokenizer: &Tokenizer, texts: &[&str]) -> Result<Vec<Arc<[u32]>>, ImportError> {
     texts
         .iter()
         .map(|text| match tokenizer.tokenize(text, Truncate::End) {
@@ -105,19 +128,42 @@ pub(super) fn tokenize(tokenizer: &Tokenizer, texts: &[&str]) -> Result<Vec<Arc<
         .collect()
 }
 
-fn run(session: &mut Session, rows: Vec<Arc<[u32]>>) -> Result<Vec<Vector>, ImportError> {
-    Ok(session.run(&Batch { rows, output: Output::Pooled, lone: false })?)
+/// The vectors of `rows`, each run by itself. `progress` hears how many are done.
+pub(crate) fn alone(
+    session: &mut Session,
+    rows: &[Arc<[u32]>],
+    progress: impl Fn(usize),
+) -> Result<Vec<Vector>, EngineError> {
+    let mut vectors = Vec::with_capacity(rows.len());
+    for row in rows {
+        progress(vectors.len());
+        vectors.extend(run(session, vec![Arc::clone(row)])?);
+    }
+    progress(vectors.len());
+    Ok(vectors)
 }
 
-/// The largest difference of a component of two vectors scaled to unit length; not a number if one of them is none.
-fn distance(left: &[f32], right: &[f32]) -> f32 {
-    let unit = |vector: &[f32]| {
-        let mut vector = vector.to_vec();
-        pooling::normalise(&mut vector);
-        vector
-    };
-    let differences = unit(left).into_iter().zip(unit(right)).map(|(left, right)| (left - right).abs());
-    differences.max_by(f32::total_cmp).unwrap_or(0.0)
+/// The vectors of `rows`, each run in a batch of rows from all over the list, in the list's order.
+pub(crate) fn together(session: &mut Session, rows: &[Arc<[u32]>]) -> Result<Vec<Vector>, EngineError> {
+    let batches = rows.len().div_ceil(MIXED);
+    let mut vectors = vec![Vector::new(); rows.len()];
+    for first in 0..batches {
+        let mixed = rows.iter().skip(first).step_by(batches).map(Arc::clone).collect();
+        let places = vectors.iter_mut().skip(first).step_by(batches);
+        places.zip(run(session, mixed)?).for_each(|(place, vector)| *place = vector);
+    }
+    Ok(vectors)
+}
+
+/// The beginning of a text between quotation marks, for a message.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut characters = text.chars();
+    let start: String = characters.by_ref().take(40).collect();
+    if characters.next().is_some() { format!("`{start}...`") } else { format!("`{start}`") }
+}
+
+fn run(session: &mut Session, rows: Vec<Arc<[u32]>>) -> Result<Vec<Vector>, EngineError> {
+    session.run(&Batch { rows, output: Output::Pooled, lone: false })
 }
 
 #[cfg(test)]
@@ -125,15 +171,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distance_is_of_directions_and_sees_what_is_no_number() {
-        assert_eq!(distance(&[3.0, 4.0], &[6.0, 8.0]), 0.0);
-        assert!((distance(&[1.0, 0.0], &[0.0, 2.0]) - 1.0).abs() < 1e-6);
-        assert!(distance(&[1.0, 2.0], &[1.0, f32::NAN]).is_nan());
-    }
-
-    #[test]
     fn built_in_texts_are_many_and_different() {
         let texts: std::collections::BTreeSet<&str> = TEXTS.lines().collect();
         assert!(texts.len() >= 32 && texts.len() == TEXTS.lines().count());
+    }
+
+    #[test]
+    fn a_probe_set_that_is_none_is_told_by_its_line() {
+        let good = r#"{"text": "a", "embedding": [1.0, 0.0]}"#;
+        assert_eq!(read(good.as_bytes(), 2).unwrap()[0].embedding, [1.0, 0.0]);
+        for (text, expected) in [
+            (String::new(), "is empty"),
+            (format!("{good}\n{{}}"), "line 2: missing field `text`"),
+            (format!("{good}\n{good}\nx"), "line 3: expected value"),
+            (good.replace("1.0", "null"), "line 1: invalid type: null"),
+            (good.replace("1.0, ", ""), "line 1: the vector has 1 dimensions, expected 2"),
+        ] {
+            let error = read(text.as_bytes(), 2).unwrap_err();
+            assert!(error.starts_with("`probe.jsonl`") && error.contains(expected), "{error}");
+        }
+        assert!(read(&[0xff], 2).unwrap_err().contains("utf-8"));
+    }
+
+    #[test]
+    fn long_texts_are_quoted_by_their_beginning() {
+        assert_eq!(quoted("a cat"), "`a cat`");
+        assert_eq!(quoted(&"木".repeat(41)), format!("`{}...`", "木".repeat(40)));
     }
 }

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::engine::Pooling;
 
 /// The layout of `manifest.toml` that this code reads and writes.
 pub const SCHEMA: u32 = 1;
+
+/// Begins the first line of `manifest.toml`.
+const SEAL: &str = "sha256 = \"";
 
 /// Files that every version has, none of them empty.
 const REQUIRED: [&str; 3] = ["model.onnx", "tokenizer.json", "MODEL_CARD.md"];
@@ -46,6 +50,12 @@ pub struct Manifest {
     pub normalise: bool,
     /// The vector space its vectors lie in.
     pub space: Space,
+    /// The version whose space that is, where it is claimed; the claim was measured by import, and is by every gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_parent: Option<u32>,
+    /// Whether a text gets another vector beside other texts; absent if that was never measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depends_on_batch: Option<bool>,
     /// What the model was trained on, as far as it is known.
     pub training_data: String,
     /// What the model is meant for, as far as it is known.
@@ -75,6 +85,35 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The text of `manifest.toml`: a line with the SHA-256 of all that follows it, and the fields. No other file has the
+    /// digest of this one.
+    ///
+    /// # Errors
+    /// If a field cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let fields = toml::to_string(self)?;
+        Ok(format!("{SEAL}{}\"\n{fields}", hex::encode(Sha256::digest(&fields))))
+    }
+
+    /// Reads what [`to_toml`](Self::to_toml) wrote. A text without a digest is taken as it is.
+    ///
+    /// # Errors
+    /// In a sentence, if it is no manifest, or not as it was written.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        let sealed = text.strip_prefix(SEAL).and_then(|rest| rest.split_once("\"\n"));
+        let fields = match sealed {
+            None => text,
+            Some((sha256, fields)) => {
+                let found = hex::encode(Sha256::digest(fields));
+                if found != sha256 {
+                    return Err(format!("its SHA-256 is {found}, and was {sha256} when it was written"));
+                }
+                fields
+            }
+        };
+        toml::from_str(fields).map_err(|error| error.to_string())
+    }
+
     /// SHA-256 of the graph's file, hexadecimal.
     pub fn graph_digest(&self) -> Option<&str> {
         self.files.iter().find(|file| file.name == "model.onnx").map(|file| file.sha256.as_str())
@@ -122,6 +161,9 @@ impl Manifest {
             if let Some(name) = name.as_ref().filter(|name| !self.prompts.contains_key(*name)) {
                 return Err(format!("its `{key}` is `{name}`, which is none of its prompts"));
             }
+        }
+        if self.space_parent == Some(self.version) {
+            return Err("it claims the space of itself".to_owned());
         }
         let Space(space) = &self.space;
         if space.len() != 16 || !space.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

@@ -30,9 +30,9 @@ const TEXTS: [&str; 6] = [
 ];
 
 /// What an import made.
-struct Imported {
+pub struct Imported {
     directory: TempDir,
-    manifest: Manifest,
+    pub manifest: Manifest,
 }
 
 /// Asks for nothing special.
@@ -42,7 +42,7 @@ fn request(checkpoint: &Path) -> Request<'_> {
 }
 
 /// Imports `checkpoint`, what is asked for changed by `ask`.
-fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Result<Imported, ImportError> {
+pub fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Result<Imported, ImportError> {
     let mut request = request(checkpoint);
     ask(&mut request);
     let directory = tempfile::tempdir().unwrap();
@@ -51,14 +51,14 @@ fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Resul
 }
 
 /// Imports a tiny checkpoint with nothing special asked for.
-fn import_tiny(checkpoint: &TinyCheckpoint, precision: Precision) -> Imported {
+pub fn import_tiny(checkpoint: &TinyCheckpoint, precision: Precision) -> Imported {
     let directory = tempfile::tempdir().unwrap();
     checkpoint.write(directory.path());
     import(directory.path(), |request| request.precision = precision).unwrap()
 }
 
 impl Imported {
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
@@ -75,7 +75,7 @@ impl Imported {
     }
 
     /// The texts' vectors as served, run in batches of `rows`.
-    fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
+    pub fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
         let mut session = self.session();
         let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
         let run = |rows: &[Arc<[u32]>]| {

@@ -7,6 +7,7 @@ pub mod export;
 pub mod fake;
 pub mod load;
 pub mod reference;
+pub mod surgery;
 
 use std::fs;
 use std::path::Path;
@@ -32,6 +33,8 @@ pub fn manifest(model: &str, dimensions: usize) -> Manifest {
         pooling: Pooling::Mean,
         normalise: true,
         space: Space("0123456789abcdef".to_owned()),
+        space_parent: None,
+        depends_on_batch: Some(false),
         training_data: "none".to_owned(),
         intended_use: "tests".to_owned(),
         default_query_prompt: None,

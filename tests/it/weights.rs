@@ -77,7 +77,8 @@ async fn the_empty_text_has_its_vector_through_the_library() {
     let repository = Repository::open(models().await.to_str().unwrap(), false).unwrap();
     let manifest = repository.manifest("fp32", 1).await.unwrap();
     let (config, metrics) = (config(&settings()), Metrics::new().unwrap());
-    let model = Model::load(&repository, manifest, runtime(), config.wanted, config.limits, &metrics).await;
+    let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
+    let model = Model::load(&repository, manifest, runtime(), wanted, limits, bounds, &metrics).await;
     let embedder = Embedder::new(vec![model.unwrap()], None, config.http.resources()).unwrap();
     let request = EmbedRequest { inputs: vec![Input::Text(String::new())], ..EmbedRequest::default() };
     let vector = embedder.embed(request).await.unwrap().vectors.remove(0);

@@ -25,12 +25,21 @@ pub struct TinyExport {
     pub output: &'static str,
     /// An input more than an encoder of text has.
     pub extra_input: Option<&'static str>,
+    /// Round the tokens' vectors to 8 bits by the range of the whole batch, as dynamic int8 does.
+    pub dynamic: bool,
 }
 
 impl TinyExport {
     /// One file, fp32.
     pub fn new(vocabulary: usize) -> Self {
-        Self { vocabulary, location: "", half: false, output: "last_hidden_state", extra_input: None }
+        Self {
+            vocabulary,
+            location: "",
+            half: false,
+            output: "last_hidden_state",
+            extra_input: None,
+            dynamic: false,
+        }
     }
 
     /// The table, `[vocabulary, HIDDEN]`.
@@ -75,15 +84,21 @@ impl TinyExport {
             ..Tensor::default()
         };
         let to_float = || vec![Attribute::int("to", data_type::FLOAT.into())];
-        let node = vec![
+        let mut node = vec![
             operation("Gather", &["table", "input_ids"], "words", vec![]),
             operation("Cast", &["words"], "floats", to_float()),
             operation("Gather", &["types", "token_type_ids"], "kinds", vec![]),
             operation("Add", &["floats", "kinds"], "sum", vec![]),
             operation("Cast", &["attention_mask"], "mask", to_float()),
             operation("Unsqueeze", &["mask", "last"], "column", vec![]),
-            operation("Mul", &["sum", "column"], self.output, vec![]),
+            operation("Mul", &["sum", "column"], if self.dynamic { "exact" } else { self.output }, vec![]),
         ];
+        if self.dynamic {
+            let mut rounded = operation("DynamicQuantizeLinear", &["exact"], "rounded", vec![]);
+            rounded.output.extend(["scale".to_owned(), "zero".to_owned()]);
+            node.push(rounded);
+            node.push(operation("DequantizeLinear", &["rounded", "scale", "zero"], self.output, vec![]));
+        }
         let names = ["input_ids", "attention_mask", "token_type_ids"];
         let inputs = names.into_iter().chain(self.extra_input);
         let graph = Graph {

@@ -1,0 +1,173 @@
+//! The gate: what a version must show on this very machine before it may serve.
+//!
+//! Its files are those that were published, it loads, it runs at the shapes that it will see, its vectors are vectors, they are
+//! those that it came with, they do not depend on what runs beside them, and if it claims another version's space they lie
+//! in it. The sessions that are checked are those that will serve: nothing is loaded twice.
+
+pub mod claim;
+mod inspect;
+mod report;
+
+use thiserror::Error;
+
+use crate::engine::topology::{self, ChooseError, Chosen, Wanted};
+use crate::engine::{Runtime, graph_path};
+use crate::repository::manifest::{Manifest, Precision};
+use crate::repository::{Repository, RepositoryError};
+use crate::tokenize::Tokenizer;
+use claim::{Parent, ParentError};
+use inspect::Inspection;
+pub use report::{Bound, Check, GateReport, Name, Verdict};
+
+/// What the figures of the gate must keep.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// Least cosine of a probe's vector to the one that the version came with, in fp32 and fp16.
+    pub min_probe_cosine: f64,
+    /// The same in int8 and where formats are mixed.
+    pub min_probe_cosine_int8: f64,
+    /// Largest difference of a probe's length to the one that the version came with, as a share of it.
+    pub max_length_difference: f64,
+    /// Largest difference of a component of a probe's unit vector between alone and in a batch.
+    pub max_batch_difference: f64,
+    /// Least cosine to a vector of the version whose space is claimed.
+    pub min_claim_cosine: f64,
+    /// Least share of the 10 nearest neighbours that queries keep among vectors of the version whose space is claimed.
+    pub min_claim_overlap: f64,
+}
+
+impl Bounds {
+    /// What holds where nothing else is said.
+    pub const DEFAULT: Self = Self {
+        min_probe_cosine: 0.9999,
+        // Processors and compilers round the products of 8-bit numbers differently: .9979 was seen between two builds.
+        min_probe_cosine_int8: 0.99,
+        // Cosines do not see a length. Int8 changes it by some percent, what it is for changes it altogether: vectors that
+        // are normalised and should not be, or the other way round.
+        max_length_difference: 0.1,
+        max_batch_difference: 1e-4,
+        min_claim_cosine: 0.99,
+        min_claim_overlap: 0.8,
+    };
+
+    fn min_probe_cosine(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::Fp32 | Precision::Fp16 => self.min_probe_cosine,
+            Precision::Int8 | Precision::Mixed => self.min_probe_cosine_int8,
+        }
+    }
+}
+
+/// Why a version may not serve here.
+#[derive(Debug, Error)]
+pub enum GateError {
+    /// One of its checks failed.
+    #[error("it does not pass the gate: {}", .0.failures())]
+    NotPassed(GateReport),
+    /// The repository failed, which says nothing about the version.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The checking thread is gone.
+    #[error("the gate was interrupted")]
+    Interrupted,
+}
+
+/// A version that may serve.
+pub struct Passed {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The sessions that were checked.
+    pub chosen: Chosen,
+    /// What was found.
+    pub report: GateReport,
+}
+
+/// Loads a version and checks it.
+///
+/// # Errors
+/// If a check fails, or the repository does.
+pub async fn pass(
+    repository: &Repository,
+    manifest: &Manifest,
+    runtime: &'static Runtime,
+    wanted: Wanted,
+    bounds: Bounds,
+) -> Result<Passed, GateError> {
+    let mut report = GateReport::new(format!("{}@{}", manifest.model, manifest.version));
+    let directory = match repository.fetch(manifest).await {
+        Ok(directory) => directory,
+        Err(error) if is_about_the_version(&error) => {
+            return Err(GateError::NotPassed(report.failed(Name::Digests, error)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
+    let files = format!("{} files as published, {megabytes:.1} MB", manifest.files.len());
+    report.add(Check::stated(Name::Digests, Verdict::Passed, files));
+    let parent = match manifest.space_parent {
+        None => None,
+        Some(parent) => match Parent::read(repository, &manifest.model, parent).await {
+            Ok(parent) => Some(parent),
+            Err(ParentError::Repository(error)) if !is_about_the_version(&error) => return Err(error.into()),
+            Err(error) => return Err(GateError::NotPassed(report.failed(Name::Claim, error))),
+        },
+    };
+    let manifest = manifest.clone();
+    let check = move || {
+        let path = directory.join("tokenizer.json");
+        let tokenizer = match Tokenizer::load(&path, manifest.max_tokens) {
+            Ok(tokenizer) => tokenizer,
+            Err(error) => return Err(report.failed(Name::Loads, error)),
+        };
+        let (graph, pooling, vocabulary) = (graph_path(&directory), manifest.pooling, tokenizer.vocabulary());
+        let chosen = topology::choose(runtime, &graph, pooling, vocabulary, manifest.max_tokens, wanted);
+        let mut chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(error @ ChooseError::Session(_)) => return Err(report.failed(Name::Loads, error)),
+            Err(error @ ChooseError::Run(_)) => return Err(report.failed(Name::Runs, error)),
+        };
+        let parent = parent.as_ref();
+        Inspection { manifest: &manifest, directory: &directory, tokenizer: &tokenizer, bounds, parent }
+            .run(&mut chosen, &mut report);
+        if report.passed { Ok(Passed { tokenizer, chosen, report }) } else { Err(report) }
+    };
+    let checked = tokio::task::spawn_blocking(check).await.map_err(|_| GateError::Interrupted)?;
+    checked.map_err(GateError::NotPassed)
+}
+
+/// Checks the version `model@version` and says what was found, a version that cannot even be read included.
+///
+/// # Errors
+/// If there is no such version, or the repository fails.
+pub async fn verify(
+    repository: &Repository,
+    model: &str,
+    version: u32,
+    runtime: &'static Runtime,
+    wanted: Wanted,
+    bounds: Bounds,
+) -> Result<GateReport, GateError> {
+    let manifest = match repository.manifest(model, version).await {
+        Ok(manifest) => manifest,
+        Err(error @ RepositoryError::BadManifest { .. }) => {
+            return Ok(GateReport::new(format!("{model}@{version}")).failed(Name::Digests, error));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match pass(repository, &manifest, runtime, wanted, bounds).await {
+        Ok(passed) => Ok(passed.report),
+        Err(GateError::NotPassed(report)) => Ok(report),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the repository works, and what it holds of the version does not.
+fn is_about_the_version(error: &RepositoryError) -> bool {
+    matches!(
+        error,
+        RepositoryError::BadFile { .. }
+            | RepositoryError::BadManifest { .. }
+            | RepositoryError::NoSuchVersion { .. }
+            | RepositoryError::Read { .. }
+    )
+}

@@ -1,0 +1,188 @@
+//! The checks that need the version's sessions.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::{fs, iter, thread};
+
+use super::claim::Parent;
+use super::{Bound, Bounds, Check, GateReport, Name, Verdict};
+use crate::compare::{cosine, fault, largest, largest_difference, least, length};
+use crate::engine::pooling::normalise;
+use crate::engine::{Batch, Chosen, EngineError, Output, Session, Vector};
+use crate::import::probe::{self, Probe};
+use crate::repository::manifest::Manifest;
+use crate::tokenize::Tokenizer;
+
+/// Tokens of the rows of a full batch.
+const SHORT: usize = 16;
+
+/// A loaded version and what it is held against.
+pub(super) struct Inspection<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) directory: &'a Path,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) bounds: Bounds,
+    /// The version whose space is claimed, if one is.
+    pub(super) parent: Option<&'a Parent>,
+}
+
+/// The sessions that make a vector: of a text that comes alone, and of texts that come together.
+struct Sessions<'a> {
+    alone: Option<&'a mut Session>,
+    together: &'a mut Session,
+}
+
+impl Sessions<'_> {
+    fn alone(&mut self, rows: &[Arc<[u32]>]) -> Result<Vec<Vector>, EngineError> {
+        let session = match &mut self.alone {
+            Some(alone) => alone,
+            None => &mut self.together,
+        };
+        probe::alone(session, rows, |_| {})
+    }
+}
+
+impl Inspection<'_> {
+    /// Adds the checks to `report`, up to one that makes the next ones say nothing.
+    pub(super) fn run(&self, chosen: &mut Chosen, report: &mut GateReport) {
+        let (sessions, threads) = (chosen.topology.sessions, chosen.topology.threads);
+        let graph = chosen.sessions.first().map_or(0, Session::dimensions);
+        let manifest = self.manifest.dimensions;
+        let loads = if graph == manifest {
+            let sentence = format!("{sessions} sessions of {threads} threads, {graph} dimensions");
+            Check::stated(Name::Loads, Verdict::Passed, sentence)
+        } else {
+            let sentence =
+                format!("the manifest says that vectors have {manifest} dimensions, the graph makes {graph}");
+            Check::stated(Name::Loads, Verdict::Failed, sentence)
+        };
+        if !report.add(loads) {
+            return;
+        }
+        let runs = match self.warm_up(chosen) {
+            Ok(sentence) => Check::stated(Name::Runs, Verdict::Passed, sentence),
+            Err(error) => Check::stated(Name::Runs, Verdict::Failed, error),
+        };
+        if !report.add(runs) {
+            return;
+        }
+        if let Err(reason) = self.vectors(chosen, report) {
+            report.add(Check::stated(Name::Outputs, Verdict::Failed, reason));
+        }
+    }
+
+    /// Runs the shapes that will come, the longest row among them: on one session, since a model of long inputs takes seconds
+    /// and gigabytes over it, and a full batch on every other.
+    fn warm_up(&self, chosen: &mut Chosen) -> Result<String, EngineError> {
+        let (vocabulary, longest) = (self.tokenizer.vocabulary().max(1), self.manifest.max_tokens);
+        let batch = |rows: usize, length: usize| {
+            let ids: Arc<[u32]> = (0..length).map(|place| (place * 7919 % vocabulary) as u32).collect();
+            Batch { rows: vec![ids; rows], output: Output::Pooled, lone: false }
+        };
+        let short = SHORT.min(longest);
+        let full = batch((chosen.topology.batch_tokens.get() / short).max(1), short);
+        let lengths = iter::successors(Some(SHORT / 2), |length| Some(length * 4));
+        let lengths: Vec<usize> = lengths.take_while(|length| *length < longest).chain([longest]).collect();
+        let Some((first, others)) = chosen.sessions.split_first_mut() else {
+            return Err(EngineError::Stopped);
+        };
+        thread::scope(|scope| {
+            let run = |session: &mut Session| session.run(&full).map(drop);
+            let others = others.iter_mut().chain(&mut chosen.lone);
+            let running: Vec<_> = others.map(|session| scope.spawn(move || run(session))).collect();
+            lengths.iter().try_for_each(|length| first.run(&batch(1, *length)).map(drop))?;
+            run(first)?;
+            running.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(EngineError::Stopped)))
+        })?;
+        Ok(format!("rows of up to {longest} tokens, batches of up to {} rows", full.rows.len()))
+    }
+
+    /// The checks of the vectors, or why there are no vectors.
+    fn vectors(&self, chosen: &mut Chosen, report: &mut GateReport) -> Result<(), String> {
+        let path = self.directory.join(probe::FILE);
+        let listed = self.manifest.files.iter().any(|file| file.name == probe::FILE);
+        let text = if listed { fs::read(&path) } else { Err(std::io::ErrorKind::NotFound.into()) };
+        let text = text.map_err(|error| format!("no `{}` to check its vectors with: {error}", probe::FILE))?;
+        let probes = probe::read(&text, self.manifest.dimensions)?;
+        let texts: Vec<&str> = probes.iter().map(|probe| probe.text.as_str()).collect();
+        let rows = self.tokenize(&texts)?;
+        let Chosen { sessions, lone, .. } = chosen;
+        let together = sessions.first_mut().ok_or_else(|| EngineError::Stopped.to_string())?;
+        let mut sessions = Sessions { alone: lone.as_mut(), together };
+        let alone = sessions.alone(&rows).map_err(|error| error.to_string())?;
+        let together = probe::together(sessions.together, &rows).map_err(|error| error.to_string())?;
+
+        let outputs = |verdict, sentence| Check::stated(Name::Outputs, verdict, sentence);
+        let faults = texts.iter().cycle().zip(alone.iter().chain(&together));
+        let faults = faults.filter_map(|(text, vector)| Some((text, fault(vector)?)));
+        if let Some((text, fault)) = faults.into_iter().next() {
+            let sentence = format!("the vector of {} is {fault}", probe::quoted(text));
+            report.add(outputs(Verdict::Failed, sentence));
+            return Ok(());
+        }
+        let sentence = format!("{} vectors are finite and not zero", alone.len() + together.len());
+        report.add(outputs(Verdict::Passed, sentence));
+        self.reproduced(&probes, &alone, report);
+        report.add(self.batch_difference(&texts, &alone, &together));
+        if let Some(parent) = self.parent {
+            let embed = |asked: &[&str]| {
+                if asked == texts {
+                    return Ok(alone);
+                }
+                let rows = self.tokenize(asked)?;
+                sessions.alone(&rows).map_err(|error| error.to_string())
+            };
+            let claim = parent.measure(self.manifest, &self.bounds, embed);
+            let claim =
+                claim.unwrap_or_else(|reason| vec![Check::stated(Name::Claim, Verdict::Failed, reason)]);
+            for check in claim {
+                report.add(check);
+            }
+        }
+        Ok(())
+    }
+
+    fn tokenize(&self, texts: &[&str]) -> Result<Vec<Arc<[u32]>>, String> {
+        probe::tokenize(self.tokenizer, texts).map_err(|error| error.to_string())
+    }
+
+    /// Holds the vectors against those that the version came with.
+    fn reproduced(&self, probes: &[Probe], alone: &[Vector], report: &mut GateReport) {
+        let served = alone.iter().map(|vector| {
+            let mut vector = vector.clone();
+            if self.manifest.normalise {
+                normalise(&mut vector);
+            }
+            vector
+        });
+        let served: Vec<Vector> = served.collect();
+        let pairs = || probes.iter().map(|probe| &probe.embedding).zip(&served);
+        let of = |at: usize| format!("of {} probes, of {}", probes.len(), probe::quoted(&probes[at].text));
+        if let Some((at, figure)) = least(pairs().map(|(came, made)| cosine(came, made))) {
+            let bound = Bound::AtLeast(self.bounds.min_probe_cosine(self.manifest.precision));
+            report.add(Check::measured(Name::ProbeCosine, figure, bound, format!("least {}", of(at))));
+        }
+        if let Some((at, figure)) = largest(pairs().map(|(came, made)| (length(made) / length(came) - 1.0).abs())) {
+            let bound = Bound::AtMost(self.bounds.max_length_difference);
+            report.add(Check::measured(Name::ProbeLength, figure, bound, format!("largest {}", of(at))));
+        }
+    }
+
+    /// Holds the vectors of texts alone against those of the same texts beside others. A version that does not say that it is
+    /// independent of them is warned of.
+    fn batch_difference(&self, texts: &[&str], alone: &[Vector], together: &[Vector]) -> Check {
+        let pairs = alone.iter().zip(together);
+        let differences = pairs.map(|(alone, together)| f64::from(largest_difference(alone, together)));
+        let (at, figure) = largest(differences).unwrap_or_default();
+        let bound = Bound::AtMost(self.bounds.max_batch_difference);
+        let sentence = format!("largest between alone and in a batch, of {}", probe::quoted(texts[at]));
+        let check = Check::measured(Name::BatchDifference, figure, bound, sentence);
+        let marked = match self.manifest.depends_on_batch {
+            Some(false) => return check,
+            _ if check.verdict == Verdict::Passed => return check,
+            Some(true) => "its manifest says that its vectors depend on the batch",
+            None => "its import did not measure it: import it again to have it marked",
+        };
+        Check { verdict: Verdict::Warning, sentence: format!("{}; {marked}", check.sentence), ..check }
+    }
+}
