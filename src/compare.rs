@@ -64,21 +64,27 @@ pub fn cross_overlap(stored: &[impl AsRef<[f32]>], new: &[impl AsRef<[f32]>], co
     if count == 0 {
         return 1.0;
     }
-    let nearest = |query: &[f32], own: usize| -> BTreeSet<usize> {
-        let others = stored.iter().enumerate().filter(|(index, _)| *index != own);
-        let mut others: Vec<(f64, usize)> =
-            others.map(|(index, vector)| (cosine(query, vector.as_ref()), index)).collect();
-        // Equal texts have equal vectors: the same one of them must come first for both queries.
-        others.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
-        others.into_iter().take(count).map(|(_, index)| index).collect()
-    };
     let kept: usize = (0..texts)
-        .map(|own| nearest(stored[own].as_ref(), own).intersection(&nearest(new[own].as_ref(), own)).count())
+        .map(|own| {
+            let before = nearest(stored[own].as_ref(), stored, own, count);
+            before.intersection(&nearest(new[own].as_ref(), stored, own, count)).count()
+        })
         .sum();
     kept as f64 / (texts * count) as f64
 }
 
-fn dot(left: &[f32], right: &[f32]) -> f64 {
+/// The `count` stored vectors nearest to `query` by cosine, as indices; not the one at `own`.
+pub fn nearest(query: &[f32], stored: &[impl AsRef<[f32]>], own: usize, count: usize) -> BTreeSet<usize> {
+    let others = stored.iter().enumerate().filter(|(index, _)| *index != own);
+    let mut others: Vec<(f64, usize)> =
+        others.map(|(index, vector)| (cosine(query, vector.as_ref()), index)).collect();
+    // Equal texts have equal vectors: the same one of them must come first for both queries.
+    others.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
+    others.into_iter().take(count).map(|(_, index)| index).collect()
+}
+
+/// The inner product, which is the cosine of vectors of unit length.
+pub fn dot(left: &[f32], right: &[f32]) -> f64 {
     left.iter().zip(right).map(|(&left, &right)| f64::from(left) * f64::from(right)).sum()
 }
 

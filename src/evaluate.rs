@@ -1,24 +1,36 @@
-//! Quality of a version on labelled pairs: do its cosines order the pairs as people did?
+//! Quality of a version: on labelled pairs, on retrieval with known answers, on texts as people mistype them; and of a version
+//! against another, so that a silent regression is a number before it is an incident.
 
+pub mod pairs;
+mod perturb;
+mod report;
+pub mod retrieval;
+mod statistics;
+
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use thiserror::Error;
 
-use crate::embed::{EmbedError, EmbedRequest, Embedder, Input};
+use crate::compare::{cosine, cross_overlap, dot, nearest};
+use crate::embed::{EmbedError, EmbedRequest, Embedder, Input, Prompt};
 use crate::tokenize::Truncate;
+use pairs::Pair;
+use perturb::Perturbation;
+pub use report::{Comparison, Figure, Report, Verdict};
+use retrieval::Retrieval;
+use statistics::{mean_at, paired_bootstrap, spearman_at};
 
 /// Sentences embedded in one request: enough for full batches, few enough for a lively progress bar.
 const PER_REQUEST: usize = 256;
-
-/// Two sentences and how alike people found them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pair {
-    /// The two sentences.
-    pub sentences: [String; 2],
-    /// Any scale, more is more alike.
-    pub score: f64,
-}
+/// Texts that are mistyped, and whose neighbours are compared: every one meets every other.
+const MOST_TEXTS: usize = 1000;
+/// Neighbours that are compared.
+const NEIGHBOURS: usize = 10;
+/// Texts that are named as the worst.
+const WORST: usize = 10;
 
 /// Why there is no figure.
 #[derive(Debug, Error)]
@@ -31,133 +43,241 @@ pub enum EvaluateError {
         /// The reason.
         source: io::Error,
     },
-    /// A line is not `sentence,sentence,score`.
-    #[error("`{}`, line {line}: expected sentence1,sentence2,score: {reason}", path.display())]
+    /// A line is of another form.
+    #[error("`{}`, line {line}: expected {expected}: {reason}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
+        /// What a line must be.
+        expected: &'static str,
         /// What is wrong.
         reason: String,
     },
-    /// No correlation without at least two pairs of different scores.
-    #[error("`{}` has too few pairs to order", .0.display())]
+    /// No figure without at least two items that differ.
+    #[error("`{}` has too few items to compare", .0.display())]
     TooFew(PathBuf),
     /// The model failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
 }
 
-/// Reads pairs from a CSV file of `sentence1,sentence2,score`, with or without a header.
-///
-/// # Errors
-/// If the file cannot be read, a line is of another form, or there are fewer than two pairs.
-pub fn read_pairs(path: &Path) -> Result<Vec<Pair>, EvaluateError> {
-    let text =
-        std::fs::read(path).map_err(|source| EvaluateError::Unreadable { path: path.to_owned(), source })?;
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_slice());
-    let mut pairs = Vec::new();
-    for (index, record) in reader.records().enumerate() {
-        let malformed =
-            |line, reason: String| EvaluateError::Malformed { path: path.to_owned(), line, reason };
-        let record = record
-            .map_err(|error| malformed(error.position().map_or(0, csv::Position::line), error.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let [first, second, score] = record.iter().collect::<Vec<_>>()[..] else {
-            return Err(malformed(line, format!("there are {} columns", record.len())));
-        };
-        match score.trim().parse::<f64>() {
-            Ok(score) if score.is_finite() => {
-                pairs.push(Pair { sentences: [first.to_owned(), second.to_owned()], score });
-            }
-            _ if index == 0 => {} // A header.
-            _ => return Err(malformed(line, format!("`{score}` is no number"))),
-        }
+impl EvaluateError {
+    fn unreadable(path: &Path, source: io::Error) -> Self {
+        Self::Unreadable { path: path.to_owned(), source }
     }
-    if pairs.len() < 2 { Err(EvaluateError::TooFew(path.to_owned())) } else { Ok(pairs) }
 }
 
-/// Spearman's rank correlation of the cosines of `pairs` with their scores. `progress` hears how many sentences are done.
+/// What a version is measured on. At least one of them should be there.
+#[derive(Debug, Default)]
+pub struct Data {
+    /// Labelled pairs, and the file they come from.
+    pub pairs: Option<(PathBuf, Vec<Pair>)>,
+    /// Queries and documents.
+    pub retrieval: Option<Retrieval>,
+    /// Texts without labels.
+    pub texts: Vec<String>,
+}
+
+/// How sure a verdict must be.
+#[derive(Debug, Clone, Copy)]
+pub struct Method {
+    /// A figure may fall by so much before it is called worse.
+    pub margin: f64,
+    /// Resamples of the bootstrap.
+    pub resamples: usize,
+    /// Of the bootstrap and of the typing errors.
+    pub seed: u64,
+}
+
+/// A version that is measured.
+pub struct Subject {
+    /// Serves it, and nothing else.
+    pub embedder: Embedder,
+    /// As `minilm@2`.
+    pub id: String,
+}
+
+/// All vectors of one version, of unit length.
+struct Vectors {
+    /// First and second sentence of each pair.
+    pairs: Vec<Vec<f32>>,
+    queries: Vec<Vec<f32>>,
+    documents: Vec<Vec<f32>>,
+    texts: Vec<Vec<f32>>,
+    /// Of the texts mistyped in each way, in the order of [`Perturbation::ALL`].
+    mistyped: Vec<Vec<Vec<f32>>>,
+}
+
+impl Data {
+    /// Texts to mistype and to compare: those given, else the sentences of the pairs, else the documents; no text twice.
+    fn sample(&self) -> Vec<String> {
+        let sentences = self.pairs.iter().flat_map(|(_, pairs)| pairs).flat_map(|pair| &pair.sentences);
+        let documents = self.retrieval.iter().flat_map(|retrieval| &retrieval.documents);
+        let all: Vec<&String> = if self.texts.is_empty() {
+            let sentences: Vec<_> = sentences.collect();
+            if sentences.is_empty() { documents.collect() } else { sentences }
+        } else {
+            self.texts.iter().collect()
+        };
+        let mut seen = HashSet::new();
+        all.into_iter()
+            .filter(|text| !text.trim().is_empty() && seen.insert(text.trim().to_lowercase()))
+            .take(MOST_TEXTS)
+            .cloned()
+            .collect()
+    }
+
+    /// How many texts are embedded for each version.
+    pub fn size(&self) -> u64 {
+        let pairs = self.pairs.as_ref().map_or(0, |(_, pairs)| pairs.len() * 2);
+        let retrieval = self.retrieval.as_ref();
+        let retrieval = retrieval.map_or(0, |retrieval| retrieval.queries.len() + retrieval.documents.len());
+        (pairs + retrieval + self.sample().len() * (1 + Perturbation::ALL.len())) as u64
+    }
+}
+
+/// Measures `subject`, and where there is one, `against` on the same data. `progress` hears each time how many more texts are done.
 ///
 /// # Errors
-/// If the model fails, or the scores are all the same.
-pub async fn correlation(
-    embedder: &Embedder,
-    model: &str,
-    pairs: &[Pair],
-    path: &Path,
+/// If a model fails, or the pairs' scores are all the same.
+pub async fn evaluate(
+    subject: &Subject,
+    against: Option<&Subject>,
+    data: &Data,
+    method: Method,
     progress: impl Fn(u64),
-) -> Result<f64, EvaluateError> {
-    let sentences: Vec<&String> = pairs.iter().flat_map(|pair| &pair.sentences).collect();
-    let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(sentences.len());
-    for part in sentences.chunks(PER_REQUEST) {
-        let request = EmbedRequest {
-            model: Some(model.to_owned()),
-            inputs: part.iter().map(|text| Input::Text((*text).clone())).collect(),
-            normalise: Some(true),
-            truncate: Truncate::End,
-            ..EmbedRequest::default()
+) -> Result<Report, EvaluateError> {
+    let sample = data.sample();
+    let vectors = embed(subject, data, &sample, method.seed, &progress).await?;
+    let other = match against {
+        Some(against) => Some(embed(against, data, &sample, method.seed, &progress).await?),
+        None => None,
+    };
+    let mut report = Report::new(&subject.id, against.map(|against| against.id.as_str()), method.margin);
+    let sides = (&vectors, other.as_ref());
+    if let Some((path, pairs)) = &data.pairs {
+        let scores: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
+        let cosines = |vectors: &Vectors| -> Vec<f64> {
+            vectors.pairs.chunks_exact(2).map(|pair| dot(&pair[0], &pair[1])).collect()
         };
-        vectors.extend(embedder.embed(request).await?.vectors);
-        progress(vectors.len() as u64);
+        let figure = figure("sts_spearman", pairs.len(), sides, method, cosines, |cosines, indices| {
+            spearman_at(cosines, &scores, indices)
+        });
+        if figure.value.is_nan() {
+            return Err(EvaluateError::TooFew(path.clone()));
+        }
+        report.figures.push(figure);
     }
-    let cosines: Vec<f64> = vectors.chunks_exact(2).map(|pair| dot(&pair[0], &pair[1])).collect();
-    let scores: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
-    spearman(&cosines, &scores).ok_or_else(|| EvaluateError::TooFew(path.to_owned()))
+    if let Some(retrieval) = &data.retrieval {
+        let ndcg = |vectors: &Vectors| retrieval.ndcg(&vectors.queries, &vectors.documents);
+        let count = retrieval.queries.len();
+        report.figures.push(figure("retrieval_ndcg_at_10", count, sides, method, ndcg, mean_at));
+    }
+    if sample.len() > 1 {
+        for (index, perturbation) in Perturbation::ALL.into_iter().enumerate() {
+            let found = |vectors: &Vectors| found_again(&vectors.texts, &vectors.mistyped[index]);
+            let name = perturbation.figure();
+            report.figures.push(figure(name, sample.len(), sides, method, found, mean_at));
+        }
+        report.comparison = other.as_ref().map(|other| compare(&sample, &vectors.texts, &other.texts));
+    }
+    Ok(report)
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+/// A figure of one number an item; `of` makes those and `statistic` the figure of some of them.
+fn figure(
+    name: &'static str,
+    items: usize,
+    (subject, against): (&Vectors, Option<&Vectors>),
+    method: Method,
+    of: impl Fn(&Vectors) -> Vec<f64>,
+    statistic: impl Fn(&[f64], &[usize]) -> f64 + Sync,
+) -> Figure {
+    let all: Vec<usize> = (0..items).collect();
+    let mine = of(subject);
+    let against = against.map(|against| {
+        let theirs = of(against);
+        let difference = |indices: &[usize]| statistic(&mine, indices) - statistic(&theirs, indices);
+        let interval = paired_bootstrap(items, method.resamples, method.seed, difference);
+        (statistic(&theirs, &all), interval)
+    });
+    Figure::new(name, items, statistic(&mine, &all), against, method.margin)
 }
 
-/// Pearson's correlation of the ranks; `None` if one side does not vary.
-fn spearman(left: &[f64], right: &[f64]) -> Option<f64> {
-    let (left, right) = (ranks(left), ranks(right));
-    let mean = (left.len() as f64 + 1.0) / 2.0;
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
-    let scale = (product(&left, &left) * product(&right, &right)).sqrt();
-    (scale > 0.0).then(|| product(&left, &right) / scale)
+/// For each mistyped text 1 if its nearest text is the one it was made from, else 0.
+fn found_again(texts: &[Vec<f32>], mistyped: &[Vec<f32>]) -> Vec<f64> {
+    let none_is_left_out = texts.len();
+    let found = |(index, query): (usize, &Vec<f32>)| {
+        f64::from(u8::from(nearest(query, texts, none_is_left_out, 1).contains(&index)))
+    };
+    mistyped.par_iter().enumerate().map(found).collect()
 }
 
-/// Ranks from 1; equal values share the mean of theirs.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut start = 0;
-    for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
-        let rank = start as f64 + (equal.len() as f64 + 1.0) / 2.0;
-        equal.iter().for_each(|&index| ranks[index] = rank);
-        start += equal.len();
+/// The vectors of one version beside another one's of the same texts.
+fn compare(texts: &[String], subject: &[Vec<f32>], against: &[Vec<f32>]) -> Comparison {
+    let count = NEIGHBOURS.min(texts.len() - 1);
+    let kept = |own: usize| {
+        let before = nearest(&against[own], against, own, count);
+        before.intersection(&nearest(&subject[own], subject, own, count)).count()
+    };
+    let kept: usize = (0..texts.len()).into_par_iter().map(kept).sum();
+    let mut comparison = Comparison {
+        texts: texts.len(),
+        overlap_within: kept as f64 / (texts.len() * count) as f64,
+        overlap_across: None,
+        cosine_mean: None,
+        worst: Vec::new(),
+    };
+    if subject[0].len() == against[0].len() {
+        let cosines: Vec<f64> = subject.iter().zip(against).map(|(one, other)| cosine(one, other)).collect();
+        comparison.overlap_across = Some(cross_overlap(against, subject, NEIGHBOURS));
+        comparison.cosine_mean = Some(cosines.iter().sum::<f64>() / cosines.len() as f64);
+        let mut worst: Vec<(f64, String)> = cosines.into_iter().zip(texts.iter().cloned()).collect();
+        worst.sort_by(|left, right| left.0.total_cmp(&right.0));
+        worst.truncate(WORST);
+        comparison.worst = worst;
     }
-    ranks
+    comparison
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spearman_is_that_of_the_textbook() {
-        // Ties share their mean rank: 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
-        let tied = spearman(&[1.0, 2.0, 2.0, 9.0], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-        assert!((tied - 0.948_683_298).abs() < 1e-9, "{tied}");
-        assert_eq!(spearman(&[1.0, 5.0, 6.0], &[10.0, 20.0, 21.0]), Some(1.0));
-        assert_eq!(spearman(&[3.0, 2.0, 1.0], &[10.0, 20.0, 21.0]), Some(-1.0));
-        assert_eq!(spearman(&[1.0, 1.0], &[1.0, 2.0]), None);
+async fn embed(
+    subject: &Subject,
+    data: &Data,
+    sample: &[String],
+    seed: u64,
+    progress: &impl Fn(u64),
+) -> Result<Vectors, EvaluateError> {
+    let all = async |texts: Vec<&String>, prompt: Prompt| -> Result<Vec<Vec<f32>>, EvaluateError> {
+        let mut vectors = Vec::with_capacity(texts.len());
+        for part in texts.chunks(PER_REQUEST) {
+            let request = EmbedRequest {
+                inputs: part.iter().map(|text| Input::Text((*text).clone())).collect(),
+                prompt: prompt.clone(),
+                normalise: Some(true),
+                truncate: Truncate::End,
+                ..EmbedRequest::default()
+            };
+            vectors.extend(subject.embedder.embed(request).await?.vectors);
+            progress(part.len() as u64);
+        }
+        Ok(vectors)
+    };
+    let sentences = data.pairs.iter().flat_map(|(_, pairs)| pairs).flat_map(|pair| &pair.sentences);
+    let queries = data.retrieval.iter().flat_map(|retrieval| &retrieval.queries);
+    let documents = data.retrieval.iter().flat_map(|retrieval| &retrieval.documents);
+    let mut mistyped = Vec::new();
+    for perturbation in Perturbation::ALL {
+        let typed: Vec<String> =
+            (seed..).zip(sample).map(|(seed, text)| perturbation.apply(text, seed)).collect();
+        mistyped.push(all(typed.iter().collect(), Prompt::Default).await?);
     }
-
-    #[test]
-    fn pairs_are_read_with_quotes_and_a_header_and_a_bad_line_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("sts.csv");
-        std::fs::write(&file, "a,b,score\n\"one, two\",three,4.5\nfour,five,0\n").unwrap();
-        let pairs = read_pairs(&file).unwrap();
-        assert_eq!(pairs.len(), 2);
-        assert_eq!(pairs[0], Pair { sentences: ["one, two".into(), "three".into()], score: 4.5 });
-        std::fs::write(&file, "one,two,1\nthree,four,much\n").unwrap();
-        let error = read_pairs(&file).unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("`much` is no number"), "{error}");
-    }
+    Ok(Vectors {
+        pairs: all(sentences.collect(), Prompt::Default).await?,
+        queries: all(queries.collect(), Prompt::Query).await?,
+        documents: all(documents.collect(), Prompt::Document).await?,
+        texts: all(sample.iter().collect(), Prompt::Default).await?,
+        mistyped,
+    })
 }

@@ -8,23 +8,50 @@ use clap::Args;
 
 use super::{Failure, print_line, progress, version};
 use crate::batch::Limits;
+use crate::bench::input::read_texts;
 use crate::embed::{Embedder, Model, Resources};
 use crate::engine::{Runtime, Wanted, topology};
-use crate::evaluate;
+use crate::evaluate::pairs::read_pairs;
+use crate::evaluate::retrieval::Retrieval;
+use crate::evaluate::{self, Data, Method, Subject, Verdict};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::rollout::gate::Bounds;
 
+/// Exit code of a version that is worse than the one it was measured against.
+const WORSE: u8 = 3;
+
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 measured, 1 failed, 2 wrong usage, 3 worse than the version it is measured against."
+)]
 pub(super) struct Evaluate {
     /// The version, as minilm@2
     version: String,
+    /// Another version to measure it against, as minilm@1
+    #[arg(long, value_name = "VERSION")]
+    against: Option<String>,
     /// Directory of the models, or its file:// URL
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     models: String,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
     #[arg(long, value_name = "FILE")]
-    sts: PathBuf,
+    sts: Option<PathBuf>,
+    /// Retrieval with known answers: a directory as BEIR's, with corpus.jsonl, queries.jsonl and qrels
+    #[arg(long, value_name = "DIRECTORY")]
+    retrieval: Option<PathBuf>,
+    /// Texts to mistype and compare, one a line or JSON objects with `text` [default: those of the other files]
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// How much a figure may fall before it is called worse
+    #[arg(long, value_name = "DIFFERENCE", default_value_t = 0.005)]
+    margin: f64,
+    /// Resamples of the bootstrap behind the intervals
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    resamples: usize,
+    /// Of the resamples and the typing errors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -35,45 +62,83 @@ pub(super) struct Evaluate {
 
 impl Evaluate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (name, number) = version(&self.version)?;
-        let pairs = evaluate::read_pairs(&self.sts)?;
+        let subject = version(&self.version)?;
+        let against = self.against.as_deref().map(version).transpose()?;
+        let data = self.data()?;
+        let method = self.method()?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let repository = Repository::open(&self.models, false)?;
-        let spearman = tokio::runtime::Runtime::new()?.block_on(async {
-            let manifest = repository.manifest(&name, number).await?;
-            let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let wanted = Wanted {
-                cores,
-                sessions: Some(cores.min(topology::MOST_SESSIONS)),
-                threads: Some(NonZeroUsize::MIN),
-                batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
-                lone_threads: Some(0),
+        let report = tokio::runtime::Runtime::new()?.block_on(async {
+            let subject = load(&repository, runtime, subject).await?;
+            let against = match against {
+                Some(against) => Some(load(&repository, runtime, against).await?),
+                None => None,
             };
-            let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
-            let resources =
-                Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
-            let metrics = Metrics::new()?;
-            // What its vectors are worth says nothing if they are not those that it came with.
-            let bounds = Bounds::DEFAULT;
-            let model = Model::load(&repository, manifest, runtime, wanted, limits, bounds, &metrics).await?;
-            let embedder = Embedder::new(vec![model], None, resources)?;
-            let bar = progress::bar("Embedding", pairs.len() as u64 * 2, false);
-            let figure =
-                evaluate::correlation(&embedder, &name, &pairs, &self.sts, |done| bar.set_position(done))
-                    .await?;
+            let sides = 1 + u64::from(against.is_some());
+            let bar = progress::bar("Embedding", data.size() * sides, false);
+            let report =
+                evaluate::evaluate(&subject, against.as_ref(), &data, method, |done| bar.inc(done)).await;
             bar.finish_and_clear();
-            Ok::<_, Failure>(figure)
+            Ok::<_, Failure>(report?)
         })?;
         print_line(&if self.json {
-            serde_json::json!({ "version": self.version, "pairs": pairs.len(), "spearman": spearman })
-                .to_string()
+            serde_json::to_string_pretty(&report)?
         } else {
-            format!(
-                "{}: Spearman {spearman:.4} on {} pairs of {}",
-                self.version,
-                pairs.len(),
-                self.sts.display()
-            )
+            report.to_string().trim_end().to_owned()
+        })?;
+        if report.verdict() == Some(Verdict::Worse) {
+            let message = format!("{} is worse than {}", self.version, self.against.unwrap_or_default());
+            return Err(Failure { message, code: WORSE });
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> Result<Data, Failure> {
+        if self.sts.is_none() && self.retrieval.is_none() && self.texts.is_none() {
+            return Err(Failure::usage("there is nothing to measure on: give --sts, --retrieval or --texts"));
+        }
+        Ok(Data {
+            pairs: match &self.sts {
+                Some(path) => Some((path.clone(), read_pairs(path)?)),
+                None => None,
+            },
+            retrieval: self.retrieval.as_deref().map(Retrieval::read).transpose()?,
+            texts: self.texts.as_deref().map(read_texts).transpose()?.unwrap_or_default(),
         })
     }
+
+    fn method(&self) -> Result<Method, Failure> {
+        let Self { margin, resamples, seed, .. } = *self;
+        if !(0.0..=1.0).contains(&margin) {
+            return Err(Failure::usage(format!("--margin is `{margin}`: expected 0 to 1")));
+        }
+        if !(100..=1_000_000).contains(&resamples) {
+            return Err(Failure::usage(format!("--resamples is `{resamples}`: expected 100 to 1000000")));
+        }
+        Ok(Method { margin, resamples, seed })
+    }
+}
+
+/// A version with a session for each core.
+async fn load(
+    repository: &Repository,
+    runtime: &'static Runtime,
+    (name, number): (String, u32),
+) -> Result<Subject, Failure> {
+    let manifest = repository.manifest(&name, number).await?;
+    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let wanted = Wanted {
+        cores,
+        sessions: Some(cores.min(topology::MOST_SESSIONS)),
+        threads: Some(NonZeroUsize::MIN),
+        batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
+        lone_threads: Some(0),
+    };
+    let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
+    let resources = Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
+    let metrics = Metrics::new()?;
+    // What its vectors are worth says nothing if they are not those that it came with.
+    let model = Model::load(repository, manifest, runtime, wanted, limits, Bounds::DEFAULT, &metrics).await?;
+    let id = model.id();
+    Ok(Subject { embedder: Embedder::new(vec![model], None, resources)?, id })
 }

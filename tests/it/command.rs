@@ -312,15 +312,3 @@ fn versions_count_up_and_only_an_activated_one_serves() {
     assert_eq!((&rollout["stable"], &rollout["previous"]), (&json!(3), &json!(1)), "{log}");
     assert_eq!(rollout["reason"], "a test");
 }
-
-#[test]
-fn evaluate_prints_a_correlation() {
-    let directory = imported();
-    let (models, pairs) = (path(&directory, "models"), path(&directory, "pairs.csv"));
-    std::fs::write(&pairs, "a cat,a cat,5\na cat,a dog,3\n\"the red, small house\",over a river,0\n")
-        .unwrap();
-    let output = run(&["evaluate", "tiny@1", "--models", &models, "--sts", &pairs, "--json"]);
-    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(figures["pairs"], 3);
-    assert!(figures["spearman"].as_f64().unwrap() > 0.4, "{figures}");
-}

@@ -9,6 +9,7 @@ mod batching;
 mod bench;
 mod command;
 mod contract;
+mod evaluate;
 mod gate;
 mod hub;
 mod import;

@@ -102,7 +102,8 @@ impl Inspection<'_> {
         let path = self.directory.join(probe::FILE);
         let listed = self.manifest.files.iter().any(|file| file.name == probe::FILE);
         let text = if listed { fs::read(&path) } else { Err(std::io::ErrorKind::NotFound.into()) };
-        let text = text.map_err(|error| format!("no `{}` to check its vectors with: {error}", probe::FILE))?;
+        let text =
+            text.map_err(|error| format!("no `{}` to check its vectors with: {error}", probe::FILE))?;
         let probes = probe::read(&text, self.manifest.dimensions)?;
         let texts: Vec<&str> = probes.iter().map(|probe| probe.text.as_str()).collect();
         let rows = self.tokenize(&texts)?;
@@ -162,7 +163,9 @@ impl Inspection<'_> {
             let bound = Bound::AtLeast(self.bounds.min_probe_cosine(self.manifest.precision));
             report.add(Check::measured(Name::ProbeCosine, figure, bound, format!("least {}", of(at))));
         }
-        if let Some((at, figure)) = largest(pairs().map(|(came, made)| (length(made) / length(came) - 1.0).abs())) {
+        if let Some((at, figure)) =
+            largest(pairs().map(|(came, made)| (length(made) / length(came) - 1.0).abs()))
+        {
             let bound = Bound::AtMost(self.bounds.max_length_difference);
             report.add(Check::measured(Name::ProbeLength, figure, bound, format!("largest {}", of(at))));
         }
