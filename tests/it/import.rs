@@ -8,7 +8,7 @@ mod taken_over;
 use std::path::Path;
 use std::sync::Arc;
 
-use sextant::engine::{Batch, Output, Session, SessionOptions, Vector, pooling};
+use sextant::engine::{Batch, Output, Pooling, Session, SessionOptions, Vector, pooling};
 use sextant::import::{ImportError, Request, stage};
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::tokenize::{Tokenizer, Truncate};
@@ -30,7 +30,7 @@ const TEXTS: [&str; 6] = [
 ];
 
 /// What an import made.
-struct Imported {
+pub struct Imported {
     directory: TempDir,
     manifest: Manifest,
 }
@@ -51,7 +51,7 @@ fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> Resul
 }
 
 /// Imports a tiny checkpoint with nothing special asked for.
-fn import_tiny(checkpoint: &TinyCheckpoint, precision: Precision) -> Imported {
+pub fn import_tiny(checkpoint: &TinyCheckpoint, precision: Precision) -> Imported {
     let directory = tempfile::tempdir().unwrap();
     checkpoint.write(directory.path());
     import(directory.path(), |request| request.precision = precision).unwrap()
@@ -62,13 +62,14 @@ impl Imported {
         self.directory.path()
     }
 
-    fn session(&self) -> Session {
-        let options = SessionOptions { threads: 1, spin: false };
-        Session::load(runtime(), &self.path().join("model.onnx"), self.manifest.pooling, options).unwrap()
+    /// Its graph with any pooling, on so many threads.
+    pub fn session(&self, pooling: Pooling, threads: usize) -> Session {
+        let options = SessionOptions { threads, spin: false };
+        Session::load(runtime(), &self.path().join("model.onnx"), pooling, options).unwrap()
     }
 
     /// The token ids of a text.
-    fn ids(&self, text: &str) -> Arc<[u32]> {
+    pub fn ids(&self, text: &str) -> Arc<[u32]> {
         let tokenizer =
             Tokenizer::load(&self.path().join("tokenizer.json"), self.manifest.max_tokens).unwrap();
         tokenizer.tokenize(text, Truncate::End).unwrap().ids
@@ -76,7 +77,7 @@ impl Imported {
 
     /// The texts' vectors as served, run in batches of `rows`.
     fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
-        let mut session = self.session();
+        let mut session = self.session(self.manifest.pooling, 1);
         let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
         let run = |rows: &[Arc<[u32]>]| {
             session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled, lone: false }).unwrap()

@@ -9,6 +9,7 @@ mod batching;
 mod bench;
 mod command;
 mod contract;
+mod engine;
 mod hub;
 mod import;
 mod lifecycle;
