@@ -43,7 +43,7 @@ doc: ## build the documentation, private items too, without a warning
 deps: ## check licences, sources, advisories, unused dependencies
 	@scripts/check-deps.sh
 
-bench: fetch ## run the benchmarks: the server beside the raw session loop, and its parts (a quarter of an hour)
+bench: fetch ## run the benchmarks: the server beside the raw session loop, and its parts (half an hour)
 	$(CARGO) bench --locked
 
 clean: ## remove what was built and fetched, models imported into .sextant included

@@ -62,16 +62,14 @@ pub enum ChooseError {
 
 /// More sessions than this are not made unasked: each holds a copy of the weights.
 pub const MOST_SESSIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-/// Padded tokens of a batch unless others are clearly better. Smaller ones read the weights too often, and with each the
-/// threads of requests take turns with the sessions; larger ones fall out of a core's cache, and whoever comes after one waits
-/// longer.
-const USUAL_BATCH_TOKENS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// Others that are tried.
-const BATCH_TOKENS: [NonZeroUsize; 2] = [NonZeroUsize::new(128).unwrap(), NonZeroUsize::new(512).unwrap()];
+/// Padded tokens of a batch for each thread of its session, unless half of it is clearly better. Smaller batches read the
+/// weights too often, and with each the threads of requests take turns with the sessions. Larger ones are no faster, and
+/// whoever comes after one waits longer.
+const BATCH_TOKENS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// A candidate must be better by this factor than one that takes less memory or time, or it is not worth it.
 const BETTER: f64 = 1.03;
-/// So much better must another batch be than the usual one.
-const UNUSUAL_BETTER: f64 = 1.06;
+/// So much better must the smaller batch be.
+const SMALLER_BETTER: f64 = 1.06;
 /// A session for lone batches is one more copy of the weights: it must answer this much faster.
 const LONE_BETTER: f64 = 1.2;
 
@@ -95,7 +93,7 @@ pub fn choose(
     };
     let batch_tokens = match wanted.batch_tokens {
         Some(batch_tokens) => batch_tokens,
-        None => search.best_batch_tokens(&mut shared.sessions)?,
+        None => search.best_batch_tokens(&mut shared)?,
     };
     let lone = search.best_lone(&mut shared)?;
     let topology = Topology {
@@ -138,11 +136,11 @@ impl Search<'_> {
 
     /// Tries one session with all threads, then ever more with ever fewer; last, whether the best ones should spin.
     fn best_sessions(&self) -> Result<Loaded, ChooseError> {
-        let batches = self.rows.batches(USUAL_BATCH_TOKENS.get());
         let measured = |count, spin| -> Result<(f64, Loaded), ChooseError> {
-            let mut loaded = self.load(count, self.threads(count), spin)?;
-            let speed = measure::speed(&mut loaded.sessions, &batches)?;
-            let threads = loaded.threads;
+            let threads = self.threads(count);
+            let mut loaded = self.load(count, threads, spin)?;
+            let batches = self.rows.batches(usual_batch_tokens(threads).get());
+            let [speed] = measure::speeds(&mut loaded.sessions, &[batches])?;
             tracing::info!(sessions = count, threads, spin, tokens_per_second = speed as u64, "measured");
             Ok((speed, loaded))
         };
@@ -163,18 +161,16 @@ impl Search<'_> {
         Ok(best.1)
     }
 
-    fn best_batch_tokens(&self, sessions: &mut [Session]) -> Result<NonZeroUsize, ChooseError> {
-        let tried = [USUAL_BATCH_TOKENS, BATCH_TOKENS[0], BATCH_TOKENS[1]];
+    fn best_batch_tokens(&self, shared: &mut Loaded) -> Result<NonZeroUsize, ChooseError> {
+        let usual = usual_batch_tokens(shared.threads);
+        let smaller = NonZeroUsize::new(usual.get() / 2).unwrap_or(usual);
+        let tried = [usual, smaller];
         let batches = tried.map(|batch_tokens| self.rows.batches(batch_tokens.get()));
-        let speeds = measure::compare(sessions, &batches)?;
-        let mut best = (speeds[0] * UNUSUAL_BETTER, USUAL_BATCH_TOKENS);
+        let speeds = measure::speeds(&mut shared.sessions, &batches)?;
         for (batch_tokens, speed) in tried.into_iter().zip(speeds) {
             tracing::info!(batch_tokens, tokens_per_second = speed as u64, "measured");
-            if speed > best.0 {
-                best = (speed, batch_tokens);
-            }
         }
-        Ok(best.1)
+        Ok(if speeds[1] > speeds[0] * SMALLER_BETTER { smaller } else { usual })
     }
 
     /// A session of more threads than the shared ones have, if a lone row is done much faster on it.
@@ -200,6 +196,10 @@ impl Search<'_> {
         let is_asked = self.wanted.lone_threads.is_some();
         Ok(best.filter(|(faster, _)| is_asked || *faster > LONE_BETTER).map(|(_, lone)| lone))
     }
+}
+
+fn usual_batch_tokens(threads: NonZeroUsize) -> NonZeroUsize {
+    threads.saturating_mul(BATCH_TOKENS_PER_THREAD)
 }
 
 /// 2, 4, ... sessions, at most one a core; and one for each core where that is no power of two.

@@ -8,7 +8,7 @@ mod taken_over;
 use std::path::Path;
 use std::sync::Arc;
 
-use sextant::engine::{Batch, Output, Session, SessionOptions, Vector, pooling};
+use sextant::engine::{Batch, Output, Pooling, Session, SessionOptions, Vector, pooling};
 use sextant::import::{ImportError, Request, stage};
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::tokenize::{Tokenizer, Truncate};
@@ -62,21 +62,27 @@ impl Imported {
         self.directory.path()
     }
 
-    fn session(&self) -> Session {
-        let options = SessionOptions { threads: 1, spin: false };
-        Session::load(runtime(), &self.path().join("model.onnx"), self.manifest.pooling, options).unwrap()
+    /// Its graph with any pooling, on so many threads.
+    pub fn session(&self, pooling: Pooling, threads: usize) -> Session {
+        let options = SessionOptions { threads, spin: false };
+        Session::load(runtime(), &self.path().join("model.onnx"), pooling, options).unwrap()
     }
 
     /// The token ids of a text.
-    fn ids(&self, text: &str) -> Arc<[u32]> {
+    pub fn ids(&self, text: &str) -> Arc<[u32]> {
         let tokenizer =
             Tokenizer::load(&self.path().join("tokenizer.json"), self.manifest.max_tokens).unwrap();
         tokenizer.tokenize(text, Truncate::End).unwrap().ids
     }
 
     /// The texts' vectors as served, run in batches of `rows`.
+<<<<<<< HEAD
     pub fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
         let mut session = self.session();
+=======
+    fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
+        let mut session = self.session(self.manifest.pooling, 1);
+>>>>>>> main
         let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
         let run = |rows: &[Arc<[u32]>]| {
             session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled, lone: false }).unwrap()

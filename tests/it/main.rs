@@ -9,6 +9,7 @@ mod batching;
 mod bench;
 mod command;
 mod contract;
+mod engine;
 mod evaluate;
 mod gate;
 mod hub;

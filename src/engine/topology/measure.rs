@@ -16,22 +16,17 @@ const LENGTHS: [usize; 3] = [16, 48, 128];
 /// Lengths of lone rows.
 const LONE_LENGTHS: [usize; 3] = [16, 64, 256];
 
-/// Tokens a second of all sessions at once.
-pub(super) fn speed(sessions: &mut [Session], batches: &[Batch]) -> Result<f64, EngineError> {
-    Ok(compare(sessions, &[batches])?[0])
-}
-
 /// Tokens a second of all sessions at once, on each of the candidates.
-pub(super) fn compare<const N: usize>(
+pub(super) fn speeds<const N: usize>(
     sessions: &mut [Session],
-    candidates: &[impl AsRef<[Batch]>; N],
+    candidates: &[Vec<Batch>; N],
 ) -> Result<[f64; N], EngineError> {
     let mut best = [0.0_f64; N];
     let mut started = Instant::now();
     // Round 0 is not counted: the first run of each shape allocates.
     for round in 0..=RUNS {
         for (best, batches) in best.iter_mut().zip(candidates) {
-            let speed = run_all(sessions, batches.as_ref())?;
+            let speed = run_all(sessions, batches)?;
             if round > 0 {
                 *best = best.max(speed);
             }

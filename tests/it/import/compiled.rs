@@ -42,8 +42,10 @@ fn token_vectors_are_those_of_a_plain_forward_pass() {
     let checkpoint = TinyCheckpoint::bert();
     let version = import_tiny(&checkpoint, Precision::Fp32);
     let rows: Vec<_> = TEXTS.iter().map(|text| version.ids(text)).collect();
-    let tokens =
-        version.session().run(&Batch { rows: rows.clone(), output: Output::Tokens, lone: false }).unwrap();
+    let tokens = version
+        .session(version.manifest.pooling, 1)
+        .run(&Batch { rows: rows.clone(), output: Output::Tokens, lone: false })
+        .unwrap();
     for (ids, tokens) in rows.iter().zip(tokens) {
         let expected: Vec<f32> =
             Reference::new(&checkpoint).tokens(ids).into_iter().flatten().map(|value| value as f32).collect();
