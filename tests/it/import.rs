@@ -76,13 +76,8 @@ impl Imported {
     }
 
     /// The texts' vectors as served, run in batches of `rows`.
-<<<<<<< HEAD
     pub fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
-        let mut session = self.session();
-=======
-    fn embed(&self, texts: &[&str], rows: usize) -> Vec<Vector> {
         let mut session = self.session(self.manifest.pooling, 1);
->>>>>>> main
         let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
         let run = |rows: &[Arc<[u32]>]| {
             session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled, lone: false }).unwrap()
