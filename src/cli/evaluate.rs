@@ -6,6 +6,7 @@ use std::thread;
 
 use clap::Args;
 
+use super::cache::Cache;
 use super::{Failure, print_line, progress};
 use crate::batch::Limits;
 use crate::embed::{Embedder, Model, Resources};
@@ -18,9 +19,11 @@ use crate::repository::Repository;
 pub(super) struct Evaluate {
     /// The version, as minilm@2
     version: String,
-    /// Directory of the models, or its file:// URL
+    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     models: String,
+    #[command(flatten)]
+    cache: Cache,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
     #[arg(long, value_name = "FILE")]
     sts: PathBuf,
@@ -43,7 +46,7 @@ impl Evaluate {
             })?;
         let pairs = evaluate::read_pairs(&self.sts)?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = Repository::open(&self.models, false)?;
+        let repository = Repository::open(&self.models, false)?.with_cache(self.cache.settings());
         let spearman = tokio::runtime::Runtime::new()?.block_on(async {
             let manifest = repository.manifest(&name, number).await?;
             let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);

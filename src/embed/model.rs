@@ -13,7 +13,7 @@ use crate::engine::topology::{self, ChooseError, Chosen, Topology, Wanted};
 use crate::engine::{self, Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::repository::manifest::Manifest;
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{Fetched, Repository, RepositoryError};
 use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
 
 /// Why a version cannot be loaded.
@@ -54,6 +54,8 @@ pub struct Model {
     pub(super) batcher: Batcher,
     pub(super) metrics: VersionMetrics,
     probe: Probe,
+    /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
+    _files: Option<Fetched>,
 }
 
 /// Asks the engine whether it lives.
@@ -82,7 +84,8 @@ impl Model {
         limits: Limits,
         metrics: &Metrics,
     ) -> Result<Self, ModelError> {
-        let directory = repository.fetch(&manifest).await?;
+        let files = repository.fetch(&manifest).await?;
+        let directory = files.to_owned();
         let (pooling, max_tokens) = (manifest.pooling, manifest.max_tokens);
         let (tokenizer, chosen) = tokio::task::spawn_blocking(move || {
             let tokenizer = Tokenizer::load(&directory.join("tokenizer.json"), max_tokens)?;
@@ -115,7 +118,8 @@ impl Model {
         let pulse = engine.pulse();
         let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
         let beats = move |longest| pulse.beats(longest);
-        Ok(Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics))
+        let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
+        Ok(Self { _files: Some(files), ..model })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -139,12 +143,12 @@ impl Model {
             beats: Box::new(beats),
             last: tokio::sync::Mutex::new(None),
         };
-        Self { manifest, limits, tokenizer, batcher, metrics, probe }
+        Self { manifest, limits, tokenizer, batcher, metrics, probe, _files: None }
     }
 
     /// `name@version`.
     pub fn id(&self) -> String {
-        format!("{}@{}", self.manifest.model, self.manifest.version)
+        self.manifest.id()
     }
 
     /// The model's tokenizer.

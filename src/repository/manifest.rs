@@ -75,6 +75,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// `name@version`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.model, self.version)
+    }
+
     /// SHA-256 of the graph's file, hexadecimal.
     pub fn graph_digest(&self) -> Option<&str> {
         self.files.iter().find(|file| file.name == "model.onnx").map(|file| file.sha256.as_str())
