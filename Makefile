@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test check fmt clippy doc deps bench clean
+.PHONY: help fetch setup serve test test-tools check fmt clippy doc deps bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,7 +25,10 @@ setup: fetch ## fetch, build in release mode, import the weights as the model `m
 serve: setup ## set up, then serve `minilm` (LISTEN=127.0.0.1:8080)
 	$(SEXTANT) serve --models $(MODELS) --listen $(LISTEN)
 
-test: setup ## run all tests, with the real runtime and weights
+test-tools: ## fetch what only tests need into .sextant: an S3 server (does nothing when it is there)
+	@PYTHON=$(PYTHON) scripts/test-tools.sh
+
+test: setup test-tools ## run all tests, with the real runtime and weights
 	$(CARGO) test --locked
 	$(PYTHON) tests/setup/test_setup.py
 

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod bench;
+mod cache;
 mod evaluate;
 mod import;
 mod progress;

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::batch::Limits;
 use crate::embed::Resources;
 use crate::engine::Wanted;
-use crate::repository::check_name;
+use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
@@ -49,6 +49,8 @@ pub enum ConfigError {
 pub struct Config {
     /// Where the models are.
     pub models: String,
+    /// Where versions of a bucket are kept.
+    pub cache: CacheSettings,
     /// Address of the embedding routes.
     pub listen: SocketAddr,
     /// Address of metrics and health, if not the same.
@@ -115,6 +117,7 @@ impl Settings {
         };
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
+            cache: CacheSettings::new(self.cache_dir.clone(), self.cache_dir_bytes),
             listen: check.parse("listen", self.listen.as_deref(), "127.0.0.1:8080"),
             admin_listen: self
                 .admin_listen
@@ -185,6 +188,8 @@ impl Config {
         let text = |duration: Duration| Some(humantime::format_duration(duration).to_string());
         toml::to_string(&Settings {
             models: Some(self.models.clone()),
+            cache_dir: Some(self.cache.directory.clone()),
+            cache_dir_bytes: Some(self.cache.bytes),
             listen: Some(self.listen.to_string()),
             admin_listen: self.admin_listen.map(|address| address.to_string()),
             onnxruntime: self.onnxruntime.clone(),

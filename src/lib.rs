@@ -24,7 +24,7 @@
 //! - [`tokenize`]: text to token ids; token ids checked.
 //! - [`batch`]: which rows run together, and when.
 //! - [`engine`]: the runtime library, sessions and their threads, tensors, pooling.
-//! - [`repository`]: versions on disk, with [`repository::manifest`] for what a version is.
+//! - [`repository`]: versions in a directory or a bucket, with [`repository::manifest`] for what a version is.
 //! - [`rollout`]: which version serves, and what it must show before, in [`rollout::gate`].
 //! - [`import`]: a checkpoint becomes a version.
 //! - [`compare`]: how alike vectors are.
@@ -49,4 +49,5 @@ pub mod repository;
 pub mod rollout;
 pub mod server;
 pub mod telemetry;
+mod tls;
 pub mod tokenize;

@@ -3,7 +3,6 @@
 pub mod gate;
 
 use object_store::path::Path as Key;
-use object_store::{ObjectStoreExt as _, PutMode};
 use serde::{Deserialize, Serialize};
 
 use crate::repository::{Repository, RepositoryError};
@@ -32,7 +31,7 @@ pub struct Rollout {
 /// # Errors
 /// If the repository fails or the newest document is damaged.
 pub async fn current(repository: &Repository, model: &str) -> Result<Option<Rollout>, RepositoryError> {
-    let listing = repository.store.list_with_delimiter(Some(&Key::from_iter([model, "rollouts"]))).await?;
+    let listing = repository.list(Some(&Key::from_iter([model, "rollouts"]))).await?;
     let numbered = listing.objects.into_iter().filter_map(|object| {
         let name = object.location.filename()?;
         let number: u64 = name.strip_suffix(".json")?.parse().ok()?;
@@ -40,8 +39,9 @@ pub async fn current(repository: &Repository, model: &str) -> Result<Option<Roll
         (name == file_name(number)).then_some((number, object.location))
     });
     let Some((number, key)) = numbered.max_by_key(|(number, _)| *number) else { return Ok(None) };
-    let bytes = repository.store.get(&key).await?.bytes().await?;
     let bad = |reason| RepositoryError::BadRollout { key: key.to_string(), reason };
+    let bytes =
+        repository.read(&key).await?.ok_or_else(|| bad("it was removed while it was read".to_owned()))?;
     let rollout: Rollout = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     if rollout.number != number {
         return Err(bad(format!("it says that it is number {}", rollout.number)));
@@ -82,10 +82,8 @@ pub async fn activate(
             key: key.to_string(),
             reason: error.to_string(),
         })?;
-        match repository.store.put_opts(&key, text.into(), PutMode::Create.into()).await {
-            Ok(_) => return Ok(rollout),
-            Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error.into()),
+        if repository.create(&key, text).await? {
+            return Ok(rollout);
         }
     }
 }

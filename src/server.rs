@@ -92,7 +92,7 @@ impl Listeners {
 pub async fn load(config: &Config) -> Result<App, ServeError> {
     let runtime = Runtime::load(config.onnxruntime.as_deref())?;
     tracing::info!(library = %runtime.path().display(), build = runtime.build(), "ONNX Runtime loaded");
-    let repository = Repository::open(&config.models, false)?;
+    let repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
     let mut models = Vec::new();
     for name in repository.models().await? {

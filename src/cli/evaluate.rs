@@ -6,6 +6,7 @@ use std::thread;
 
 use clap::Args;
 
+use super::cache::Cache;
 use super::{Failure, print_line, progress, version};
 use crate::batch::Limits;
 use crate::bench::input::read_texts;
@@ -31,9 +32,11 @@ pub(super) struct Evaluate {
     /// Another version to measure it against, as minilm@1
     #[arg(long, value_name = "VERSION")]
     against: Option<String>,
-    /// Directory of the models, or its file:// URL
+    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     models: String,
+    #[command(flatten)]
+    cache: Cache,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
     #[arg(long, value_name = "FILE")]
     sts: Option<PathBuf>,
@@ -67,7 +70,7 @@ impl Evaluate {
         let data = self.data()?;
         let method = self.method()?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = Repository::open(&self.models, false)?;
+        let repository = Repository::open(&self.models, false)?.with_cache(self.cache.settings());
         let report = tokio::runtime::Runtime::new()?.block_on(async {
             let subject = load(&repository, runtime, subject).await?;
             let against = match against {

@@ -21,7 +21,7 @@ use crate::rollout::gate::claim::Parent;
 pub(super) struct Import {
     /// A checkpoint directory, or a model's id on the hub, as organisation/name
     source: String,
-    /// Directory of the models, or its file:// URL; made if it is not there
+    /// Directory of the models, made if it is not there, or a bucket: s3://bucket/prefix, gs://..., az://...
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     models: String,
     /// The name that clients will ask for

@@ -11,10 +11,18 @@ use super::{ConfigError, GateSettings};
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Directory of the models, or its file:// URL
+    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<String>,
+    /// Where versions of a bucket are kept; processes may share it [default: sextant in the user's cache directory]
+    #[arg(long, value_name = "DIR", env = "SEXTANT_CACHE_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_dir: Option<PathBuf>,
+    /// What they may take there, in bytes; those in use may take more [default: 21474836480, 20 GiB]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_CACHE_DIR_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_dir_bytes: Option<u64>,
     /// Address to serve on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", env = "SEXTANT_LISTEN")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,8 +12,8 @@ use crate::batch::{BatchLayer, Batcher, Limits};
 use crate::engine::topology::{Chosen, Topology, Wanted};
 use crate::engine::{Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
-use crate::repository::Repository;
 use crate::repository::manifest::Manifest;
+use crate::repository::{Fetched, Repository};
 use crate::rollout::gate::{self, Bounds, GateError, Name, Passed, Verdict};
 use crate::tokenize::{Tokenizer, Truncate};
 
@@ -38,6 +38,8 @@ pub struct Model {
     pub(super) batcher: Batcher,
     pub(super) metrics: VersionMetrics,
     probe: Probe,
+    /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
+    _files: Option<Fetched>,
 }
 
 /// Asks the engine whether it lives.
@@ -67,7 +69,7 @@ impl Model {
         bounds: Bounds,
         metrics: &Metrics,
     ) -> Result<Self, ModelError> {
-        let Passed { tokenizer, chosen, report } =
+        let Passed { files, tokenizer, chosen, report } =
             gate::pass(repository, &manifest, runtime, wanted, bounds).await?;
         for warning in report.with_verdict(Verdict::Warning) {
             tracing::warn!(version = report.version, "{warning}");
@@ -92,7 +94,7 @@ impl Model {
         let beats = move |longest| pulse.beats(longest);
         let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
         model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
-        Ok(model)
+        Ok(Self { _files: Some(files), ..model })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -116,12 +118,12 @@ impl Model {
             beats: Box::new(beats),
             last: tokio::sync::Mutex::new(None),
         };
-        Self { manifest, limits, tokenizer, batcher, metrics, probe }
+        Self { manifest, limits, tokenizer, batcher, metrics, probe, _files: None }
     }
 
     /// `name@version`.
     pub fn id(&self) -> String {
-        format!("{}@{}", self.manifest.model, self.manifest.version)
+        self.manifest.id()
     }
 
     /// The model's tokenizer.

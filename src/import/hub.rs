@@ -14,8 +14,6 @@ use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use reqwest::{Client, Url};
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::default_provider;
 
 use self::checkpoint::Checkpoint;
 use self::download::{blocking, cache_error};
@@ -23,6 +21,7 @@ pub use self::error::HubError;
 use self::listing::Listing;
 use self::request::{Attempts, Failure, Subject};
 use crate::repository::manifest::Graph;
+use crate::tls;
 
 /// Where the models of the world are.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -99,10 +98,7 @@ impl Hub {
             Some(token) => Some(bearer(token).ok_or(HubError::Token)?),
             None => None,
         };
-        // reqwest takes the process's provider. An error says that there is one already, which does as well.
-        if CryptoProvider::get_default().is_none() {
-            let _already_there = default_provider().install_default();
-        }
+        tls::install_provider();
         let mut client = Client::builder()
             .user_agent(concat!("sextant/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)

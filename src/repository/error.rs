@@ -9,8 +9,21 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RepositoryError {
     /// The URL is of a kind that is not supported.
-    #[error("models cannot be kept at `{0}`: give a directory, or a file:// URL")]
+    #[error(
+        "models cannot be kept at `{0}`: give a directory, a file:// URL, or a bucket as s3://bucket/prefix, \
+         gs://bucket/prefix or az://container/prefix"
+    )]
     UnsupportedUrl(String),
+    /// The URL of a bucket that has more in it than the bucket and a prefix, or less. It may hold a secret: only its
+    /// kind is told.
+    #[error(
+        "the address of the models is no bucket's: expected {scheme}://bucket/prefix and no more; credentials and \
+         endpoint are taken from the environment"
+    )]
+    BadBucketUrl {
+        /// Before `://`.
+        scheme: String,
+    },
     /// The directory cannot be opened.
     #[error("the model directory `{}` cannot be opened: {source}", path.display())]
     Directory {
@@ -82,9 +95,6 @@ pub enum RepositoryError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The store failed.
-    #[error("the repository failed: {0}")]
-    Store(#[from] object_store::Error),
     /// A file could not be written to the store.
     #[error("cannot write `{key}` to the repository: {source}")]
     Write {
@@ -93,4 +103,135 @@ pub enum RepositoryError {
         /// The reason.
         source: io::Error,
     },
+    /// The versions of a bucket cannot be kept on this machine.
+    #[error("cannot keep a version in the cache at `{}`: {source}; `--cache-dir` names another place", path.display())]
+    Cache {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// There is no such bucket.
+    #[error("there is no bucket at `{url}`: {}", reason(source))]
+    NoBucket {
+        /// The repository.
+        url: String,
+        /// What the store said.
+        source: object_store::Error,
+    },
+    /// Nobody on this machine may say who asks.
+    #[error(
+        "there are no credentials for `{url}`: the environment names none ({variables}), and the machine's own cannot \
+         be had: {}",
+        reason(source)
+    )]
+    NoCredentials {
+        /// The repository.
+        url: String,
+        /// Where they are looked for first.
+        variables: &'static str,
+        /// What the machine's metadata service said, or that there is none.
+        source: object_store::Error,
+    },
+    /// The credentials are not enough.
+    #[error("`{url}` refuses the credentials of the environment: {}", reason(source))]
+    Refused {
+        /// The repository.
+        url: String,
+        /// What the store said.
+        source: object_store::Error,
+    },
+    /// Two could create the same object, so that two imports could write one version.
+    #[error(
+        "the store at `{url}` cannot keep a repository: it does not create an object only if it is absent (S3: \
+         `If-None-Match` on PUT)"
+    )]
+    NoCreate {
+        /// The repository.
+        url: String,
+    },
+    /// The store failed.
+    #[error("the repository at `{url}` failed: {}", reason(source))]
+    Store {
+        /// The repository.
+        url: String,
+        /// What it said.
+        source: object_store::Error,
+    },
+}
+
+impl RepositoryError {
+    /// What a failure of the store at `url` means. Listings and tokens come back as failures without a kind, so their
+    /// text has to tell.
+    pub(super) fn of_store(url: &str, source: object_store::Error) -> Self {
+        let is_bucket = url.split_once("://").is_some_and(|(scheme, _)| scheme != "file");
+        let (url, text) = (url.to_owned(), source.to_string());
+        let says = |signs: &[&str]| is_bucket && signs.iter().any(|sign| text.contains(sign));
+        if says(&["NoSuchBucket", "ContainerNotFound"]) {
+            return Self::NoBucket { url, source };
+        }
+        // Paths of the metadata services of AWS, Azure and Google.
+        if says(&["/latest/api/token", "/latest/meta-data", "/metadata/identity", "/computeMetadata/"]) {
+            let variables = match url.split(':').next() {
+                Some("s3") => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                Some("gs") => "GOOGLE_APPLICATION_CREDENTIALS",
+                _ => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            };
+            return Self::NoCredentials { url, variables, source };
+        }
+        if says(&["403 Forbidden", "401 Unauthorized", "AccessDenied"]) {
+            return Self::Refused { url, source };
+        }
+        Self::Store { url, source }
+    }
+}
+
+/// What the store said, on one line. Buckets answer with a document whose code and message are all that people want.
+fn reason(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let between = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once(&format!("</{tag}>"))?.0)
+    };
+    let short = match (between("Code"), between("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => text,
+    };
+    short.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> object_store::Error {
+        object_store::Error::Generic { store: "S3", source: text.into() }
+    }
+
+    #[test]
+    fn what_a_bucket_says_is_one_sentence_with_its_url() {
+        let cases = [
+            (
+                "404 Not Found: <?xml version=\"1.0\"?>\n<Error>\n <Code>NoSuchBucket</Code>\n <Message>The specified bucket \
+                 does not exist</Message></Error>",
+                "there is no bucket at `s3://b/p`: NoSuchBucket: The specified bucket does not exist",
+            ),
+            (
+                "403 Forbidden: <Error><Code>InvalidAccessKeyId</Code><Message>Unknown\nkey</Message></Error>",
+                "`s3://b/p` refuses the credentials of the environment: InvalidAccessKeyId: Unknown key",
+            ),
+            (
+                "Error performing PUT http://169.254.169.254/latest/api/token",
+                "there are no credentials for `s3://b/p`: the environment names none (AWS_ACCESS_KEY_ID and",
+            ),
+            (
+                "connection\n refused",
+                "the repository at `s3://b/p` failed: Generic S3 error: connection refused",
+            ),
+        ];
+        for (said, expected) in cases {
+            let error = RepositoryError::of_store("s3://b/p", generic(said)).to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
 }

@@ -114,6 +114,11 @@ impl Manifest {
         toml::from_str(fields).map_err(|error| error.to_string())
     }
 
+    /// `name@version`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.model, self.version)
+    }
+
     /// SHA-256 of the graph's file, hexadecimal.
     pub fn graph_digest(&self) -> Option<&str> {
         self.files.iter().find(|file| file.name == "model.onnx").map(|file| file.sha256.as_str())

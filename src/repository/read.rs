@@ -1,40 +1,28 @@
 //! One small file of a version, without the others.
 
 use bytes::Bytes;
-use object_store::ObjectStoreExt as _;
 use sha2::{Digest, Sha256};
 
+use super::layout::{check_digest, key};
 use super::manifest::Manifest;
-use super::{Repository, RepositoryError, key};
+use super::{Repository, RepositoryError, Result};
 
 impl Repository {
     /// The bytes of the file `name` of a version, of the size and digest that the manifest gives. They are kept in memory.
     ///
     /// # Errors
     /// If the version has no such file, it is another than was published, or the store fails.
-    pub async fn read(&self, manifest: &Manifest, name: &str) -> Result<Bytes, RepositoryError> {
-        let bad = |reason| RepositoryError::BadFile {
+    pub async fn read_file(&self, manifest: &Manifest, name: &str) -> Result<Bytes> {
+        let bad = |reason: &str| RepositoryError::BadFile {
             file: name.to_owned(),
-            version: format!("{}@{}", manifest.model, manifest.version),
-            reason,
+            version: manifest.id(),
+            reason: reason.to_owned(),
         };
-        let Some(file) = manifest.files.iter().find(|file| file.name == name) else {
-            return Err(bad("its manifest does not list it".to_owned()));
-        };
-        let bytes = match self.store.get(&key(&manifest.model, manifest.version, name)).await {
-            Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Err(bad("it is not there".to_owned())),
-            Err(error) => return Err(error.into()),
-        };
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        if (bytes.len() as u64, &sha256) != (file.bytes, &file.sha256) {
-            return Err(bad(format!(
-                "expected {} bytes with SHA-256 {}, found {} with {sha256}",
-                file.bytes,
-                file.sha256,
-                bytes.len()
-            )));
-        }
+        let file = manifest.files.iter().find(|file| file.name == name);
+        let file = file.ok_or_else(|| bad("its manifest does not list it"))?;
+        let bytes = self.read(&key(&manifest.model, manifest.version, name)).await?;
+        let bytes = bytes.ok_or_else(|| bad("it is not there"))?;
+        check_digest(manifest, file, bytes.len() as u64, &hex::encode(Sha256::digest(&bytes)))?;
         Ok(bytes)
     }
 }

@@ -8,12 +8,14 @@ pub mod claim;
 mod inspect;
 mod report;
 
+use std::path::Path;
+
 use thiserror::Error;
 
 use crate::engine::topology::{self, ChooseError, Chosen, Wanted};
 use crate::engine::{Runtime, graph_path};
 use crate::repository::manifest::{Manifest, Precision};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{Fetched, Repository, RepositoryError};
 use crate::tokenize::Tokenizer;
 use claim::{Parent, ParentError};
 use inspect::Inspection;
@@ -74,6 +76,8 @@ pub enum GateError {
 
 /// A version that may serve.
 pub struct Passed {
+    /// Its files, for as long as the sessions are in use.
+    pub files: Fetched,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// The sessions that were checked.
@@ -94,16 +98,16 @@ pub async fn pass(
     bounds: Bounds,
 ) -> Result<Passed, GateError> {
     let mut report = GateReport::new(format!("{}@{}", manifest.model, manifest.version));
-    let directory = match repository.fetch(manifest).await {
-        Ok(directory) => directory,
+    let fetched = match repository.fetch(manifest).await {
+        Ok(fetched) => fetched,
         Err(error) if is_about_the_version(&error) => {
             return Err(GateError::NotPassed(report.failed(Name::Digests, error)));
         }
         Err(error) => return Err(error.into()),
     };
     let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
-    let files = format!("{} files as published, {megabytes:.1} MB", manifest.files.len());
-    report.add(Check::stated(Name::Digests, Verdict::Passed, files));
+    let published = format!("{} files as published, {megabytes:.1} MB", manifest.files.len());
+    report.add(Check::stated(Name::Digests, Verdict::Passed, published));
     let parent = match manifest.space_parent {
         None => None,
         Some(parent) => match Parent::read(repository, &manifest.model, parent).await {
@@ -114,12 +118,13 @@ pub async fn pass(
     };
     let manifest = manifest.clone();
     let check = move || {
+        let directory: &Path = &fetched;
         let path = directory.join("tokenizer.json");
         let tokenizer = match Tokenizer::load(&path, manifest.max_tokens) {
             Ok(tokenizer) => tokenizer,
             Err(error) => return Err(report.failed(Name::Loads, error)),
         };
-        let (graph, pooling, vocabulary) = (graph_path(&directory), manifest.pooling, tokenizer.vocabulary());
+        let (graph, pooling, vocabulary) = (graph_path(directory), manifest.pooling, tokenizer.vocabulary());
         let chosen = topology::choose(runtime, &graph, pooling, vocabulary, manifest.max_tokens, wanted);
         let mut chosen = match chosen {
             Ok(chosen) => chosen,
@@ -127,9 +132,9 @@ pub async fn pass(
             Err(error @ ChooseError::Run(_)) => return Err(report.failed(Name::Runs, error)),
         };
         let parent = parent.as_ref();
-        Inspection { manifest: &manifest, directory: &directory, tokenizer: &tokenizer, bounds, parent }
+        Inspection { manifest: &manifest, directory, tokenizer: &tokenizer, bounds, parent }
             .run(&mut chosen, &mut report);
-        if report.passed { Ok(Passed { tokenizer, chosen, report }) } else { Err(report) }
+        if report.passed { Ok(Passed { files: fetched, tokenizer, chosen, report }) } else { Err(report) }
     };
     let checked = tokio::task::spawn_blocking(check).await.map_err(|_| GateError::Interrupted)?;
     checked.map_err(GateError::NotPassed)

@@ -60,9 +60,16 @@ pub struct Server {
 impl Server {
     /// Starts it and waits for the line that says where it listens.
     fn start(models: &str, more: &[&str]) -> Self {
-        let mut child = sextant(&["serve", "--models", models, "--listen", "127.0.0.1:0"])
+        let mut command = sextant(&["serve", "--models", models]);
+        command.args(more);
+        Self::start_command(command)
+    }
+
+    /// The same for a command that lacks only where to listen, and how many sessions to have.
+    pub fn start_command(mut command: Command) -> Self {
+        let mut child = command
+            .args(["--listen", "127.0.0.1:0"])
             .args(["--sessions", "2", "--max-batch-tokens", "256", "--lone-threads", "0"])
-            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -209,7 +216,7 @@ fn a_repository_that_is_not_fit_is_told_in_one_sentence() {
     for (models, expected) in [
         (path(&directory, "none"), "cannot be opened"),
         (empty, "there is no activated version"),
-        ("s3://bucket/models".to_owned(), "models cannot be kept at"),
+        ("ftp://host/models".to_owned(), "models cannot be kept at"),
         (models, "the file `tokenizer.json` of tiny@1 is not the one that was published"),
     ] {
         let (code, text) = failure(&mut sextant(&["serve", "--models", &models, "--listen", "127.0.0.1:0"]));
@@ -266,7 +273,7 @@ fn a_repository_that_cannot_be_written_is_told_before_any_work() {
         (blocked.clone(), "models/tiny"),
         // Nobody can write there, not even root.
         ("/proc".to_owned(), "/proc/tiny"),
-        ("s3://bucket/models".to_owned(), "models cannot be kept at"),
+        ("ftp://host/models".to_owned(), "models cannot be kept at"),
     ] {
         let (code, text) =
             failure(&mut sextant(&["import", &checkpoint, "--models", &models, "--name", "tiny"]));

@@ -7,6 +7,7 @@
 
 mod batching;
 mod bench;
+mod bucket;
 mod command;
 mod contract;
 mod engine;

@@ -1,7 +1,7 @@
 //! What counts as a version, and what is done with directories that no import made.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sextant::repository::manifest::{File, Manifest, Precision, Space};
 use sextant::repository::{Repository, RepositoryError};
@@ -41,7 +41,7 @@ impl Models {
 }
 
 /// A directory with the files that every version has.
-fn stage() -> TempDir {
+pub fn stage() -> TempDir {
     let stage = tempfile::tempdir().unwrap();
     for name in ["model.onnx", "tokenizer.json", "MODEL_CARD.md"] {
         fs::write(stage.path().join(name), name).unwrap();
@@ -179,5 +179,5 @@ async fn publishing_leaves_out_nothing_and_reads_back() {
     let written = models.publish("m").await.unwrap();
     assert_eq!(models.repository.manifest("m", 1).await.unwrap(), written);
     let directory = models.repository.fetch(&written).await.unwrap();
-    assert_eq!(fs::read(Path::new(&directory).join("model.onnx")).unwrap(), b"model.onnx");
+    assert_eq!(fs::read(directory.join("model.onnx")).unwrap(), b"model.onnx");
 }

@@ -7,6 +7,7 @@ pub mod export;
 pub mod fake;
 pub mod load;
 pub mod reference;
+pub mod s3;
 pub mod surgery;
 
 use std::fs;

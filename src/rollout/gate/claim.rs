@@ -42,7 +42,7 @@ impl Parent {
     /// If they are not there or damaged, or the repository fails.
     pub async fn read(repository: &Repository, model: &str, version: u32) -> Result<Self, ParentError> {
         let manifest = repository.manifest(model, version).await?;
-        let text = repository.read(&manifest, probe::FILE).await?;
+        let text = repository.read_file(&manifest, probe::FILE).await?;
         let probes = probe::read(&text, manifest.dimensions)
             .map_err(|reason| ParentError::NoProbes { version: format!("{model}@{version}"), reason })?;
         Ok(Self { manifest, probes })
