@@ -6,6 +6,7 @@ use std::thread;
 
 use clap::Args;
 
+use super::cache::Cache;
 use super::{Failure, print_line, version};
 use crate::batch::Limits;
 use crate::config::GateSettings;
@@ -20,9 +21,11 @@ const NOT_PASSED: u8 = 3;
 pub(super) struct Verify {
     /// The version, as minilm@2
     version: String,
-    /// Directory of the models, or its file:// URL
+    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     models: String,
+    #[command(flatten)]
+    cache: Cache,
     /// Print the checks as JSON
     #[arg(long)]
     json: bool,
@@ -38,7 +41,7 @@ impl Verify {
         let (name, number) = version(&self.version)?;
         let bounds = self.gate.validate().map_err(|mistakes| Failure::usage(mistakes.join("\n")))?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = Repository::open(&self.models, false)?;
+        let repository = Repository::open(&self.models, false)?.with_cache(self.cache.settings());
         // One session with all threads: nothing is measured but what the gate measures.
         let wanted = Wanted {
             cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
