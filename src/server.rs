@@ -15,7 +15,7 @@ use crate::engine::{Runtime, RuntimeError};
 use crate::http::{self, App};
 use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
-use crate::rollout;
+use crate::rollout::{Damaged, Log, Seen};
 use accept::Phase;
 
 /// Why the server cannot start, or had to give up.
@@ -35,6 +35,16 @@ pub enum ServeError {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// A model was rolled out, and no document of its log can be read.
+    #[error(
+        "nobody can say which version of `{model}` serves: {newest}; name one with `sextant rollout --force`"
+    )]
+    NoGoodDocument {
+        /// The model.
+        model: String,
+        /// The newest document.
+        newest: Damaged,
+    },
     /// A version cannot be loaded.
     #[error("{version} cannot be served: {source}")]
     Model {
@@ -96,7 +106,14 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
     let mut models = Vec::new();
     for name in repository.models().await? {
-        let Some(rollout) = rollout::current(&repository, &name).await? else {
+        let Seen { good, damaged, .. } = Log::open(&repository, &name)?.current().await?;
+        for document in &damaged {
+            tracing::warn!("{document}");
+        }
+        let Some(rollout) = good else {
+            if let Some(newest) = damaged.into_iter().next() {
+                return Err(ServeError::NoGoodDocument { model: name, newest });
+            }
             tracing::warn!(model = name, "no version of this model was ever activated: it is not served");
             continue;
         };

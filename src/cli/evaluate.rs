@@ -6,21 +6,20 @@ use std::thread;
 
 use clap::Args;
 
+use super::arguments::{Models, VersionName};
 use super::{Failure, print_line, progress};
 use crate::batch::Limits;
 use crate::embed::{Embedder, Model, Resources};
 use crate::engine::{Runtime, Wanted, topology};
 use crate::evaluate;
 use crate::metrics::Metrics;
-use crate::repository::Repository;
 
 #[derive(Debug, Args)]
 pub(super) struct Evaluate {
     /// The version, as minilm@2
-    version: String,
-    /// Directory of the models, or its file:// URL
-    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
-    models: String,
+    version: VersionName,
+    #[command(flatten)]
+    models: Models,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
     #[arg(long, value_name = "FILE")]
     sts: PathBuf,
@@ -34,16 +33,11 @@ pub(super) struct Evaluate {
 
 impl Evaluate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (name, number) = self
-            .version
-            .split_once('@')
-            .and_then(|(name, number)| Some((name.to_owned(), number.parse::<u32>().ok()?)))
-            .ok_or_else(|| {
-                Failure::usage(format!("`{}` is no version: expected one as minilm@2", self.version))
-            })?;
+        let VersionName { model: name, version: number } = self.version;
+        let version = format!("{name}@{number}");
         let pairs = evaluate::read_pairs(&self.sts)?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = Repository::open(&self.models, false)?;
+        let repository = self.models.open()?;
         let spearman = tokio::runtime::Runtime::new()?.block_on(async {
             let manifest = repository.manifest(&name, number).await?;
             let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -68,15 +62,9 @@ impl Evaluate {
             Ok::<_, Failure>(figure)
         })?;
         print_line(&if self.json {
-            serde_json::json!({ "version": self.version, "pairs": pairs.len(), "spearman": spearman })
-                .to_string()
+            serde_json::json!({ "version": version, "pairs": pairs.len(), "spearman": spearman }).to_string()
         } else {
-            format!(
-                "{}: Spearman {spearman:.4} on {} pairs of {}",
-                self.version,
-                pairs.len(),
-                self.sts.display()
-            )
+            format!("{version}: Spearman {spearman:.4} on {} pairs of {}", pairs.len(), self.sts.display())
         })
     }
 }

@@ -18,6 +18,7 @@ mod openai;
 mod output;
 mod refusals;
 mod repository;
+mod rollout;
 mod support;
 mod tei;
 mod weights;
