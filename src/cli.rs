@@ -28,7 +28,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the activated version of every model in a repository
+    /// Serve the stable version of every model in a repository, as it changes
     Serve(Box<serve::Serve>),
     /// Make a version from a checkpoint directory or a model on the hub
     Import(Box<import::Import>),

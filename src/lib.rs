@@ -25,7 +25,7 @@
 //! - [`batch`]: which rows run together, and when.
 //! - [`engine`]: the runtime library, sessions and their threads, tensors, pooling.
 //! - [`repository`]: versions on disk, with [`repository::manifest`] for what a version is.
-//! - [`rollout`]: which version serves.
+//! - [`rollout`]: which version serves, who changes that, and how a server follows.
 //! - [`import`]: a checkpoint becomes a version.
 //! - [`evaluate`]: quality on labelled pairs.
 //! - [`mod@bench`]: load on a server, and what it answers.

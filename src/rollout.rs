@@ -11,7 +11,9 @@
 mod document;
 mod log;
 pub mod state;
+mod sync;
 
 pub use document::{Rollout, SCHEMA};
 pub use log::{Damaged, Log, RolloutError, Seen, Signature};
 pub use state::{Change, Crossing, Refusal, Role, Roles, State};
+pub use sync::{Loader, Sync};

@@ -50,9 +50,11 @@ pub struct Model {
     pub manifest: Manifest,
     /// What its batches and its queue may hold.
     pub limits: Limits,
+    /// How it uses the machine, if its engine is the runtime's.
+    pub topology: Option<Topology>,
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
-    pub(super) metrics: VersionMetrics,
+    pub(crate) metrics: VersionMetrics,
     probe: Probe,
 }
 
@@ -115,7 +117,8 @@ impl Model {
         let pulse = engine.pulse();
         let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
         let beats = move |longest| pulse.beats(longest);
-        Ok(Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics))
+        let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
+        Ok(Self { topology: Some(topology), ..model })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -132,14 +135,14 @@ impl Model {
         S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone + Send + Sync + 'static,
         S::Future: Send,
     {
-        let metrics = metrics.version(&manifest, "cpu", "stable");
+        let metrics = metrics.version(&manifest, "cpu");
         let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
         let probe = Probe {
             engine: BoxCloneSyncService::new(engine),
             beats: Box::new(beats),
             last: tokio::sync::Mutex::new(None),
         };
-        Self { manifest, limits, tokenizer, batcher, metrics, probe }
+        Self { manifest, limits, topology: None, tokenizer, batcher, metrics, probe }
     }
 
     /// `name@version`.

@@ -86,7 +86,7 @@ impl Seen {
     }
 
     /// Adds what was written since.
-    fn extend(&mut self, newer: Self) {
+    pub(super) fn extend(&mut self, newer: Self) {
         self.last = newer.last;
         if newer.good.is_some() {
             (self.good, self.damaged) = (newer.good, newer.damaged);

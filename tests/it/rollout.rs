@@ -3,6 +3,7 @@
 mod commands;
 mod log;
 mod processes;
+mod sync;
 
 use sextant::rollout::{Change, Signature};
 
