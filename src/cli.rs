@@ -1,11 +1,18 @@
 //! The command line: one file per command.
 
+mod arguments;
 mod bench;
 mod cache;
+mod change;
 mod evaluate;
+mod history;
 mod import;
+mod list;
 mod progress;
+mod rollback;
+mod rollout;
 mod serve;
+mod table;
 mod verify;
 
 use std::io::{self, ErrorKind, Write as _};
@@ -27,12 +34,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the activated version of every model in a repository
+    /// Serve the stable version of every model in a repository, as it changes
     Serve(Box<serve::Serve>),
     /// Make a version from a checkpoint directory or a model on the hub
     Import(Box<import::Import>),
     /// Check on this machine whether a version may serve
     Verify(verify::Verify),
+    /// List the versions of every model, and which of them serve
+    List(list::List),
+    /// Show who changed which version of a model serves, when and why
+    History(history::History),
+    /// Make another version the one that serves
+    Rollout(rollout::Rollout),
+    /// Go back to the version that served before
+    Rollback(rollback::Rollback),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
     /// Measure a server under load
@@ -45,13 +60,17 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::List(command) => command.run(),
+        Command::History(command) => command.run(),
+        Command::Rollout(command) => command.run(),
+        Command::Rollback(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Bench(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint_line(&failure.message);
+            eprint_line("error", &failure.message);
             ExitCode::from(failure.code)
         }
     }
@@ -76,16 +95,14 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// The model's name and the number of a version given as `minilm@2`.
-fn version(text: &str) -> Result<(String, u32), Failure> {
-    text.split_once('@')
-        .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))
-        .ok_or_else(|| Failure::usage(format!("`{text}` is no version: expected one as minilm@2")))
+/// Speaks of what does not keep the command from its work, and should be seen to.
+fn warn_line(message: impl std::fmt::Display) {
+    eprint_line("warning", message);
 }
 
-/// Speaks of a failure. Not `eprintln!`, which panics where nobody can be told.
-fn eprint_line(message: &str) {
-    let _nobody_is_left_to_tell = writeln!(io::stderr(), "error: {message}");
+/// Not `eprintln!`, which panics where nobody can be told.
+fn eprint_line(kind: &str, message: impl std::fmt::Display) {
+    let _nobody_is_left_to_tell = writeln!(io::stderr(), "{kind}: {message}");
 }
 
 /// Prints a result. Not `println!`, which panics on a full disk and on a reader that has gone, as `head` does: whoever

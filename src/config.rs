@@ -71,6 +71,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The model that answers requests that name none.
     pub default_model: Option<String>,
+    /// Between two looks at the rollout logs.
+    pub sync_interval: Duration,
     /// Form of the logs.
     pub log_format: LogFormat,
     /// Which logs.
@@ -151,6 +153,7 @@ impl Settings {
             drain_delay: check.time("drain_delay", self.drain_delay.as_deref(), "1s"),
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
             default_model: self.default_model.clone(),
+            sync_interval: check.period("sync_interval", self.sync_interval.as_deref(), "2s"),
             log_format: match self.log_format.as_deref().unwrap_or("text") {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
@@ -194,6 +197,7 @@ impl Config {
             admin_listen: self.admin_listen.map(|address| address.to_string()),
             onnxruntime: self.onnxruntime.clone(),
             default_model: self.default_model.clone(),
+            sync_interval: text(self.sync_interval),
             truncate: Some(format!("{:?}", self.http.truncate).to_lowercase()),
             sessions: Some(or_auto(self.wanted.sessions)),
             threads: self.wanted.threads.map(NonZeroUsize::get),
@@ -265,6 +269,16 @@ impl Check {
         let text = given.unwrap_or(default);
         humantime::parse_duration(text).unwrap_or_else(|_| self.wrong(name, text, "a time, as 30s or 1m 30s"))
     }
+
+    /// A time that is not 0.
+    fn period(&mut self, name: &str, given: Option<&str>, default: &str) -> Duration {
+        let told = self.mistakes.len();
+        let time = self.time(name, given, default);
+        if time.is_zero() && self.mistakes.len() == told {
+            return self.wrong(name, given.unwrap_or(default), "more than 0s");
+        }
+        time
+    }
 }
 
 #[cfg(test)]
@@ -279,11 +293,11 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let error = settings("listen = 'here'\nsessions = 0\ndrain_timeout = 'soon'\ntruncate = 'middle'")
+        let error = settings("listen = 'here'\nsessions = 0\ndrain_timeout = 'soon'\ntruncate = 'middle'\nsync_interval = '0s'")
             .validate(CORES)
             .unwrap_err();
         let ConfigError::Invalid(mistakes) = error else { panic!("{error}") };
-        let named = ["sessions", "models", "listen", "truncate", "drain_timeout"];
+        let named = ["sessions", "models", "listen", "truncate", "drain_timeout", "sync_interval"];
         assert_eq!(mistakes.len(), named.len(), "{mistakes:?}");
         for (mistake, name) in mistakes.iter().zip(named) {
             assert!(mistake.starts_with(&format!("`{name}`")), "{mistake}");

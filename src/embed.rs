@@ -3,8 +3,8 @@
 mod cache;
 mod error;
 mod model;
+mod served;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use crate::tokenize::{InputError, Piece, Tokens, Truncate};
 use cache::VectorCache;
 pub use error::EmbedError;
 pub use model::{Model, ModelError};
+pub use served::Resident;
+use served::Served;
 
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
 const TOKENIZE_CHUNK: usize = 16;
@@ -108,8 +110,7 @@ pub struct Timings {
 
 /// All models that are served, and the threads that tokenize for them.
 pub struct Embedder {
-    models: BTreeMap<String, Arc<Model>>,
-    default: Option<String>,
+    served: Served,
     threads: rayon::ThreadPool,
     max_input_bytes: usize,
     cache: Option<VectorCache>,
@@ -136,51 +137,46 @@ impl Embedder {
         default: Option<String>,
         resources: Resources,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let models: BTreeMap<_, _> =
-            models.into_iter().map(|model| (model.manifest.model.clone(), Arc::new(model))).collect();
-        let single = if models.len() == 1 { models.keys().next().cloned() } else { None };
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(resources.tokenize_threads)
             .thread_name(|index| format!("tokenize-{index}"))
             .build()?;
         Ok(Self {
-            default: default.or(single),
-            models,
+            served: Served::new(models, default),
             threads,
             max_input_bytes: resources.max_input_bytes,
             cache: VectorCache::new(resources.cache_bytes),
         })
     }
 
-    /// Every model, by name.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.models.values()
+    /// The stable version of every model, by name.
+    pub fn models(&self) -> Vec<Arc<Model>> {
+        self.served.residents().values().map(|resident| Arc::clone(&resident.stable)).collect()
+    }
+
+    /// The loaded versions of a model.
+    pub fn resident(&self, model: &str) -> Option<Resident> {
+        self.served.residents().get(model).cloned()
+    }
+
+    /// From now on these versions answer for their model. Requests that were resolved before finish on the versions that they
+    /// were resolved to; returned are those of them that nobody can reach any more.
+    pub fn serve(&self, resident: Resident) -> Vec<Arc<Model>> {
+        self.served.serve(resident)
     }
 
     /// When the longest queue of all models should be worked off, 1 to 60 s.
     pub fn retry_after(&self) -> Duration {
-        let waits = self.models().map(|model| model.batcher.retry_after());
-        waits.max().unwrap_or(Duration::from_secs(1))
+        let models = self.models();
+        models.iter().map(|model| model.batcher.retry_after()).max().unwrap_or(Duration::from_secs(1))
     }
 
     /// The version that `asked` means now.
     ///
     /// # Errors
     /// If nothing of that name, version or role is served.
-    pub fn resolve(&self, asked: Option<&str>) -> Result<&Arc<Model>, EmbedError> {
-        let names = || self.models.values().map(|model| model.id()).collect::<Vec<_>>();
-        let Some(asked) = asked.or(self.default.as_deref()) else {
-            return Err(EmbedError::NoDefaultModel(self.models.keys().cloned().collect()));
-        };
-        let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
-        let fits = |model: &&Arc<Model>| match pin {
-            None | Some("stable") => true,
-            Some(version) => *version == *model.manifest.version.to_string(),
-        };
-        self.models
-            .get(name)
-            .filter(fits)
-            .ok_or_else(|| EmbedError::UnknownModel { asked: asked.to_owned(), available: names() })
+    pub fn resolve(&self, asked: Option<&str>) -> Result<Arc<Model>, EmbedError> {
+        self.served.resolve(asked)
     }
 
     /// Vectors for all inputs, or an error for all: nothing is answered in part.
@@ -188,7 +184,7 @@ impl Embedder {
     /// # Errors
     /// See [`EmbedError`].
     pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
-        let model = Arc::clone(self.resolve(request.model.as_deref())?);
+        let model = self.resolve(request.model.as_deref())?;
         if let Some(asked) = request.space.filter(|asked| *asked != model.manifest.space) {
             let serves = model.manifest.space.clone();
             return Err(EmbedError::SpaceMismatch { asked, serves, version: model.id() });

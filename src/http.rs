@@ -48,7 +48,7 @@ fn beside_others<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 pub struct App(Arc<State>);
 
 struct State {
-    embedder: Embedder,
+    embedder: Arc<Embedder>,
     metrics: Arc<Metrics>,
     config: HttpConfig,
     /// Places for embedding requests.
@@ -58,7 +58,7 @@ struct State {
 
 impl App {
     /// An application that serves what `embedder` has.
-    pub fn new(embedder: Embedder, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
+    pub fn new(embedder: Arc<Embedder>, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
         let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
         Self(Arc::new(State { embedder, metrics, config, places, draining: AtomicBool::new(false) }))
     }
@@ -71,7 +71,7 @@ impl App {
     /// A model to show in an example: the default, or the first.
     pub fn example_model(&self) -> Option<String> {
         let embedder = &self.0.embedder;
-        let model = embedder.resolve(None).ok().or_else(|| embedder.models().next());
+        let model = embedder.resolve(None).ok().or_else(|| embedder.models().into_iter().next());
         model.map(|model| model.manifest.model.clone())
     }
 

@@ -25,7 +25,8 @@
 //! - [`batch`]: which rows run together, and when.
 //! - [`engine`]: the runtime library, sessions and their threads, tensors, pooling.
 //! - [`repository`]: versions in a directory or a bucket, with [`repository::manifest`] for what a version is.
-//! - [`rollout`]: which version serves, and what it must show before, in [`rollout::gate`].
+//! - [`rollout`]: which version serves, who changes that, how a server follows; and what a version must show before, in
+//!   [`rollout::gate`].
 //! - [`import`]: a checkpoint becomes a version.
 //! - [`compare`]: how alike vectors are.
 //! - [`evaluate`]: quality on labelled pairs.

@@ -7,6 +7,7 @@ use prometheus::{
 };
 
 use crate::repository::manifest::Manifest;
+use crate::rollout::Role;
 
 /// Seconds, for whole requests: 1 ms to 30 s.
 const REQUEST_BUCKETS: &[f64] =
@@ -44,6 +45,17 @@ pub struct Metrics {
     version_info: IntGaugeVec,
     version_role: IntGaugeVec,
     gate_probe_min_cosine: GaugeVec,
+    generation: IntGaugeVec,
+    /// Of following the rollout logs.
+    pub sync_failures: SyncFailures,
+}
+
+/// Failures to follow the rollout logs.
+pub struct SyncFailures {
+    /// The repository could not be read.
+    pub repository: IntCounter,
+    /// A version that was rolled out could not be loaded.
+    pub load: IntCounter,
 }
 
 impl Metrics {
@@ -56,6 +68,12 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let of_version = &["model", "version"];
+        let sync_failures = counter(
+            &registry,
+            "sextant_sync_failures_total",
+            "Looks at the repository, and loads of versions that were rolled out, that failed.",
+            &["reason"],
+        )?;
         let metrics = Self {
             http_requests: counter(
                 &registry,
@@ -174,6 +192,16 @@ impl Metrics {
                     of_version,
                 )?,
             )?,
+            generation: gauge(
+                &registry,
+                "sextant_rollout_generation",
+                "Number of the rollout document that is served.",
+                &["model"],
+            )?,
+            sync_failures: SyncFailures {
+                repository: sync_failures.with_label_values(&["repository"]),
+                load: sync_failures.with_label_values(&["load"]),
+            },
             registry,
         };
         metrics.rejected.with_label_values(&["", "", "requests"]);
@@ -205,8 +233,13 @@ impl Metrics {
         self.rejected.with_label_values(&["", "", "requests"]).inc();
     }
 
-    /// The series of a version that is loaded on `provider` with `role`, all at 0.
-    pub fn version(&self, manifest: &Manifest, provider: &str, role: &str) -> VersionMetrics {
+    /// Says which document of a model's rollout log is served.
+    pub fn rollout_generation(&self, model: &str, number: u64) {
+        self.generation.with_label_values(&[model]).set(number as i64);
+    }
+
+    /// The series of a version that is loaded on `provider`, all at 0.
+    pub fn version(&self, manifest: &Manifest, provider: &str) -> VersionMetrics {
         let model = manifest.model.as_str();
         let version = manifest.version.to_string();
         let of = [model, version.as_str()];
@@ -215,10 +248,12 @@ impl Metrics {
         let info =
             [model, &version, &manifest.space.0, &precision, provider, &digest[..digest.len().min(16)]];
         self.version_info.with_label_values(&info).set(1);
-        self.version_role.with_label_values(&[model, &version, role]).set(1);
+        let role = |role: Role| self.version_role.with_label_values(&[model, &version, &role.to_string()]);
         let tokens = |kind| self.tokens.with_label_values(&[model, &version, kind]);
         let stage = |stage| self.stages.with_label_values(&[model, &version, stage]);
         VersionMetrics {
+            info: info.map(str::to_owned),
+            roles: SERVING.map(role),
             embeddings: self.embeddings.with_label_values(&of),
             real_tokens: tokens("real"),
             padding_tokens: tokens("padding"),
@@ -240,11 +275,54 @@ impl Metrics {
             gate_probe_min_cosine: self.gate_probe_min_cosine.with_label_values(&of),
         }
     }
+
+    /// Removes the series of a version that is unloaded.
+    pub fn forget(&self, version: &VersionMetrics) {
+        let [model, number, ..] = version.info.each_ref().map(String::as_str);
+        let of = [model, number];
+        // An error says that a series is not there, which is what is wanted.
+        let _ = self.version_info.remove_label_values(&version.info.each_ref().map(String::as_str));
+        for role in SERVING {
+            let _ = self.version_role.remove_label_values(&[model, number, &role.to_string()]);
+        }
+        for kind in ["real", "padding"] {
+            let _ = self.tokens.remove_label_values(&[model, number, kind]);
+        }
+        for stage in ["tokenize", "queue", "infer", "finish"] {
+            let _ = self.stages.remove_label_values(&[model, number, stage]);
+        }
+        let _ = self.rejected.remove_label_values(&[model, number, "overloaded"]);
+        for histograms in [&self.batch_rows, &self.batch_tokens] {
+            let _ = histograms.remove_label_values(&of);
+        }
+        for gauges in [&self.queue_items, &self.queue_tokens] {
+            let _ = gauges.remove_label_values(&of);
+        }
+        let _ = self.gate_probe_min_cosine.remove_label_values(&of);
+        for counters in [
+            &self.embeddings,
+            &self.coalesced,
+            &self.cache_hits,
+            &self.cache_misses,
+            &self.retried,
+            &self.truncated,
+            &self.unknown,
+        ] {
+            let _ = counters.remove_label_values(&of);
+        }
+    }
 }
+
+/// Roles with which a version is loaded.
+const SERVING: [Role; 2] = [Role::Stable, Role::Previous];
 
 /// The series of one version.
 #[derive(Clone)]
 pub struct VersionMetrics {
+    /// Labels of `sextant_version_info`, model and version first.
+    info: [String; 6],
+    /// One for each of [`SERVING`].
+    roles: [IntGauge; 2],
     /// Vectors answered.
     pub embeddings: IntCounter,
     /// Tokens computed that are text.
@@ -283,6 +361,15 @@ pub struct VersionMetrics {
     pub unknown: IntCounter,
     /// Least cosine of a probe's vector, found by the gate.
     pub gate_probe_min_cosine: Gauge,
+}
+
+impl VersionMetrics {
+    /// Says which role the version has now, if any.
+    pub fn role(&self, role: Option<Role>) {
+        for (gauge, of) in self.roles.iter().zip(SERVING) {
+            gauge.set(i64::from(role == Some(of)));
+        }
+    }
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {

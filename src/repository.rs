@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{ListResult, ObjectStore, ObjectStoreExt as _, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 
 pub use cache::CacheSettings;
 pub use error::RepositoryError;
@@ -145,9 +145,10 @@ impl Repository {
         Ok(manifest)
     }
 
-    /// What lies right below a directory of the repository, or below all of it.
-    pub(crate) async fn list(&self, below: Option<&Key>) -> Result<ListResult> {
-        self.store.list_with_delimiter(below).await.map_err(|error| self.failed(error))
+    /// The keys below a directory that come after `after` in the order of their bytes, in no order.
+    pub(crate) async fn list_after(&self, directory: &Key, after: &Key) -> Result<Vec<Key>> {
+        let listing = self.store.list_with_offset(Some(directory), after);
+        listing.map_ok(|object| object.location).try_collect().await.map_err(|error| self.failed(error))
     }
 
     /// An object's bytes, `None` if there is no such object.
@@ -184,7 +185,7 @@ impl Repository {
     }
 
     async fn directories(&self, below: Option<&Key>) -> Result<Vec<String>> {
-        let listing = self.list(below).await?;
+        let listing = self.store.list_with_delimiter(below).await.map_err(|error| self.failed(error))?;
         Ok(listing.common_prefixes.iter().filter_map(|key| key.filename().map(str::to_owned)).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -10,12 +11,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::embed::{Embedder, Model, ModelError};
+use crate::embed::{Embedder, ModelError};
 use crate::engine::{Runtime, RuntimeError};
 use crate::http::{self, App};
 use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
-use crate::rollout;
+use crate::rollout::{Damaged, Loader, Log, Sync};
 use accept::Phase;
 
 /// Why the server cannot start, or had to give up.
@@ -35,6 +36,16 @@ pub enum ServeError {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// A model was rolled out, and no document of its log can be read.
+    #[error(
+        "nobody can say which version of `{model}` serves: {newest}; name one with `sextant rollout --force`"
+    )]
+    NoGoodDocument {
+        /// The model.
+        model: String,
+        /// The newest document.
+        newest: Damaged,
+    },
     /// A version cannot be loaded.
     #[error("{version} cannot be served: {source}")]
     Model {
@@ -85,7 +96,8 @@ impl Listeners {
     }
 }
 
-/// Loads the activated version of every model in the repository, each through the gate.
+/// Loads the stable version of every model in the repository, each through the gate, and from then on follows their logs. Must be
+/// called inside a tokio runtime.
 ///
 /// # Errors
 /// If the runtime or the repository cannot be used, a version does not pass the gate, or there is none.
@@ -94,18 +106,26 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     tracing::info!(library = %runtime.path().display(), build = runtime.build(), "ONNX Runtime loaded");
     let repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
-    let mut models = Vec::new();
-    for name in repository.models().await? {
-        let Some(rollout) = rollout::current(&repository, &name).await? else {
+    let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
+    let loader = Loader { repository, runtime, wanted, limits, bounds, metrics: Arc::clone(&metrics) };
+    let (mut models, mut logs) = (Vec::new(), BTreeMap::new());
+    for name in loader.repository.models().await? {
+        let seen = Log::open(&loader.repository, &name)?.current().await?;
+        for document in &seen.damaged {
+            tracing::warn!("{document}");
+        }
+        if let Some(rollout) = &seen.good {
+            let version = rollout.stable;
+            let model = loader.load(&name, version, None).await;
+            models.push(
+                model.map_err(|source| ServeError::Model { version: format!("{name}@{version}"), source })?,
+            );
+        } else if let Some(newest) = seen.damaged.first() {
+            return Err(ServeError::NoGoodDocument { model: name, newest: newest.clone() });
+        } else {
             tracing::warn!(model = name, "no version of this model was ever activated: it is not served");
-            continue;
-        };
-        let manifest = repository.manifest(&name, rollout.stable).await?;
-        let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
-        let model = Model::load(&repository, manifest, runtime, wanted, limits, bounds, &metrics)
-            .await
-            .map_err(|source| ServeError::Model { version: format!("{name}@{}", rollout.stable), source })?;
-        models.push(model);
+        }
+        logs.insert(name, seen);
     }
     let available: Vec<String> = models.iter().map(|model| model.manifest.model.clone()).collect();
     if models.is_empty() {
@@ -116,6 +136,8 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     }
     let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())
         .map_err(|error| ServeError::Start(error.to_string()))?;
+    let embedder = Arc::new(embedder);
+    tokio::spawn(Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, logs).run());
     Ok(App::new(embedder, metrics, config.http.clone()))
 }
 

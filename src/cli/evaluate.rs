@@ -6,8 +6,9 @@ use std::thread;
 
 use clap::Args;
 
+use super::arguments::{Models, VersionName};
 use super::cache::Cache;
-use super::{Failure, print_line, progress, version};
+use super::{Failure, print_line, progress};
 use crate::batch::Limits;
 use crate::bench::input::read_texts;
 use crate::embed::{Embedder, Model, Resources};
@@ -28,13 +29,12 @@ const WORSE: u8 = 3;
 )]
 pub(super) struct Evaluate {
     /// The version, as minilm@2
-    version: String,
+    version: VersionName,
     /// Another version to measure it against, as minilm@1
     #[arg(long, value_name = "VERSION")]
-    against: Option<String>,
-    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
-    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
-    models: String,
+    against: Option<VersionName>,
+    #[command(flatten)]
+    models: Models,
     #[command(flatten)]
     cache: Cache,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
@@ -65,15 +65,13 @@ pub(super) struct Evaluate {
 
 impl Evaluate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let subject = version(&self.version)?;
-        let against = self.against.as_deref().map(version).transpose()?;
         let data = self.data()?;
         let method = self.method()?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = Repository::open(&self.models, false)?.with_cache(self.cache.settings());
+        let repository = self.models.open()?.with_cache(self.cache.settings());
         let report = tokio::runtime::Runtime::new()?.block_on(async {
-            let subject = load(&repository, runtime, subject).await?;
-            let against = match against {
+            let subject = load(&repository, runtime, &self.version).await?;
+            let against = match &self.against {
                 Some(against) => Some(load(&repository, runtime, against).await?),
                 None => None,
             };
@@ -90,7 +88,7 @@ impl Evaluate {
             report.to_string().trim_end().to_owned()
         })?;
         if report.verdict() == Some(Verdict::Worse) {
-            let message = format!("{} is worse than {}", self.version, self.against.unwrap_or_default());
+            let message = format!("{} is worse than {}", report.version, report.against.unwrap_or_default());
             return Err(Failure { message, code: WORSE });
         }
         Ok(())
@@ -126,9 +124,9 @@ impl Evaluate {
 async fn load(
     repository: &Repository,
     runtime: &'static Runtime,
-    (name, number): (String, u32),
+    VersionName { model, version }: &VersionName,
 ) -> Result<Subject, Failure> {
-    let manifest = repository.manifest(&name, number).await?;
+    let manifest = repository.manifest(model, *version).await?;
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let wanted = Wanted {
         cores,

@@ -3,19 +3,19 @@
 use std::cell::RefCell;
 use std::env;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{Failure, print_line, progress};
+use super::arguments::{self, parse_reason};
+use super::{Failure, change, print_line, progress};
 use crate::engine::{Pooling, Runtime};
 use crate::import::hub::{self, Hub, Patience, Snapshot};
 use crate::import::{self, Phase, Progress, Request};
 use crate::repository::manifest::{Graph, Precision, Source};
-use crate::repository::{Repository, RepositoryError, check_name};
-use crate::rollout;
+use crate::repository::{Repository, check_name};
 use crate::rollout::gate::claim::Parent;
+use crate::rollout::{Change, Log, Refusal, RolloutError, Signature};
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
@@ -39,8 +39,11 @@ pub(super) struct Import {
     /// Make it the version that serves; a model's first version always is
     #[arg(long)]
     activate: bool,
+    /// Activate it also in another vector space: only when the index has been made anew
+    #[arg(long, requires = "activate")]
+    force: bool,
     /// Why, for the rollout log
-    #[arg(long, default_value = "import")]
+    #[arg(long, default_value = "import", value_parser = parse_reason)]
     reason: String,
     /// Branch, tag or commit on the hub
     #[arg(long, default_value = "main")]
@@ -98,7 +101,7 @@ impl Import {
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
         let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
-        let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let created = change::now();
         let request = Request {
             precision: self.precision,
             graph: self.graph,
@@ -129,8 +132,12 @@ impl Import {
                 "imported {version}: {}, {} dimensions, {} tokens, space {}, {megabytes:.1} MB",
                 manifest.precision, manifest.dimensions, manifest.max_tokens, manifest.space
             ));
-            if activated? && printed.is_ok() {
-                printed = print_line(&format!("{version} is the version that serves"));
+            match activated {
+                Ok(true) if printed.is_ok() => {
+                    printed = print_line(&format!("{version} is the version that serves"));
+                }
+                Ok(_) => {}
+                Err(error) => printed = Err(error.into()),
             }
             // Whoever reads of a failure would import once more.
             printed.map_err(|Failure { message, code }| Failure {
@@ -146,13 +153,19 @@ impl Import {
         repository: &Repository,
         version: u32,
         at: &str,
-    ) -> Result<bool, RepositoryError> {
-        if !self.activate && rollout::current(repository, &self.name).await?.is_some() {
-            return Ok(false);
+    ) -> Result<bool, RolloutError> {
+        let change = if self.activate {
+            Change::Rollout { version, force: self.force }
+        } else {
+            Change::Begin { version }
+        };
+        let by = arguments::user();
+        let signature = Signature { by: &by, at, reason: &self.reason };
+        match Log::open(repository, &self.name)?.change(change, signature).await {
+            Ok(_) => Ok(true),
+            Err(RolloutError::Refused { refusal: Refusal::AlreadyBegun { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        let by = env::var("USER").unwrap_or_else(|_| "unknown".into());
-        rollout::activate(repository, &self.name, version, &by, at, &self.reason).await?;
-        Ok(true)
     }
 
     /// The directory to import and where it came from; fetched from the hub if it is not on this disk.

@@ -6,12 +6,12 @@ use std::thread;
 
 use clap::Args;
 
+use super::arguments::{Models, VersionName};
 use super::cache::Cache;
-use super::{Failure, print_line, version};
+use super::{Failure, print_line};
 use crate::batch::Limits;
 use crate::config::GateSettings;
 use crate::engine::{Runtime, Wanted};
-use crate::repository::Repository;
 use crate::rollout::gate;
 
 /// The exit code of a version that may not serve.
@@ -20,10 +20,9 @@ const NOT_PASSED: u8 = 3;
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// The version, as minilm@2
-    version: String,
-    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
-    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
-    models: String,
+    version: VersionName,
+    #[command(flatten)]
+    models: Models,
     #[command(flatten)]
     cache: Cache,
     /// Print the checks as JSON
@@ -38,10 +37,10 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (name, number) = version(&self.version)?;
+        let VersionName { model, version } = &self.version;
         let bounds = self.gate.validate().map_err(|mistakes| Failure::usage(mistakes.join("\n")))?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = Repository::open(&self.models, false)?.with_cache(self.cache.settings());
+        let repository = self.models.open()?.with_cache(self.cache.settings());
         // One session with all threads: nothing is measured but what the gate measures.
         let wanted = Wanted {
             cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -50,7 +49,7 @@ impl Verify {
             batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
             lone_threads: Some(0),
         };
-        let verified = gate::verify(&repository, &name, number, runtime, wanted, bounds);
+        let verified = gate::verify(&repository, model, *version, runtime, wanted, bounds);
         let report = tokio::runtime::Runtime::new()?.block_on(verified)?;
         print_line(&if self.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })?;
         if report.passed {

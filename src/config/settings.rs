@@ -39,6 +39,10 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", env = "SEXTANT_DEFAULT_MODEL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<String>,
+    /// How often to look for changes of the versions that serve [default: 2s]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_SYNC_INTERVAL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_interval: Option<String>,
     /// What to do with an input that is too long: end, start (cut there) or error [default: end]
     #[arg(long, value_name = "HOW", env = "SEXTANT_TRUNCATE")]
     #[serde(skip_serializing_if = "Option::is_none")]

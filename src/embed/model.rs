@@ -34,9 +34,11 @@ pub struct Model {
     pub manifest: Manifest,
     /// What its batches and its queue may hold.
     pub limits: Limits,
+    /// How it uses the machine, if its engine is the runtime's.
+    pub topology: Option<Topology>,
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
-    pub(super) metrics: VersionMetrics,
+    pub(crate) metrics: VersionMetrics,
     probe: Probe,
     /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
     _files: Option<Fetched>,
@@ -94,7 +96,7 @@ impl Model {
         let beats = move |longest| pulse.beats(longest);
         let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
         model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
-        Ok(Self { _files: Some(files), ..model })
+        Ok(Self { topology: Some(topology), _files: Some(files), ..model })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -111,14 +113,15 @@ impl Model {
         S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone + Send + Sync + 'static,
         S::Future: Send,
     {
-        let metrics = metrics.version(&manifest, "cpu", "stable");
+        let metrics = metrics.version(&manifest, "cpu");
         let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
         let probe = Probe {
             engine: BoxCloneSyncService::new(engine),
             beats: Box::new(beats),
             last: tokio::sync::Mutex::new(None),
         };
-        Self { manifest, limits, tokenizer, batcher, metrics, probe, _files: None }
+        let (topology, files) = (None, None);
+        Self { manifest, limits, topology, tokenizer, batcher, metrics, probe, _files: files }
     }
 
     /// `name@version`.

@@ -24,6 +24,19 @@ pub struct Topology {
     pub lone_threads: usize,
 }
 
+impl Topology {
+    /// Asks for the same on `cores`, with nothing left to measure but whether threads spin.
+    pub fn wanted(&self, cores: NonZeroUsize) -> Wanted {
+        Wanted {
+            cores,
+            sessions: Some(self.sessions),
+            threads: Some(self.threads),
+            batch_tokens: Some(self.batch_tokens),
+            lone_threads: Some(self.lone_threads),
+        }
+    }
+}
+
 /// What is fixed by the operator; the rest is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {

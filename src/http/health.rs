@@ -15,7 +15,8 @@ const OPENAPI: &str = include_str!("../../openapi.yaml");
 /// Every engine answers an inference within its deadline.
 pub(super) async fn livez(State(app): State<App>) -> Result<Response, ApiError> {
     let deadline = app.0.config.liveness_deadline;
-    let checks = app.0.embedder.models().map(async |model| (model.id(), model.is_alive(deadline).await));
+    let models = app.0.embedder.models();
+    let checks = models.iter().map(async |model| (model.id(), model.is_alive(deadline).await));
     let dead: Vec<String> =
         join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id).collect();
     if dead.is_empty() {
@@ -29,7 +30,7 @@ pub(super) async fn livez(State(app): State<App>) -> Result<Response, ApiError> 
 /// Models are loaded before the first connection is accepted, so only a stop makes it unready.
 pub(super) async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
     ready(&app)?;
-    let models: Vec<String> = app.0.embedder.models().map(|model| model.id()).collect();
+    let models: Vec<String> = app.0.embedder.models().iter().map(|model| model.id()).collect();
     answer::json(&json!({ "status": "ready", "models": models }))
 }
 

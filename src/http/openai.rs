@@ -134,14 +134,14 @@ pub(super) async fn create_embeddings(
 }
 
 pub(super) async fn list_models(State(app): State<App>) -> Result<Response, ApiError> {
-    let data =
-        app.0.embedder.models().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
+    let models = app.0.embedder.models();
+    let data = models.iter().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
     answer::json(&ModelList { object: "list", data })
 }
 
 pub(super) async fn show_model(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let model = app.0.embedder.resolve(Some(&id))?;
-    answer::json(&ModelEntry::new(id, model))
+    answer::json(&ModelEntry::new(id, &model))
 }
 
 impl ModelEntry {

@@ -230,7 +230,7 @@ pub(super) async fn tokenize(
     }
     let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
     let special = body.add_special_tokens.unwrap_or(true);
-    let pieces = app.0.embedder.pieces(model, texts, &prompt, special).await?;
+    let pieces = app.0.embedder.pieces(&model, texts, &prompt, special).await?;
     let tokens: Vec<Vec<Token>> = pieces
         .into_iter()
         .map(|text| {

@@ -69,14 +69,6 @@ pub enum RepositoryError {
         /// What is wrong.
         reason: String,
     },
-    /// A document of the rollout log cannot be read.
-    #[error("the rollout document `{key}` is damaged: {reason}")]
-    BadRollout {
-        /// The document.
-        key: String,
-        /// What is wrong.
-        reason: String,
-    },
     /// A file is not the one that was published.
     #[error("the file `{file}` of {version} is not the one that was published: {reason}")]
     BadFile {

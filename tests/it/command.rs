@@ -24,12 +24,12 @@ pub fn sextant(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub fn run(arguments: &[&str]) -> Output {
     sextant(arguments).output().unwrap()
 }
 
 /// The exit code and the text on standard error.
-fn failure(command: &mut Command) -> (i32, String) {
+pub fn failure(command: &mut Command) -> (i32, String) {
     let output = command.output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
@@ -312,10 +312,16 @@ fn versions_count_up_and_only_an_activated_one_serves() {
     let text = String::from_utf8(run(&import).stdout).unwrap();
     assert!(text.contains("imported tiny@2: int8") && !text.contains("serves"), "{text}");
     let activate = [&import[..], &["--activate", "--reason", "a test"]].concat();
-    let text = String::from_utf8(run(&activate).stdout).unwrap();
-    assert!(text.contains("tiny@3 is the version that serves"), "{text}");
+    let (code, text) = failure(&mut sextant(&activate));
+    assert_eq!(code, 1);
+    assert!(
+        text.starts_with("error: tiny@3 is imported, but `tiny` stays as it is: version 3 writes"),
+        "{text}"
+    );
+    let text = String::from_utf8(run(&[&activate[..], &["--force"]].concat()).stdout).unwrap();
+    assert!(text.contains("tiny@4 is the version that serves"), "{text}");
     let log = std::fs::read_to_string(path(&directory, "models/tiny/rollouts/00000002.json")).unwrap();
     let rollout: serde_json::Value = serde_json::from_str(&log).unwrap();
-    assert_eq!((&rollout["stable"], &rollout["previous"]), (&json!(3), &json!(1)), "{log}");
+    assert_eq!((&rollout["stable"], &rollout["previous"]), (&json!(4), &json!(1)), "{log}");
     assert_eq!(rollout["reason"], "a test");
 }

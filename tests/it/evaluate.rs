@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use sextant::repository::manifest::Precision;
 use serde_json::Value;
+use sextant::repository::manifest::Precision;
 
 use crate::command::{imported, path, sextant};
 use crate::import::import_tiny;
@@ -11,7 +11,8 @@ use crate::support::checkpoint::TinyCheckpoint;
 
 /// Sentences of words that the tiny model knows, no two alike.
 fn sentences(count: usize) -> Vec<String> {
-    let words = ["cat", "dog", "river", "house", "red", "small", "runs", "sleeps", "over", "what", "the", "and"];
+    let words =
+        ["cat", "dog", "river", "house", "red", "small", "runs", "sleeps", "over", "what", "the", "and"];
     let mut random = fastrand::Rng::with_seed(5);
     let mut word = || words[random.usize(..words.len())];
     (0..count).map(|_| (0..7).map(|_| word()).collect::<Vec<_>>().join(" ")).collect()
@@ -78,7 +79,8 @@ fn retrieval_is_measured_and_mistyped_texts_are_looked_for() {
     let directory = imported();
     let (models, data) = (path(&directory, "models"), path(&directory, "data"));
     std::fs::create_dir(&data).unwrap();
-    let (mut corpus, mut queries, mut qrels) = (String::new(), String::new(), "query\tdocument\tgrade\n".to_owned());
+    let (mut corpus, mut queries, mut qrels) =
+        (String::new(), String::new(), "query\tdocument\tgrade\n".to_owned());
     for (index, text) in sentences(20).iter().enumerate() {
         writeln!(corpus, r#"{{"_id": "d{index}", "text": "{text}"}}"#).unwrap();
         // Its own document is the nearest of all.

@@ -22,6 +22,7 @@ mod openai;
 mod output;
 mod refusals;
 mod repository;
+mod rollout;
 mod support;
 mod tei;
 mod weights;

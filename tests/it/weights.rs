@@ -9,7 +9,7 @@ use sextant::import::{self, Request};
 use sextant::metrics::Metrics;
 use sextant::repository::Repository;
 use sextant::repository::manifest::{Precision, Source};
-use sextant::rollout;
+use sextant::rollout::{Change, Log, Signature};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -42,7 +42,9 @@ async fn models() -> &'static Path {
                 Request { precision, ..Request::new(Path::new(".sextant/weights"), name, source, created) };
             let manifest = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap();
             let manifest = repository.publish(stage.path(), manifest).await.unwrap();
-            rollout::activate(&repository, name, manifest.version, "test", "now", "test").await.unwrap();
+            let signature = Signature { by: "test", at: "2026-01-01T00:00:00Z", reason: "test" };
+            let change = Change::Begin { version: manifest.version };
+            Log::open(&repository, name).unwrap().change(change, signature).await.unwrap();
         }
         models
     };

@@ -31,6 +31,7 @@ pub fn settings() -> Settings {
         drain_delay: Some("0s".into()),
         drain_timeout: Some("10s".into()),
         liveness_deadline: Some("200ms".into()),
+        sync_interval: Some("50ms".into()),
         ..Settings::default()
     }
 }
@@ -88,7 +89,7 @@ impl TestApp {
         let (config, metrics, fake) = (config(settings), Metrics::new().unwrap(), Fake::new());
         let model = Model::with_engine(manifest, tokenizer, fake.clone(), |_| true, config.limits, &metrics);
         let embedder = Embedder::new(vec![model], None, config.http.resources()).unwrap();
-        (Self::serve(App::new(embedder, metrics.into(), config.http.clone()), config).await, fake)
+        (Self::serve(App::new(embedder.into(), metrics.into(), config.http.clone()), config).await, fake)
     }
 
     /// Serves the activated versions of a repository.

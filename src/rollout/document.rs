@@ -1,0 +1,209 @@
+//! One document of the log: what it holds, and whether it contradicts itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{Change, Crossing, Roles};
+
+/// The layout of documents that this code reads and writes.
+pub const SCHEMA: u32 = 1;
+
+/// A change that was made: the roles from now on, and who set them, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    /// [`SCHEMA`] at the time of writing.
+    pub schema: u32,
+    /// The document's own number, from 1.
+    pub number: u64,
+    /// Drawn for this change. A writer that lost the store's answer knows its own document by it.
+    pub id: String,
+    /// The version that serves.
+    pub stable: u32,
+    /// The version that served before and stays at hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<u32>,
+    /// What was asked for.
+    pub change: Change,
+    /// Number of the document that the change was decided on; none if there was no good one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// Whether it left the space, and for which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossed: Option<Crossing>,
+    /// Who made the change.
+    pub by: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Only the schema: of another one the rest would be misread.
+#[derive(Deserialize)]
+struct Head {
+    schema: Option<u32>,
+}
+
+/// A document from before there was a schema. All of them are activations, and no space was compared.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Activation {
+    number: u64,
+    stable: u32,
+    previous: Option<u32>,
+    by: String,
+    at: String,
+    reason: String,
+}
+
+impl From<Activation> for Rollout {
+    fn from(activation: Activation) -> Self {
+        let Activation { number, stable, previous, by, at, reason } = activation;
+        Self {
+            schema: SCHEMA,
+            number,
+            id: String::new(),
+            stable,
+            // The version that served could be activated once more.
+            previous: previous.filter(|previous| *previous != stable),
+            change: Change::Rollout { version: stable, force: true },
+            from: number.checked_sub(1).filter(|from| *from > 0),
+            crossed: None,
+            by,
+            at,
+            reason,
+        }
+    }
+}
+
+impl Rollout {
+    /// Who serves from here on.
+    pub fn roles(&self) -> Roles {
+        Roles { stable: self.stable, previous: self.previous }
+    }
+
+    /// Reads the document that lies at `number`, or says what is wrong with it.
+    pub(super) fn read(number: u64, text: &[u8]) -> Result<Self, String> {
+        let told = |error: serde_json::Error| error.to_string();
+        let rollout = match serde_json::from_slice::<Head>(text).map_err(told)?.schema {
+            None => serde_json::from_slice::<Activation>(text).map_err(told)?.into(),
+            Some(SCHEMA) => serde_json::from_slice::<Self>(text).map_err(told)?,
+            Some(schema) => return Err(format!("schema {schema} is not known, this is for schema {SCHEMA}")),
+        };
+        rollout.check(number)?;
+        Ok(rollout)
+    }
+
+    /// Finds what the log would never write.
+    fn check(&self, number: u64) -> Result<(), String> {
+        let Self { stable, previous, change, .. } = self;
+        if self.number != number {
+            return Err(format!("it says that it is number {}", self.number));
+        }
+        if *stable == 0 || *previous == Some(0) {
+            return Err("it names version 0, and versions count from 1".to_owned());
+        }
+        if *previous == Some(*stable) {
+            return Err(format!("it says that version {stable} is stable and previous at once"));
+        }
+        if let Some(from) = self.from.filter(|from| *from >= number) {
+            return Err(format!("it says that it was decided on document {from}, which is not before it"));
+        }
+        let agrees = match change {
+            Change::Begin { version } => version == stable && previous.is_none() && self.crossed.is_none(),
+            Change::Rollout { version, force } => version == stable && (*force || self.crossed.is_none()),
+            Change::Rollback { to } => to.is_none_or(|to| to == *stable) && previous.is_none(),
+        };
+        if !agrees {
+            return Err(format!(
+                "its change, `{change}`, does not lead to stable {stable}, previous {}{}",
+                previous.map_or_else(|| "none".to_owned(), |previous| previous.to_string()),
+                if self.crossed.is_some() { ", in another space" } else { "" }
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::manifest::Space;
+
+    fn rollout() -> Rollout {
+        Rollout {
+            schema: SCHEMA,
+            number: 3,
+            id: "0123456789abcdef".into(),
+            stable: 2,
+            previous: Some(1),
+            change: Change::Rollout { version: 2, force: true },
+            from: Some(2),
+            crossed: Some(Crossing { from: None, to: Space("b".into()) }),
+            by: "me".into(),
+            at: "2026-01-01T00:00:00Z".into(),
+            reason: "why".into(),
+        }
+    }
+
+    fn read(rollout: &Rollout) -> Result<Rollout, String> {
+        Rollout::read(3, &serde_json::to_vec(rollout).unwrap())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let back = Change::Rollback { to: None };
+        for document in [
+            rollout(),
+            Rollout { crossed: None, ..rollout() },
+            Rollout { change: back, previous: None, from: None, ..rollout() },
+        ] {
+            assert_eq!(read(&document).unwrap(), document);
+        }
+    }
+
+    #[test]
+    fn documents_from_before_there_was_a_schema_are_read() {
+        let text = br#"{"number": 2, "stable": 3, "previous": 1, "by": "root", "at": "2026-01-01T00:00:00Z", "reason": "a"}"#;
+        let read = Rollout::read(2, text).unwrap();
+        assert_eq!(read.roles(), Roles { stable: 3, previous: Some(1) });
+        assert_eq!((read.from, read.by.as_str()), (Some(1), "root"));
+        let twice = br#"{"number": 1, "stable": 3, "previous": 3, "by": "a", "at": "b", "reason": "c"}"#;
+        assert_eq!(Rollout::read(1, twice).unwrap().roles(), Roles { stable: 3, previous: None });
+        assert!(Rollout::read(2, twice).is_err());
+    }
+
+    #[test]
+    fn a_document_that_contradicts_itself_is_told_how() {
+        let to = |version| Change::Rollback { to: Some(version) };
+        for (document, expected) in [
+            (Rollout { number: 4, ..rollout() }, "it says that it is number 4"),
+            (Rollout { stable: 0, ..rollout() }, "version 0"),
+            (Rollout { previous: Some(2), ..rollout() }, "stable and previous at once"),
+            (Rollout { from: Some(3), ..rollout() }, "document 3, which is not before it"),
+            (
+                Rollout { stable: 5, ..rollout() },
+                "`rollout 2, forced`, does not lead to stable 5, previous 1",
+            ),
+            (Rollout { change: Change::Rollout { version: 2, force: false }, ..rollout() }, "another space"),
+            (Rollout { change: to(2), ..rollout() }, "does not lead to stable 2, previous 1"),
+            (Rollout { change: to(7), previous: None, ..rollout() }, "stable 2, previous none"),
+            (Rollout { change: Change::Begin { version: 2 }, crossed: None, ..rollout() }, "begin with 2"),
+            (Rollout { schema: 2, ..rollout() }, "schema 2 is not known"),
+        ] {
+            let reason = read(&document).unwrap_err();
+            assert!(reason.contains(expected), "{reason}");
+        }
+        for (text, expected) in [
+            (&b""[..], "EOF"),
+            (b"{\"schema\": 1}", "missing field"),
+            (b"{\"stable\": 1, \"stable\": 2}", "duplicate field `stable`"),
+            (b"{\"schema\": 1, \"stabel\": 2}", "unknown field `stabel`"),
+            (b"{\"schema\": \"x\"}", "invalid type"),
+            (b"[]", "invalid length"),
+        ] {
+            let reason = Rollout::read(3, text).unwrap_err();
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
+}

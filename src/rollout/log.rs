@@ -1,0 +1,305 @@
+//! The log of one model: read, decided on, and written on by whoever creates the next number first.
+
+use futures_util::future::try_join_all;
+use object_store::path::Path as Key;
+use thiserror::Error;
+
+use super::document::{Rollout, SCHEMA};
+use super::state::{self, Change, Refusal, State, Versions};
+use crate::repository::{Repository, RepositoryError, check_name};
+
+/// Numbers have eight digits: a store lists names by their bytes, and with a ninth the order would be another.
+const LAST_NUMBER: u64 = 99_999_999;
+
+/// Why a change was not made.
+#[derive(Debug, Error)]
+pub enum RolloutError {
+    /// It is not allowed.
+    #[error("`{model}` stays as it is: {refusal}")]
+    Refused {
+        /// The model.
+        model: String,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// Every number up to the last one is taken.
+    #[error("the rollout log of `{0}` has no number left after {last}", last = LAST_NUMBER)]
+    NoNumberLeft(String),
+    /// Something that is no document has the name of the next one.
+    #[error("the rollout document `{key}` cannot be written: something else has its name; remove it")]
+    Blocked {
+        /// The document's key.
+        key: String,
+    },
+    /// The change has no form as JSON.
+    #[error("the rollout document cannot be written: {0}")]
+    Encoding(#[from] serde_json::Error),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// A document that cannot be read, or contradicts itself. It is never removed: the log goes on above it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the rollout document `{key}` is damaged: {reason}")]
+pub struct Damaged {
+    /// Its number, by its name.
+    pub number: u64,
+    /// Its key in the repository.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Who makes a change, when and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Signature<'a> {
+    /// A name.
+    pub by: &'a str,
+    /// RFC 3339, UTC.
+    pub at: &'a str,
+    /// For whoever reads the log later.
+    pub reason: &'a str,
+}
+
+/// What was found at the end of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The newest good document: the state.
+    pub good: Option<Rollout>,
+    /// Damaged documents above it, the newest first.
+    pub damaged: Vec<Damaged>,
+    /// The highest number, of a good document or a damaged one; 0 if there is none.
+    pub last: u64,
+}
+
+impl Seen {
+    /// What the log says of the model.
+    pub fn state(&self) -> State {
+        match &self.good {
+            Some(rollout) => State::Known(rollout.roles()),
+            None if self.last == 0 => State::Empty,
+            None => State::Lost,
+        }
+    }
+
+    /// Adds what was written since.
+    pub(super) fn extend(&mut self, newer: Self) {
+        self.last = newer.last;
+        if newer.good.is_some() {
+            (self.good, self.damaged) = (newer.good, newer.damaged);
+        } else {
+            self.damaged.splice(0..0, newer.damaged);
+        }
+    }
+}
+
+/// The rollout log of one model.
+#[derive(Clone, Copy)]
+pub struct Log<'a> {
+    repository: &'a Repository,
+    model: &'a str,
+}
+
+impl<'a> Log<'a> {
+    /// The log of `model`, which need not have one yet.
+    ///
+    /// # Errors
+    /// If no model can have that name.
+    pub fn open(repository: &'a Repository, model: &'a str) -> Result<Self, RepositoryError> {
+        check_name(model)?;
+        Ok(Self { repository, model })
+    }
+
+    /// The end of the log.
+    ///
+    /// # Errors
+    /// If the repository fails. Damaged documents are no failure: they are in what was seen.
+    pub async fn current(&self) -> Result<Seen, RepositoryError> {
+        self.after(0).await
+    }
+
+    /// The same, of the documents above `known` only: for whoever has seen the rest, and asks often.
+    ///
+    /// # Errors
+    /// If the repository fails.
+    pub async fn after(&self, known: u64) -> Result<Seen, RepositoryError> {
+        let mut numbers = self.numbers(known).await?;
+        let last = numbers.last().copied().unwrap_or(known);
+        let mut seen = Seen { good: None, damaged: Vec::new(), last };
+        while let Some(number) = numbers.pop() {
+            match self.read(number).await? {
+                Ok(rollout) => {
+                    seen.good = Some(rollout);
+                    break;
+                }
+                Err(damaged) => seen.damaged.push(damaged),
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Every document, the oldest first.
+    ///
+    /// # Errors
+    /// If the repository fails.
+    pub async fn history(&self) -> Result<Vec<Result<Rollout, Damaged>>, RepositoryError> {
+        let mut documents = Vec::new();
+        for number in self.numbers(0).await? {
+            documents.push(self.read(number).await?);
+        }
+        Ok(documents)
+    }
+
+    /// The document that `change` would be, were it made now. Nothing is written.
+    ///
+    /// # Errors
+    /// If it is not allowed, or the repository fails.
+    pub async fn decide(&self, change: Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
+        let seen = self.current().await?;
+        // After the state: a version is published before it is rolled out.
+        let versions = self.versions().await?;
+        self.draft(&seen, change, &versions, signature)
+    }
+
+    /// Makes a change: decides on the state, and writes the next number. Whoever loses the race for it reads what was written
+    /// in the meantime and decides again; the change may be refused then.
+    ///
+    /// # Errors
+    /// If it is not allowed, or the repository fails.
+    pub async fn change(&self, change: Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
+        let mut seen = self.current().await?;
+        let mut versions = self.versions().await?;
+        loop {
+            let rollout = self.draft(&seen, change, &versions, signature)?;
+            let key = self.key(rollout.number);
+            let text = serde_json::to_vec_pretty(&rollout)?;
+            if self.repository.create(&key, text).await? {
+                return Ok(rollout);
+            }
+            let newer = self.after(seen.last).await?;
+            if newer.last < rollout.number {
+                return Err(RolloutError::Blocked { key: key.to_string() });
+            }
+            // A store asks again by itself when an answer is lost, and is told then that its own document is there.
+            if self.read(rollout.number).await?.is_ok_and(|written| written.id == rollout.id) {
+                return Ok(rollout);
+            }
+            seen.extend(newer);
+            if let State::Known(roles) = seen.state()
+                && !versions.contains_key(&roles.stable)
+            {
+                versions = self.versions().await?;
+            }
+        }
+    }
+
+    fn draft(
+        &self,
+        seen: &Seen,
+        change: Change,
+        versions: &Versions,
+        signature: Signature<'_>,
+    ) -> Result<Rollout, RolloutError> {
+        let step = state::next(seen.state(), change, versions)
+            .map_err(|refusal| RolloutError::Refused { model: self.model.to_owned(), refusal })?;
+        if seen.last >= LAST_NUMBER {
+            return Err(RolloutError::NoNumberLeft(self.model.to_owned()));
+        }
+        Ok(Rollout {
+            schema: SCHEMA,
+            number: seen.last + 1,
+            id: format!("{:016x}", fastrand::u64(..)),
+            stable: step.roles.stable,
+            previous: step.roles.previous,
+            change,
+            from: seen.good.as_ref().map(|rollout| rollout.number),
+            crossed: step.crossed,
+            by: signature.by.to_owned(),
+            at: signature.at.to_owned(),
+            reason: signature.reason.to_owned(),
+        })
+    }
+
+    /// The spaces of the published versions.
+    async fn versions(&self) -> Result<Versions, RepositoryError> {
+        let numbers = self.repository.versions(self.model).await?;
+        let read = numbers.into_iter().map(async |number| {
+            match self.repository.manifest(self.model, number).await {
+                Ok(manifest) => Ok((number, Ok(manifest.space))),
+                Err(error @ RepositoryError::BadManifest { .. }) => Ok((number, Err(error.to_string()))),
+                Err(error) => Err(error),
+            }
+        });
+        Ok(try_join_all(read).await?.into_iter().collect())
+    }
+
+    /// Numbers of the documents above `known`, ascending.
+    async fn numbers(&self, known: u64) -> Result<Vec<u64>, RepositoryError> {
+        let directory = Key::from_iter([self.model, "rollouts"]);
+        let keys = self.repository.list_after(&directory, &self.key(known)).await?;
+        let numbers = keys.into_iter().filter_map(|key| {
+            // Only those directly below, by the names that they are written with: `2.json` beside `00000002.json` would make
+            // two documents of one number.
+            let number = key.filename()?.strip_suffix(".json")?.parse().ok()?;
+            (key == self.key(number)).then_some(number)
+        });
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.retain(|number| (known + 1..=LAST_NUMBER).contains(number));
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The document of that number, which was listed.
+    async fn read(&self, number: u64) -> Result<Result<Rollout, Damaged>, RepositoryError> {
+        let key = self.key(number);
+        let damaged = |reason| Damaged { number, key: key.to_string(), reason };
+        let Some(text) = self.repository.read(&key).await? else {
+            return Ok(Err(damaged("it was removed while it was read".to_owned())));
+        };
+        Ok(Rollout::read(number, &text).map_err(damaged))
+    }
+
+    fn key(&self, number: u64) -> Key {
+        Key::from_iter([self.model, "rollouts", &format!("{number:08}.json")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::Roles;
+
+    fn good(number: u64) -> Option<Rollout> {
+        Some(Rollout {
+            schema: SCHEMA,
+            number,
+            id: String::new(),
+            stable: 1,
+            previous: None,
+            change: Change::Rollout { version: 1, force: true },
+            from: None,
+            crossed: None,
+            by: String::new(),
+            at: String::new(),
+            reason: String::new(),
+        })
+    }
+
+    fn damaged(numbers: &[u64]) -> Vec<Damaged> {
+        numbers.iter().map(|&number| Damaged { number, key: String::new(), reason: String::new() }).collect()
+    }
+
+    #[test]
+    fn what_was_seen_grows_as_if_it_had_been_read_at_once() {
+        let mut seen = Seen { good: None, damaged: Vec::new(), last: 0 };
+        assert_eq!(seen.state(), State::Empty);
+        seen.extend(Seen { good: None, damaged: damaged(&[1]), last: 1 });
+        assert_eq!(seen.state(), State::Lost);
+        seen.extend(Seen { good: good(2), damaged: damaged(&[3]), last: 3 });
+        assert_eq!(seen, Seen { good: good(2), damaged: damaged(&[3]), last: 3 });
+        seen.extend(Seen { good: None, damaged: damaged(&[5, 4]), last: 5 });
+        assert_eq!(seen, Seen { good: good(2), damaged: damaged(&[5, 4, 3]), last: 5 });
+        assert_eq!(seen.state(), State::Known(Roles { stable: 1, previous: None }));
+    }
+}
