@@ -14,7 +14,11 @@ use clap::{Parser, Subcommand};
 
 /// An embedding server that keeps vectors true.
 #[derive(Debug, Parser)]
-#[command(name = "sextant", version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 gate not passed.")]
+#[command(
+    name = "sextant",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 gate not passed."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

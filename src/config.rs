@@ -303,7 +303,8 @@ mod tests {
     fn one_bound_of_the_gate_goes_over_the_file_and_leaves_the_others() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sextant.toml");
-        std::fs::write(&file, "models = 'a'\n[gate]\nmin_claim_cosine = 0.5\nmin_claim_overlap = 0.25").unwrap();
+        std::fs::write(&file, "models = 'a'\n[gate]\nmin_claim_cosine = 0.5\nmin_claim_overlap = 0.25")
+            .unwrap();
         let gate = GateSettings { min_claim_overlap: Some(0.75), ..GateSettings::default() };
         let given = Settings { gate, ..Settings::default() };
         let config = given.over_file(Some(&file)).unwrap().validate(CORES).unwrap();
@@ -311,7 +312,8 @@ mod tests {
         assert_eq!(config.gate, expected);
         let config = Settings::default().over_file(Some(&file)).unwrap().validate(CORES).unwrap();
         assert_eq!(config.gate.min_claim_overlap, 0.25);
-        let error = settings("models = 'a'\n[gate]\nmax_length_difference = 7.0").validate(CORES).unwrap_err();
+        let error =
+            settings("models = 'a'\n[gate]\nmax_length_difference = 7.0").validate(CORES).unwrap_err();
         assert_eq!(error.to_string(), "`gate.max_length_difference` is `7`: expected 0 to 1");
     }
 

@@ -115,5 +115,6 @@ fn contradiction(parent: &Manifest, child: &Manifest) -> Option<String> {
         ("default_document_prompt", parent.default_document_prompt != child.default_document_prompt),
     ];
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-    (!names.is_empty()).then(|| format!("has another `{}`, so that texts are taken otherwise", names.join("`, `")))
+    (!names.is_empty())
+        .then(|| format!("has another `{}`, so that texts are taken otherwise", names.join("`, `")))
 }

@@ -53,7 +53,8 @@ fn verify_prints_a_table_and_its_exit_code_says_whether_a_version_passes() {
     assert!(strict.error.starts_with(expected), "{}", strict.error);
     let json: Value = serde_json::from_str(&strict.printed).unwrap();
     assert_eq!(json["passed"], false);
-    let check = json["checks"].as_array().unwrap().iter().find(|check| check["name"] == "claim_cosine").unwrap();
+    let check =
+        json["checks"].as_array().unwrap().iter().find(|check| check["name"] == "claim_cosine").unwrap();
     assert_eq!((&check["verdict"], &check["bound"]["at_least"]), (&"failed".into(), &1.0.into()));
 
     let missing = run(&[&import[..], &["--claim-space-of", "7"]].concat());
