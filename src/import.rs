@@ -39,14 +39,12 @@ pub use error::ImportError;
 use export::Export;
 use int8::Quantisation;
 use plan::{NoPlan, Plan, plan};
-use probe::Probed;
 use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
 use crate::engine::{Pooling, Runtime, Session, SessionOptions, graph_path};
 use crate::repository::manifest::{self, Calibration, Graph, Manifest, Precision, Source, Space};
 use crate::rollout::gate::claim::Parent;
-use crate::rollout::gate::{Bounds, Check, Verdict};
 use crate::tokenize::Tokenizer;
 
 /// What the manifest says where nobody said anything.
@@ -224,31 +222,10 @@ pub fn stage(
         files: Vec::new(),
     };
     if let Some(parent) = &request.claim {
-        check_claim(parent, &manifest, probed, &tokenizer, &mut session)?;
+        probed.check_claim(parent, &manifest, &tokenizer, &mut session)?;
     }
     card::write(&manifest, &stage.join("MODEL_CARD.md"))?;
     Ok(manifest)
-}
-
-/// Measures the claim of what was made to lie in the space of `parent`.
-fn check_claim(
-    parent: &Parent,
-    manifest: &Manifest,
-    probed: Probed,
-    tokenizer: &Tokenizer,
-    session: &mut Session,
-) -> Result<(), ImportError> {
-    let checks = parent.measure(manifest, &Bounds::DEFAULT, |texts| {
-        if probed.probes.iter().map(|probe| probe.text.as_str()).eq(texts.iter().copied()) {
-            return Ok(probed.probes.into_iter().map(|probe| probe.embedding).collect());
-        }
-        Ok::<_, ImportError>(probe::alone(session, &probe::tokenize(tokenizer, texts)?, |_| {})?)
-    })?;
-    let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).map(Check::to_string);
-    match failed.collect::<Vec<_>>() {
-        failed if failed.is_empty() => Ok(()),
-        failed => Err(ImportError::Claim { parent: parent.version(), reasons: failed.join("; ") }),
-    }
 }
 
 /// A graph in its place, and what the manifest must say of it.

@@ -43,7 +43,7 @@ pub struct GateSettings {
     #[arg(long = "gate-min-claim-cosine", value_name = "COSINE", env = "SEXTANT_GATE_MIN_CLAIM_COSINE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_claim_cosine: Option<f64>,
-    /// Least share of 10 neighbours that queries keep among the vectors of that version [default: 0.8]
+    /// Least share of 10 neighbours that queries keep among the vectors of that version [default: 0.9]
     #[arg(long = "gate-min-claim-overlap", value_name = "SHARE", env = "SEXTANT_GATE_MIN_CLAIM_OVERLAP")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_claim_overlap: Option<f64>,

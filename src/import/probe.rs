@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{ImportError, Phase, Precision, Progress};
 use crate::compare::{fault, largest_difference};
 use crate::engine::{Batch, EngineError, Output, Session, Vector, pooling};
-use crate::rollout::gate::Bounds;
+use crate::repository::manifest::Manifest;
+use crate::rollout::gate::claim::Parent;
+use crate::rollout::gate::{Bounds, Check, Verdict};
 use crate::tokenize::{Tokenizer, Truncate};
 
 /// Texts of many kinds: one character and many words, several scripts, code, markup, numbers. One a line.
@@ -47,6 +49,32 @@ pub(super) struct Probed {
     pub(super) probes: Vec<Probe>,
     /// Whether a text gets another vector beside other texts.
     pub(super) depends_on_batch: bool,
+}
+
+impl Probed {
+    /// Measures the claim that the vectors lie in the space of `parent`.
+    ///
+    /// # Errors
+    /// If they do not, with the figures.
+    pub(super) fn check_claim(
+        self,
+        parent: &Parent,
+        manifest: &Manifest,
+        tokenizer: &Tokenizer,
+        session: &mut Session,
+    ) -> Result<(), ImportError> {
+        let checks = parent.measure(manifest, &Bounds::DEFAULT, |texts| {
+            if self.probes.iter().map(|probe| probe.text.as_str()).eq(texts.iter().copied()) {
+                return Ok(self.probes.into_iter().map(|probe| probe.embedding).collect());
+            }
+            Ok::<_, ImportError>(alone(session, &tokenize(tokenizer, texts)?, |_| {})?)
+        })?;
+        let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).map(Check::to_string);
+        match failed.collect::<Vec<_>>() {
+            failed if failed.is_empty() => Ok(()),
+            failed => Err(ImportError::Claim { parent: parent.version(), reasons: failed.join("; ") }),
+        }
+    }
 }
 
 /// Runs the built-in texts and writes their vectors to `stage`.

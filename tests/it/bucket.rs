@@ -6,7 +6,7 @@ mod command;
 use std::fs;
 
 use sextant::repository::RepositoryError;
-use sextant::rollout;
+use sextant::rollout::{Change, Log, Signature};
 
 use crate::repository::stage;
 use crate::support::manifest;
@@ -63,14 +63,16 @@ async fn rollouts_at_once_make_one_log_without_a_gap() {
     let Some(bucket) = Bucket::new().await else { return };
     let cache = tempfile::tempdir().unwrap();
     let repository = bucket.repository(&cache);
-    for _ in 0..2 {
+    for _ in 0..8 {
         repository.publish(stage().path(), manifest("m", 8)).await.unwrap();
     }
     let activate = |index: u32| {
         let repository = repository.clone();
         tokio::spawn(async move {
             let by = format!("operator {index}");
-            rollout::activate(&repository, "m", index % 2 + 1, &by, "now", "a race").await.unwrap()
+            let signature = Signature { by: &by, at: "2026-01-01T00:00:00Z", reason: "a race" };
+            let change = Change::Rollout { version: index + 1, force: false };
+            Log::open(&repository, "m").unwrap().change(change, signature).await.unwrap()
         })
     };
     let made = futures_util::future::join_all((0..8).map(activate)).await;
@@ -81,7 +83,8 @@ async fn rollouts_at_once_make_one_log_without_a_gap() {
         let before = index.checked_sub(1).map(|before| made[before].stable);
         assert_eq!(rollout.previous, before, "it was written over what it had not read");
     }
-    assert_eq!(rollout::current(&repository, "m").await.unwrap().as_ref(), made.last());
+    let log = Log::open(&repository, "m").unwrap();
+    assert_eq!(log.current().await.unwrap().good.as_ref(), made.last());
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use sextant::rollout::gate::{self, Bounds, GateReport, Name, Verdict};
 use tempfile::TempDir;
 
 use crate::import::{Imported, import, import_tiny};
+use crate::rollout::begin;
 use crate::support::app::{TestApp, config, settings};
 use crate::support::checkpoint::{HIDDEN, POSITIONS, TinyCheckpoint};
 use crate::support::export::TinyExport;
@@ -247,7 +248,7 @@ fn probe_again(version: &Imported) {
 #[tokio::test]
 async fn what_the_gate_measured_is_in_the_metrics_from_the_start() {
     let models = Models::with(&tiny()).await;
-    sextant::rollout::activate(&models.repository, "tiny", 1, "me", "now", "test").await.unwrap();
+    begin(&models.repository, "tiny", 1).await;
     let app = TestApp::repository(models.directory.path()).await;
     let cosine = app.metric("sextant_gate_probe_min_cosine", &["model=\"tiny\"", "version=\"1\""]).await;
     assert!(cosine > 0.9999 && cosine < 1.000_01, "{cosine}");

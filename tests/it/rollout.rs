@@ -5,9 +5,16 @@ mod log;
 mod processes;
 mod sync;
 
-use sextant::rollout::{Change, Signature};
+use sextant::repository::Repository;
+use sextant::rollout::{Change, Log, Signature};
 
 pub const SIGNATURE: Signature<'_> = Signature { by: "me", at: "2026-01-01T00:00:00Z", reason: "a test" };
+
+/// Makes `version` the first that serves.
+pub async fn begin(repository: &Repository, model: &str, version: u32) {
+    let log = Log::open(repository, model).unwrap();
+    log.change(Change::Begin { version }, SIGNATURE).await.unwrap();
+}
 
 fn rollout(version: u32) -> Change {
     Change::Rollout { version, force: false }

@@ -8,11 +8,12 @@ use sextant::embed::{EmbedRequest, Embedder, Input, Model};
 use sextant::import::{self, Request};
 use sextant::metrics::Metrics;
 use sextant::repository::Repository;
-use sextant::repository::manifest::{Precision, Source};
-use sextant::rollout::{Change, Log, Signature};
+use sextant::repository::manifest::{Manifest, Precision, Source};
+use sextant::rollout::gate::{self, Bounds, Name};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::rollout::begin;
 use crate::support::app::{TestApp, config, settings};
 use crate::support::{cosine, distance, floats, runtime};
 
@@ -28,7 +29,8 @@ fn references() -> Vec<Reference> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A repository with all-MiniLM-L6-v2 as `fp32@1` and `int8@1`, made once for all tests.
+/// A repository with all-MiniLM-L6-v2 as `fp32@1` and `int8@1`, made once for all tests. `fp32@2` has the files of the latter and
+/// claims the space of the former.
 async fn models() -> &'static Path {
     static MODELS: OnceCell<TempDir> = OnceCell::const_new();
     let make = async || {
@@ -40,11 +42,14 @@ async fn models() -> &'static Path {
             let created = "2026-01-01T00:00:00Z".to_owned();
             let request =
                 Request { precision, ..Request::new(Path::new(".sextant/weights"), name, source, created) };
-            let manifest = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap();
-            let manifest = repository.publish(stage.path(), manifest).await.unwrap();
-            let signature = Signature { by: "test", at: "2026-01-01T00:00:00Z", reason: "test" };
-            let change = Change::Begin { version: manifest.version };
-            Log::open(&repository, name).unwrap().change(change, signature).await.unwrap();
+            let staged = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap();
+            let manifest = repository.publish(stage.path(), staged.clone()).await.unwrap();
+            if precision == Precision::Int8 {
+                let Manifest { model, space, .. } = repository.manifest("fp32", 1).await.unwrap();
+                let claiming = Manifest { model, space, space_parent: Some(1), ..staged };
+                repository.publish(stage.path(), claiming).await.unwrap();
+            }
+            begin(&repository, name, manifest.version).await;
         }
         models
     };
@@ -104,6 +109,21 @@ async fn int8_stays_near_fp32_and_does_not_depend_on_its_neighbours() {
     let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
     assert!(least >= 0.975 && mean >= 0.99, "cosine to fp32: least {least}, mean {mean}");
     assert!(mean < 0.999_99, "these are the vectors of fp32");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn int8_passes_the_gate_and_may_claim_the_space_of_fp32() {
+    let repository = Repository::open(models().await.to_str().unwrap(), false).unwrap();
+    let wanted = config(&settings()).wanted;
+    for (model, version) in [("fp32", 1), ("int8", 1), ("fp32", 2)] {
+        let report = gate::verify(&repository, model, version, runtime(), wanted, Bounds::DEFAULT).await;
+        let report = report.unwrap();
+        assert!(report.passed, "{report}");
+        assert_eq!(report.figure(Name::ClaimCosine).is_some(), version == 2);
+        if let Some(cosine) = report.figure(Name::ClaimCosine) {
+            assert!(cosine < 0.999_99, "these are the vectors of fp32");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

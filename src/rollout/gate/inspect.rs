@@ -26,19 +26,40 @@ pub(super) struct Inspection<'a> {
     pub(super) parent: Option<&'a Parent>,
 }
 
-/// The sessions that make a vector: of a text that comes alone, and of texts that come together.
+/// The sessions that make a vector.
 struct Sessions<'a> {
-    alone: Option<&'a mut Session>,
+    /// Of texts that come together.
     together: &'a mut Session,
+    /// Of a text that comes alone, if that is another one.
+    alone: Option<&'a mut Session>,
 }
 
-impl Sessions<'_> {
+impl<'a> Sessions<'a> {
+    /// Two of the sessions that will serve, so that the work is halved and they are held against each other; of one, that one.
+    fn of(chosen: &'a mut Chosen) -> Option<Self> {
+        let (together, others) = chosen.sessions.split_first_mut()?;
+        Some(Self { together, alone: chosen.lone.as_mut().or(others.first_mut()) })
+    }
+
+    /// The vectors of `rows`, each run alone.
     fn alone(&mut self, rows: &[Arc<[u32]>]) -> Result<Vec<Vector>, EngineError> {
         let session = match &mut self.alone {
             Some(alone) => alone,
             None => &mut self.together,
         };
         probe::alone(session, rows, |_| {})
+    }
+
+    /// The vectors of `rows`, each run alone, and each run in a batch.
+    fn both(&mut self, rows: &[Arc<[u32]>]) -> Result<[Vec<Vector>; 2], EngineError> {
+        match &mut self.alone {
+            Some(session) => thread::scope(|scope| {
+                let alone = scope.spawn(|| probe::alone(session, rows, |_| {}));
+                let together = probe::together(self.together, rows)?;
+                Ok([alone.join().unwrap_or(Err(EngineError::Stopped))?, together])
+            }),
+            None => Ok([self.alone(rows)?, probe::together(self.together, rows)?]),
+        }
     }
 }
 
@@ -49,7 +70,7 @@ impl Inspection<'_> {
         let graph = chosen.sessions.first().map_or(0, Session::dimensions);
         let manifest = self.manifest.dimensions;
         let loads = if graph == manifest {
-            let sentence = format!("{sessions} sessions of {threads} threads, {graph} dimensions");
+            let sentence = format!("sessions: {sessions}, threads of each: {threads}, dimensions: {graph}");
             Check::stated(Name::Loads, Verdict::Passed, sentence)
         } else {
             let sentence =
@@ -107,11 +128,9 @@ impl Inspection<'_> {
         let probes = probe::read(&text, self.manifest.dimensions)?;
         let texts: Vec<&str> = probes.iter().map(|probe| probe.text.as_str()).collect();
         let rows = self.tokenize(&texts)?;
-        let Chosen { sessions, lone, .. } = chosen;
-        let together = sessions.first_mut().ok_or_else(|| EngineError::Stopped.to_string())?;
-        let mut sessions = Sessions { alone: lone.as_mut(), together };
-        let alone = sessions.alone(&rows).map_err(|error| error.to_string())?;
-        let together = probe::together(sessions.together, &rows).map_err(|error| error.to_string())?;
+        let failed = |error: EngineError| error.to_string();
+        let mut sessions = Sessions::of(chosen).ok_or_else(|| failed(EngineError::Stopped))?;
+        let [alone, together] = sessions.both(&rows).map_err(failed)?;
 
         let outputs = |verdict, sentence| Check::stated(Name::Outputs, verdict, sentence);
         let faults = texts.iter().cycle().zip(alone.iter().chain(&together));
@@ -131,7 +150,7 @@ impl Inspection<'_> {
                     return Ok(alone);
                 }
                 let rows = self.tokenize(asked)?;
-                sessions.alone(&rows).map_err(|error| error.to_string())
+                sessions.alone(&rows).map_err(failed)
             };
             let claim = parent.measure(self.manifest, &self.bounds, embed);
             let claim =

@@ -257,9 +257,9 @@ mod tests {
             report.to_string(),
             "m@2 does not pass the gate\n\n\
              check             result     figure  bound\n\
-             digests           passed                              6 files\n\
+             digests           passed                               6 files\n\
              probe_cosine      passed   0.999950  at least 0.9999   `a cat`\n\
-             claim             FAILED                              no parent"
+             claim             FAILED                               no parent"
         );
     }
 

@@ -4,10 +4,10 @@ use std::process::Output;
 
 use serde_json::Value;
 use sextant::engine::Pooling;
-use sextant::rollout;
 
 use super::{Models, tiny};
 use crate::command::{imported, path, sextant};
+use crate::rollout::begin;
 
 struct Verified {
     code: Option<i32>,
@@ -86,7 +86,7 @@ async fn a_server_does_not_start_with_a_version_that_does_not_pass() {
     let mut version = tiny();
     version.manifest.pooling = Pooling::Cls;
     let models = Models::with(&version).await;
-    rollout::activate(&models.repository, "tiny", 1, "me", "now", "test").await.unwrap();
+    begin(&models.repository, "tiny", 1).await;
     let directory = models.directory.path().to_str().unwrap();
     let serve = ["serve", "--models", directory, "--listen", "127.0.0.1:0", "--sessions", "1"];
     let serve = [&serve[..], &["--max-batch-tokens", "256", "--lone-threads", "0"]].concat();
