@@ -151,7 +151,7 @@ impl Moto {
     fn start() -> Option<Self> {
         if !Path::new(PYTHON).exists() {
             let message = format!("no S3 server to test against: `make test` puts one where {PYTHON} is");
-            assert!(std::env::var("CI").is_err(), "{message}");
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
             // Past the capture of the test's output: nobody looks at that of a test that passes.
             let _nobody_to_tell = writeln!(std::io::stderr(), "skipped, {message}");
             return None;
