@@ -1,7 +1,8 @@
 //! Why a repository cannot do what was asked.
 
-use std::io;
+use std::error::Error as _;
 use std::path::PathBuf;
+use std::{io, iter};
 
 use thiserror::Error;
 
@@ -23,6 +24,14 @@ pub enum RepositoryError {
     BadBucketUrl {
         /// Before `://`.
         scheme: String,
+    },
+    /// The endpoint is one that everybody on the way can read and write.
+    #[error(
+        "the endpoint of `{url}` is no https address: AWS_ALLOW_HTTP=true allows it, for a network that you trust"
+    )]
+    PlainHttp {
+        /// The repository.
+        url: String,
     },
     /// The directory cannot be opened.
     #[error("the model directory `{}` cannot be opened: {source}", path.display())]
@@ -178,16 +187,21 @@ impl RepositoryError {
     }
 }
 
-/// What the store said, on one line. Buckets answer with a document whose code and message are all that people want.
+/// What the store said, on one line. Buckets answer with a document whose code and message are all that people want; of
+/// a connection that cannot be made only the last cause says why.
 fn reason(error: &object_store::Error) -> String {
     let text = error.to_string();
+    let last = iter::successors(error.source(), |&error| error.source()).last().map(ToString::to_string);
     let between = |tag: &str| {
         let (_, rest) = text.split_once(&format!("<{tag}>"))?;
         Some(rest.split_once(&format!("</{tag}>"))?.0)
     };
     let short = match (between("Code"), between("Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => text,
+        _ => match last.filter(|last| !text.contains(last)) {
+            Some(last) => format!("{text}: {last}"),
+            None => text,
+        },
     };
     short.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -46,11 +46,11 @@ const WHOLE_REQUEST: &str = "1h";
 /// A store that hiccups is asked again; one that is away is told of within a quarter of a minute.
 const RETRY: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
-        init_backoff: Duration::from_millis(100),
+        init_backoff: Duration::from_millis(200),
         max_backoff: Duration::from_secs(5),
         base: 2.0,
     },
-    max_retries: 6,
+    max_retries: 8,
     retry_timeout: Duration::from_secs(180),
 };
 
@@ -97,15 +97,14 @@ impl Bucket {
     pub(super) fn connect(&self, variables: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
         tls::install_provider();
         let store = match self.kind {
-            Kind::S3 => self.amazon(variables),
-            Kind::Google => self.google(variables),
-            Kind::Azure => self.azure(variables),
+            Kind::S3 => self.amazon(variables)?,
+            Kind::Google => self.google(variables)?,
+            Kind::Azure => self.azure(variables)?,
         };
-        let store = store.map_err(|source| RepositoryError::of_store(self.url(), source))?;
         Ok(Arc::new(PrefixStore::new(store, self.prefix.clone())))
     }
 
-    fn amazon(&self, variables: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    fn amazon(&self, variables: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
         let builder = AmazonS3Builder::new()
             .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), WHOLE_REQUEST)
             .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ReadTimeout), STALL);
@@ -115,10 +114,18 @@ impl Bucket {
             .with_retry(RETRY)
             // After the variables: without it nothing keeps two imports from one number.
             .with_conditional_put(S3ConditionalPut::ETagMatch);
-        Ok(Arc::new(builder.build()?))
+        // Here, because the client would only say "builder error", and not before it is used.
+        let set = |key| builder.get_config_value(&key).unwrap_or_default();
+        let plain = [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint]
+            .into_iter()
+            .any(|key| set(key).starts_with("http://"));
+        if plain && set(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)) == "false" {
+            return Err(RepositoryError::PlainHttp { url: self.url().to_owned() });
+        }
+        self.built(builder.build())
     }
 
-    fn google(&self, variables: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    fn google(&self, variables: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
         let builder = GoogleCloudStorageBuilder::new()
             .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), WHOLE_REQUEST)
             .with_config(GoogleConfigKey::Client(ClientConfigKey::ReadTimeout), STALL);
@@ -126,10 +133,10 @@ impl Bucket {
             .fold(builder, |builder, (key, value)| builder.with_config(key, value))
             .with_url(self.url())
             .with_retry(RETRY);
-        Ok(Arc::new(builder.build()?))
+        self.built(builder.build())
     }
 
-    fn azure(&self, variables: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    fn azure(&self, variables: &[(String, String)]) -> Result<Arc<dyn ObjectStore>> {
         let builder = MicrosoftAzureBuilder::new()
             .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), WHOLE_REQUEST)
             .with_config(AzureConfigKey::Client(ClientConfigKey::ReadTimeout), STALL);
@@ -137,7 +144,14 @@ impl Bucket {
             .fold(builder, |builder, (key, value)| builder.with_config(key, value))
             .with_url(self.url())
             .with_retry(RETRY);
-        Ok(Arc::new(builder.build()?))
+        self.built(builder.build())
+    }
+
+    fn built<S: ObjectStore>(&self, store: object_store::Result<S>) -> Result<Arc<dyn ObjectStore>> {
+        match store {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(source) => Err(RepositoryError::of_store(self.url(), source)),
+        }
     }
 }
 
@@ -216,6 +230,16 @@ mod tests {
             error.contains("`az://container/a` failed") && error.to_lowercase().contains("account"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_plain_endpoint_has_to_be_allowed() {
+        for name in ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
+            let endpoint = (name, "http://127.0.0.1:1");
+            let error = bucket("s3://bucket/a").connect(&variables(&[endpoint])).unwrap_err().to_string();
+            assert!(error.contains("`s3://bucket/a`") && error.contains("AWS_ALLOW_HTTP=true"), "{error}");
+            bucket("s3://bucket/a").connect(&variables(&[endpoint, ("AWS_ALLOW_HTTP", "true")])).unwrap();
+        }
     }
 
     #[test]

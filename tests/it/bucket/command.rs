@@ -148,8 +148,14 @@ async fn buckets_that_cannot_be_used_are_told_by_their_url() {
     let text = failure(serve.env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9").env("NO_PROXY", "127.0.0.1"));
     assert!(text.starts_with(&format!("error: there are no credentials for `{nowhere}`")), "{text}");
     assert!(text.contains("AWS_ACCESS_KEY_ID"), "{text}");
+    // Nor at the endpoint.
+    serve.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_ALLOW_HTTP", "true");
+    let text = failure(serve.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9"));
+    assert!(text.starts_with(&format!("error: the repository at `{nowhere}` failed")), "{text}");
+    assert!(text.ends_with("(os error 111)"), "{text}");
     // Half of them.
-    let text = failure(serve.env("AWS_ACCESS_KEY_ID", "test"));
+    serve.env_remove("AWS_SECRET_ACCESS_KEY");
+    let text = failure(&mut serve);
     assert!(text.contains(nowhere), "{text}");
     let text = failure(sextant(commands[0]).args(["--models", "s3://key:hush@bucket/models"]));
     assert!(text.contains("expected s3://bucket/prefix") && !text.contains("hush"), "{text}");
