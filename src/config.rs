@@ -347,10 +347,13 @@ mod tests {
 
     #[test]
     fn what_is_printed_gives_the_same_configuration() {
-        let config =
-            settings("models = 'm'\ndrain_delay = '1m 5s'\nsessions = 'auto'\nmax_batch_tokens = 512\nlone_threads = 0")
-                .validate(CORES)
-                .unwrap();
+        let config = settings(
+            "models = 's3://b/m'\ncache_dir = '/cache'\ncache_dir_bytes = 5\ndrain_delay = '1m 5s'\nsessions = 'auto'\n\
+             max_batch_tokens = 512\nlone_threads = 0",
+        )
+        .validate(CORES)
+        .unwrap();
+        assert_eq!((config.cache.directory.to_str(), config.cache.bytes), (Some("/cache"), 5));
         let printed = config.to_toml().unwrap();
         let again = settings(&printed).validate(CORES).unwrap();
         assert_eq!(format!("{again:?}"), format!("{config:?}"));

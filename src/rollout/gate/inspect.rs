@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::{fs, iter, thread};
+use std::{fs, thread};
 
 use super::claim::Parent;
 use super::{Bound, Bounds, Check, GateReport, Name, Verdict};
@@ -92,8 +92,8 @@ impl Inspection<'_> {
         }
     }
 
-    /// Runs the shapes that will come, the longest row among them: on one session, since a model of long inputs takes seconds
-    /// and gigabytes over it, and a full batch on every other.
+    /// Runs the largest shapes that will come: a full batch on every session, and the longest row on one, since a model of long
+    /// inputs takes seconds and gigabytes over it. The probes are the lengths in between.
     fn warm_up(&self, chosen: &mut Chosen) -> Result<String, EngineError> {
         let (vocabulary, longest) = (self.tokenizer.vocabulary().max(1), self.manifest.max_tokens);
         let batch = |rows: usize, length: usize| {
@@ -102,8 +102,6 @@ impl Inspection<'_> {
         };
         let short = SHORT.min(longest);
         let full = batch((chosen.topology.batch_tokens.get() / short).max(1), short);
-        let lengths = iter::successors(Some(SHORT / 2), |length| Some(length * 4));
-        let lengths: Vec<usize> = lengths.take_while(|length| *length < longest).chain([longest]).collect();
         let Some((first, others)) = chosen.sessions.split_first_mut() else {
             return Err(EngineError::Stopped);
         };
@@ -111,11 +109,11 @@ impl Inspection<'_> {
             let run = |session: &mut Session| session.run(&full).map(drop);
             let others = others.iter_mut().chain(&mut chosen.lone);
             let running: Vec<_> = others.map(|session| scope.spawn(move || run(session))).collect();
-            lengths.iter().try_for_each(|length| first.run(&batch(1, *length)).map(drop))?;
             run(first)?;
+            first.run(&batch(1, longest))?;
             running.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(EngineError::Stopped)))
         })?;
-        Ok(format!("rows of up to {longest} tokens, batches of up to {} rows", full.rows.len()))
+        Ok(format!("a row of {longest} tokens, a batch of {} rows of {short}", full.rows.len()))
     }
 
     /// The checks of the vectors, or why there are no vectors.
