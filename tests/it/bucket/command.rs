@@ -117,7 +117,7 @@ async fn evaluate_takes_its_version_from_a_bucket() {
     let output = evaluate.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(figures["pairs"], 3);
+    assert_eq!(figures["figures"][0]["items"], 3);
     assert!(names(&cache)[0].starts_with("tiny@1-"));
 }
 

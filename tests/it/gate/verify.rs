@@ -60,7 +60,7 @@ fn verify_prints_a_table_and_its_exit_code_says_whether_a_version_passes() {
     let missing = run(&[&import[..], &["--claim-space-of", "7"]].concat());
     assert!(missing.code == Some(1) && missing.error.contains("no version tiny@7"), "{}", missing.error);
     for (arguments, code, said) in [
-        (&["tiny"][..], 2, "expected one as minilm@2"),
+        (&["tiny"][..], 2, "expected a version, as minilm@2"),
         (&["tiny@1", "--gate-min-probe-cosine", "1.5"], 2, "`gate.min_probe_cosine` is `1.5`"),
         (&["tiny@9"], 1, "no version tiny@9"),
         (&["other@1"], 1, "no version other@1"),

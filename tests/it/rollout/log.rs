@@ -73,7 +73,7 @@ async fn a_refusal_is_typed_and_writes_nothing() {
     fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("dimensions = 8", "dimensions = 0"))
         .unwrap();
     let Refusal::Damaged { version: 2, reason } = refusal(rollout(2)).await else { panic!() };
-    assert!(reason.contains("`dimensions` is 0"), "{reason}");
+    assert!(reason.contains("its SHA-256 is"), "{reason}");
     assert_eq!(log.current().await.unwrap().last, 1);
     assert!(Log::open(&models.repository, "../m").is_err());
 }
