@@ -9,10 +9,12 @@ mod history;
 mod import;
 mod list;
 mod progress;
+mod promote;
 mod rollback;
 mod rollout;
 mod serve;
 mod table;
+mod target;
 mod verify;
 
 use std::io::{self, ErrorKind, Write as _};
@@ -44,9 +46,11 @@ enum Command {
     List(list::List),
     /// Show who changed which version of a model serves, when and why
     History(history::History),
-    /// Make another version the one that serves
+    /// Make another version the one that serves, or put it on trial
     Rollout(rollout::Rollout),
-    /// Go back to the version that served before
+    /// Make the version on trial the one that serves
+    Promote(promote::Promote),
+    /// Take back the version on trial, or go back to the version that served before
     Rollback(rollback::Rollback),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
@@ -63,6 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::List(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Rollout(command) => command.run(),
+        Command::Promote(command) => command.run(),
         Command::Rollback(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Bench(command) => command.run(),
@@ -75,6 +80,9 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     }
 }
+
+/// The exit code of a version that may not serve.
+const NOT_PASSED: u8 = 3;
 
 /// Why a command failed, for a person to read.
 struct Failure {

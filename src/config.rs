@@ -1,11 +1,12 @@
 //! What the server is told: flags, environment and file become one validated [`Config`]. Nothing past it sees the flags.
 
 mod gate;
+mod guard;
 mod settings;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -13,11 +14,14 @@ use thiserror::Error;
 use crate::batch::Limits;
 use crate::embed::Resources;
 use crate::engine::Wanted;
+use crate::http::admin::AdminKeys;
 use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
+use crate::rollout::guard::Rules;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
 pub use gate::GateSettings;
+pub use guard::GuardSettings;
 pub use settings::{Auto, Count, Settings};
 
 /// Why there is no configuration.
@@ -63,6 +67,8 @@ pub struct Config {
     pub limits: Limits,
     /// What a version must show before it serves.
     pub gate: Bounds,
+    /// What a canary must keep.
+    pub guard: Rules,
     /// What the HTTP layer needs.
     pub http: HttpConfig,
     /// Served on after a stop signal, unready.
@@ -98,6 +104,8 @@ pub struct HttpConfig {
     pub tokenize_threads: usize,
     /// Of the vector cache, 0 for none.
     pub cache_bytes: usize,
+    /// Who may change what is served.
+    pub admin_keys: AdminKeys,
 }
 
 impl Settings {
@@ -111,11 +119,13 @@ impl Settings {
             cores,
             sessions: check.count("sessions", self.sessions),
             threads: check.count("threads", self.threads.map(Count::Of)),
+            spin: None,
             batch_tokens: check.count("max_batch_tokens", self.max_batch_tokens),
             lone_threads: match self.lone_threads {
                 Some(Count::Of(threads)) => Some(threads),
                 Some(Count::Auto(_)) | None => None,
             },
+            lone_spin: None,
         };
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
@@ -135,6 +145,10 @@ impl Settings {
                 check.mistakes.extend(mistakes);
                 Bounds::DEFAULT
             }),
+            guard: self.guard.validate().unwrap_or_else(|mistakes| {
+                check.mistakes.extend(mistakes);
+                Rules::DEFAULT
+            }),
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
                 max_inputs: check.positive("max_inputs", self.max_inputs, 2048).get(),
@@ -149,6 +163,14 @@ impl Settings {
                 liveness_deadline: check.time("liveness_deadline", self.liveness_deadline.as_deref(), "10s"),
                 tokenize_threads: cores.get(),
                 cache_bytes: self.cache_bytes.unwrap_or(0),
+                admin_keys: match self.admin_keys_file.as_deref().map(AdminKeys::read) {
+                    Some(Err(mistake)) => {
+                        check.mistakes.push(mistake);
+                        AdminKeys::default()
+                    }
+                    Some(Ok(keys)) => keys,
+                    None => AdminKeys::default(),
+                },
             },
             drain_delay: check.time("drain_delay", self.drain_delay.as_deref(), "1s"),
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
@@ -195,6 +217,7 @@ impl Config {
             cache_dir_bytes: Some(self.cache.bytes),
             listen: Some(self.listen.to_string()),
             admin_listen: self.admin_listen.map(|address| address.to_string()),
+            admin_keys_file: self.http.admin_keys.file().map(Path::to_owned),
             onnxruntime: self.onnxruntime.clone(),
             default_model: self.default_model.clone(),
             sync_interval: text(self.sync_interval),
@@ -215,6 +238,7 @@ impl Config {
             log_format: Some(format!("{:?}", self.log_format).to_lowercase()),
             log: Some(self.log.clone()),
             gate: self.gate.into(),
+            guard: self.guard.into(),
         })
     }
 }

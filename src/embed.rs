@@ -1,6 +1,7 @@
 //! The pipeline of a request: resolve the model, add the prompt, tokenize, batch, finish.
 
 mod cache;
+mod candidate;
 mod error;
 mod model;
 mod served;
@@ -17,10 +18,11 @@ use crate::engine::pooling::normalise;
 use crate::repository::manifest::Space;
 use crate::tokenize::{InputError, Piece, Tokens, Truncate};
 use cache::VectorCache;
+pub use candidate::Candidate;
 pub use error::EmbedError;
 pub use model::{Model, ModelError};
 pub use served::Resident;
-use served::Served;
+use served::{Routed, Served};
 
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
 const TOKENIZE_CHUNK: usize = 16;
@@ -60,7 +62,9 @@ pub enum Prompt {
 pub struct EmbedRequest {
     /// `name`, `name@version` or `name@role`; `None` for the default model.
     pub model: Option<String>,
-    /// The space that the caller's index is in; another one is refused.
+    /// Whoever has the same key is answered by the same version while one is on trial.
+    pub key: Option<String>,
+    /// The space that the caller's index is in: a version that writes into it answers, or none.
     pub space: Option<Space>,
     /// What to embed.
     pub inputs: Vec<Input>,
@@ -184,11 +188,17 @@ impl Embedder {
     /// # Errors
     /// See [`EmbedError`].
     pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
-        let model = self.resolve(request.model.as_deref())?;
-        if let Some(asked) = request.space.filter(|asked| *asked != model.manifest.space) {
-            let serves = model.manifest.space.clone();
-            return Err(EmbedError::SpaceMismatch { asked, serves, version: model.id() });
-        }
+        let asked = request.model.as_deref();
+        let Routed { model, trial } =
+            self.served.route(asked, request.space.as_ref(), request.key.as_deref())?;
+        let Some((side, candidate, stable)) = trial else { return self.embed_on(model, request).await };
+        let asked = candidate.asked(side, &request, stable);
+        let embedded = self.embed_on(model, request).await;
+        asked.ended(&embedded);
+        embedded
+    }
+
+    async fn embed_on(&self, model: Arc<Model>, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
         let dimensions = model.width(request.dimensions)?;
 
         let started = Instant::now();
@@ -293,17 +303,9 @@ impl Embedder {
             Input::Text(text) => before + text.len(),
             Input::Ids(ids) => size_of_val(ids.as_slice()),
         };
-        self.spread(inputs, bytes, move |input| match (input, &prompt) {
-            (Input::Text(text), _) if text.len() > most => {
-                Err(InputError::TooLarge { bytes: text.len(), most })
-            }
-            // The default prompt is the caller's to put into the ids.
-            (Input::Ids(_), Some(_)) if asked => Err(InputError::PromptBeforeIds),
-            (Input::Text(text), None) => model.tokenizer.tokenize(text, truncate),
-            (Input::Text(text), Some(prompt)) => {
-                model.tokenizer.tokenize(&[prompt.as_str(), text].concat(), truncate)
-            }
-            (Input::Ids(ids), _) => model.tokenizer.accept(ids, truncate),
+        self.spread(inputs, bytes, move |input| match input {
+            Input::Text(text) if text.len() > most => Err(InputError::TooLarge { bytes: text.len(), most }),
+            input => model.tokens(input, prompt.as_deref(), asked, truncate),
         })
         .await
     }

@@ -100,6 +100,10 @@ pub struct Pulse {
     sessions: Arc<[AtomicU64]>,
 }
 
+/// For so long no batch may have had company before one has the whole machine: some batches' time.
+const ALONE_MILLISECONDS: u64 = 100;
+const NEVER: u64 = u64::MAX;
+
 const IDLE: u64 = u64::MAX;
 const GONE: u64 = u64::MAX - 1;
 
@@ -110,7 +114,7 @@ impl Pulse {
 
     /// Whether every thread is there, and none has run one batch for longer than `longest`.
     pub fn beats(&self, longest: Duration) -> bool {
-        let now = self.started.elapsed().as_millis() as u64;
+        let now = self.now();
         self.sessions.iter().all(|session| match session.load(Ordering::Relaxed) {
             IDLE => true,
             GONE => false,
@@ -123,7 +127,12 @@ impl Pulse {
     }
 
     fn began(&self, session: usize) {
-        self.set(session, self.started.elapsed().as_millis() as u64);
+        self.set(session, self.now());
+    }
+
+    /// Milliseconds since it started.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 }
 
@@ -144,6 +153,8 @@ pub struct Engine {
     /// Of the session for lone batches, which has all threads. It runs under a permit of the others: only one more thread
     /// than they have ever asks for the processors.
     lone: Option<mpsc::Sender<Job>>,
+    /// Milliseconds after the pulse's start at which a batch last had company.
+    company: Arc<AtomicU64>,
     sessions: usize,
     free: PollSemaphore,
     pulse: Pulse,
@@ -185,7 +196,21 @@ impl Engine {
             }
             None => None,
         };
-        Ok(Self { jobs, lone, sessions: count, free, pulse, reserved: Reserved::default() })
+        // As if it had always been alone.
+        let company = Arc::new(AtomicU64::new(NEVER));
+        Ok(Self { jobs, lone, company, sessions: count, free, pulse, reserved: Reserved::default() })
+    }
+
+    /// Whether a batch that is `alone` now may have the whole machine: not if batches had company lately, since the next one would
+    /// come while it runs, and more threads than processors would wait for each other.
+    fn is_alone(&self, alone: bool) -> bool {
+        let now = self.pulse.now();
+        if !alone {
+            self.company.store(now, Ordering::Relaxed);
+            return false;
+        }
+        let company = self.company.load(Ordering::Relaxed);
+        company == NEVER || now.saturating_sub(company) >= ALONE_MILLISECONDS
     }
 
     /// What the sessions' threads do.
@@ -219,7 +244,7 @@ impl tower::Service<Batch> for Engine {
         let (reply, answer) = oneshot::channel();
         // The batch's own permit is the only one taken: no session runs, whoever it runs for.
         let idle = self.free.available_permits() + 1 == self.sessions;
-        let jobs = self.lone.as_ref().filter(|_| batch.lone && idle).unwrap_or(&self.jobs);
+        let jobs = self.lone.as_ref().filter(|_| self.is_alone(batch.lone && idle)).unwrap_or(&self.jobs);
         // If the threads are gone the answer's sender is dropped here, and the caller told.
         let _ = jobs.send(Job { batch, reply, permit });
         Running(answer)

@@ -1,5 +1,6 @@
 //! Routes and layers, in the order a request meets them.
 
+pub mod admin;
 mod answer;
 pub mod encode;
 mod error;
@@ -29,6 +30,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use crate::config::HttpConfig;
 use crate::embed::Embedder;
 use crate::metrics::Metrics;
+use crate::rollout::Operator;
 
 /// How long a body may stand still.
 const BODY_STALL: Duration = Duration::from_secs(10);
@@ -51,6 +53,8 @@ struct State {
     embedder: Arc<Embedder>,
     metrics: Arc<Metrics>,
     config: HttpConfig,
+    /// Makes changes of what is served, if a repository is followed.
+    operator: Option<Operator>,
     /// Places for embedding requests.
     places: Semaphore,
     draining: AtomicBool,
@@ -60,7 +64,16 @@ impl App {
     /// An application that serves what `embedder` has.
     pub fn new(embedder: Arc<Embedder>, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
         let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
-        Self(Arc::new(State { embedder, metrics, config, places, draining: AtomicBool::new(false) }))
+        let (operator, draining) = (None, AtomicBool::new(false));
+        Self(Arc::new(State { embedder, metrics, config, operator, places, draining }))
+    }
+
+    /// The same with routes that change what is served. Only before the application is cloned.
+    pub fn with_operator(mut self, operator: Operator) -> Self {
+        if let Some(state) = Arc::get_mut(&mut self.0) {
+            state.operator = Some(operator);
+        }
+        self
     }
 
     /// From now on not ready, and every answer asks its client to leave the connection.
@@ -113,7 +126,17 @@ fn embedding() -> Routes {
 }
 
 fn operations() -> Routes {
-    Routes::new().get("/livez", health::livez).get("/readyz", health::readyz).get("/metrics", health::metrics)
+    Routes::new()
+        .get("/livez", health::livez)
+        .get("/readyz", health::readyz)
+        .get("/metrics", health::metrics)
+        .get("/admin/v1/models", admin::list)
+        .get("/admin/v1/models/{model}", admin::show)
+        .get("/admin/v1/models/{model}/rollouts", admin::history)
+        .post("/admin/v1/models/{model}/rollout", admin::rollout)
+        .post("/admin/v1/models/{model}/promote", admin::promote)
+        .post("/admin/v1/models/{model}/rollback", admin::rollback)
+        .post("/admin/v1/models/{model}/verify", admin::verify)
 }
 
 /// A router that remembers its routes: for the metrics, which have them all from the start, and for the test that holds

@@ -45,6 +45,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod http;
 pub mod import;
+mod memory;
 pub mod metrics;
 pub mod repository;
 pub mod rollout;

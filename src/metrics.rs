@@ -1,13 +1,21 @@
 //! What `/metrics` shows: an own registry and typed handles, resolved once and kept.
 
+mod trial;
+mod version;
+
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::repository::manifest::Manifest;
-use crate::rollout::Role;
+use crate::rollout::guard::Figure;
+use crate::rollout::{Change, Role};
+use trial::TrialFamilies;
+pub use trial::TrialMetrics;
+use version::SERVING;
+pub use version::VersionMetrics;
 
 /// Seconds, for whole requests: 1 ms to 30 s.
 const REQUEST_BUCKETS: &[f64] =
@@ -20,6 +28,9 @@ const STAGE_BUCKETS: &[f64] = &[
 /// Rows or tokens of a batch.
 const COUNT_BUCKETS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
+
+/// Label of changes that somebody asked for.
+const OPERATOR: &str = "operator";
 
 type Result<T> = std::result::Result<T, prometheus::Error>;
 
@@ -46,6 +57,8 @@ pub struct Metrics {
     version_role: IntGaugeVec,
     gate_probe_min_cosine: GaugeVec,
     generation: IntGaugeVec,
+    changes: IntCounterVec,
+    trials: TrialFamilies,
     /// Of following the rollout logs.
     pub sync_failures: SyncFailures,
 }
@@ -198,6 +211,14 @@ impl Metrics {
                 "Number of the rollout document that is served.",
                 &["model"],
             )?,
+            changes: counter(
+                &registry,
+                "sextant_rollout_changes_total",
+                "Changes of roles that this process followed since it started, by action, and by what made them: an operator, or a \
+                 figure of the guard.",
+                &["model", "action", "cause"],
+            )?,
+            trials: TrialFamilies::new(&registry)?,
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),
@@ -236,6 +257,27 @@ impl Metrics {
     /// Says which document of a model's rollout log is served.
     pub fn rollout_generation(&self, model: &str, number: u64) {
         self.generation.with_label_values(&[model]).set(number as i64);
+    }
+
+    /// Makes the series of a model's changes, so that they stand at 0 before the first.
+    pub fn prepare_changes(&self, model: &str) {
+        for action in ["begin", "rollout", "trial", "promote", "rollback"] {
+            self.changes.with_label_values(&[model, action, OPERATOR]);
+        }
+        for figure in Figure::ALL {
+            self.changes.with_label_values(&[model, "rollback", &figure.to_string()]);
+        }
+    }
+
+    /// Counts a change that is followed.
+    pub fn changed(&self, model: &str, change: &Change, cause: Option<Figure>) {
+        let cause = cause.map_or_else(|| OPERATOR.to_owned(), |figure| figure.to_string());
+        self.changes.with_label_values(&[model, change.action(), &cause]).inc();
+    }
+
+    /// The series of a version on trial.
+    pub fn trial(&self, manifest: &Manifest) -> TrialMetrics {
+        self.trials.of(manifest)
     }
 
     /// The series of a version that is loaded on `provider`, all at 0.
@@ -299,6 +341,7 @@ impl Metrics {
             let _ = gauges.remove_label_values(&of);
         }
         let _ = self.gate_probe_min_cosine.remove_label_values(&of);
+        self.trials.forget(model, number);
         for counters in [
             &self.embeddings,
             &self.coalesced,
@@ -309,65 +352,6 @@ impl Metrics {
             &self.unknown,
         ] {
             let _ = counters.remove_label_values(&of);
-        }
-    }
-}
-
-/// Roles with which a version is loaded.
-const SERVING: [Role; 2] = [Role::Stable, Role::Previous];
-
-/// The series of one version.
-#[derive(Clone)]
-pub struct VersionMetrics {
-    /// Labels of `sextant_version_info`, model and version first.
-    info: [String; 6],
-    /// One for each of [`SERVING`].
-    roles: [IntGauge; 2],
-    /// Vectors answered.
-    pub embeddings: IntCounter,
-    /// Tokens computed that are text.
-    pub real_tokens: IntCounter,
-    /// Places computed that are padding.
-    pub padding_tokens: IntCounter,
-    /// Seconds to tokenize a request.
-    pub tokenize: prometheus::Histogram,
-    /// Seconds a request waited for a session.
-    pub queue: prometheus::Histogram,
-    /// Seconds a request's batch ran.
-    pub infer: prometheus::Histogram,
-    /// Seconds to cut and normalise a request's vectors.
-    pub finish: prometheus::Histogram,
-    /// Rows of a batch.
-    pub batch_rows: prometheus::Histogram,
-    /// Real tokens of a batch.
-    pub batch_tokens: prometheus::Histogram,
-    /// Inputs waiting.
-    pub queue_items: IntGauge,
-    /// Tokens waiting.
-    pub queue_tokens: IntGauge,
-    /// Requests refused because too much was waiting.
-    pub overloaded: IntCounter,
-    /// Inputs that shared an equal one's place.
-    pub coalesced: IntCounter,
-    /// Inputs found in the cache.
-    pub cache_hits: IntCounter,
-    /// Inputs not found there.
-    pub cache_misses: IntCounter,
-    /// Batches tried again row by row.
-    pub retried: IntCounter,
-    /// Inputs cut short.
-    pub truncated: IntCounter,
-    /// Unknown tokens.
-    pub unknown: IntCounter,
-    /// Least cosine of a probe's vector, found by the gate.
-    pub gate_probe_min_cosine: Gauge,
-}
-
-impl VersionMetrics {
-    /// Says which role the version has now, if any.
-    pub fn role(&self, role: Option<Role>) {
-        for (gauge, of) in self.roles.iter().zip(SERVING) {
-            gauge.set(i64::from(role == Some(of)));
         }
     }
 }

@@ -10,11 +10,20 @@
 
 mod document;
 pub mod gate;
+pub mod guard;
+mod loader;
 mod log;
+mod operator;
+mod overview;
+mod roles;
 pub mod state;
 mod sync;
 
 pub use document::{Rollout, SCHEMA};
+pub use loader::Loader;
 pub use log::{Damaged, Log, RolloutError, Seen, Signature};
-pub use state::{Change, Crossing, Refusal, Role, Roles, State};
-pub use sync::{Loader, Sync};
+pub use operator::{OperateError, Operator};
+pub use overview::{Facts, Overview, Version};
+pub use roles::{Percent, Role, Roles, State, Trial};
+pub use state::{Change, Crossing, Refusal};
+pub use sync::Sync;

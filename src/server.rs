@@ -137,8 +137,10 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())
         .map_err(|error| ServeError::Start(error.to_string()))?;
     let embedder = Arc::new(embedder);
-    tokio::spawn(Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, logs).run());
-    Ok(App::new(embedder, metrics, config.http.clone()))
+    let sync = Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, config.guard, logs);
+    let operator = sync.operator();
+    tokio::spawn(sync.run());
+    Ok(App::new(embedder, metrics, config.http.clone()).with_operator(operator))
 }
 
 /// Serves until `shutdown`, then: unready for the drain delay while everything is still answered, then no new

@@ -1,22 +1,24 @@
-//! What `rollout` and `rollback` share: a change of who serves, made or only tried.
+//! What `rollout`, `promote` and `rollback` share: a change of who serves, made or only tried.
 
 use std::time::SystemTime;
 
 use clap::Args;
+use serde::Deserialize;
 
-use super::arguments::{self, Models};
-use super::{Failure, print_line, warn_line};
-use crate::rollout::{Change, Crossing, Log, Rollout, Signature};
+use super::target::{Place, Server, Target};
+use super::{Failure, arguments, print_line, warn_line};
+use crate::repository::Repository;
+use crate::rollout::{Change, Crossing, Log, Rollout, Signature, Trial};
 
 /// How a change is made.
 #[derive(Debug, Args)]
 pub(super) struct ChangeArguments {
     #[command(flatten)]
-    models: Models,
+    target: Target,
     /// Why, for the rollout log
     #[arg(long, value_parser = arguments::parse_reason)]
     reason: String,
-    /// Who makes the change, for the rollout log [default: the user's name]
+    /// Who makes the change, for the rollout log; a server goes by the name of the key [default: the user's name]
     #[arg(long, value_name = "NAME", env = "SEXTANT_BY")]
     by: Option<String>,
     /// Say what would be done, and write nothing
@@ -30,20 +32,12 @@ pub(super) struct ChangeArguments {
 impl ChangeArguments {
     /// Makes the change in the log of `model`, and prints what came of it.
     pub(super) fn run(self, model: &str, change: Change) -> Result<(), Failure> {
-        let repository = self.models.open()?;
-        let log = Log::open(&repository, model).map_err(Failure::usage)?;
-        let (by, at) = (self.by.unwrap_or_else(arguments::user), now());
-        let signature = Signature { by: &by, at: &at, reason: &self.reason };
+        let place = self.target.open()?;
         let rollout = tokio::runtime::Runtime::new()?.block_on(async {
-            for document in log.current().await?.damaged {
-                warn_line(&document);
+            match place {
+                Place::Repository(repository) => self.in_repository(&repository, model, change).await,
+                Place::Server(server) => self.on_server(&server, model, change).await,
             }
-            let rollout = if self.dry_run {
-                log.decide(change, signature).await?
-            } else {
-                log.change(change, signature).await?
-            };
-            Ok::<_, Failure>(rollout)
         })?;
         let printed = print_line(&if self.json {
             let written = !self.dry_run;
@@ -59,16 +53,61 @@ impl ChangeArguments {
             printed => printed,
         }
     }
+
+    async fn in_repository(
+        &self,
+        repository: &Repository,
+        model: &str,
+        change: Change,
+    ) -> Result<Rollout, Failure> {
+        let log = Log::open(repository, model).map_err(Failure::usage)?;
+        let (by, at) = (self.by.clone().unwrap_or_else(arguments::user), now());
+        let signature = Signature { by: &by, at: &at, reason: &self.reason, ..Signature::default() };
+        for document in log.current().await?.damaged {
+            warn_line(&document);
+        }
+        Ok(if self.dry_run {
+            log.decide(change, signature).await?
+        } else {
+            log.change(change, signature).await?
+        })
+    }
+
+    /// The same through a server, which checks the version before and serves it when it answers.
+    async fn on_server(&self, server: &Server, model: &str, change: Change) -> Result<Rollout, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            rollout: Rollout,
+        }
+        let mut body = serde_json::to_value(change)?;
+        let route = match change {
+            Change::Rollout { .. } | Change::Trial(_) => "rollout",
+            Change::Promote { .. } => "promote",
+            Change::Rollback { .. } => "rollback",
+            // Only an import makes it, in the repository that it imports into.
+            Change::Begin { .. } => return Err(Failure::usage("a server cannot begin a model")),
+        };
+        if let Some(body) = body.as_object_mut() {
+            body.remove("action");
+            body.insert("reason".to_owned(), self.reason.clone().into());
+            body.insert("dry_run".to_owned(), self.dry_run.into());
+        }
+        Ok(server.post::<Answer>(&[model, route], &body).await?.rollout)
+    }
 }
 
 /// What a change did or would do, for people.
 fn told(model: &str, rollout: &Rollout, dry_run: bool) -> String {
-    let Rollout { number, stable, previous, crossed, .. } = rollout;
-    let mut text = if dry_run {
-        format!("{model}@{stable} would be the version that serves; nothing was written")
-    } else {
-        format!("{model}@{stable} is the version that serves (rollout {number})")
+    let Rollout { number, stable, previous, trial, crossed, .. } = rollout;
+    let mut text = match (trial, dry_run) {
+        (Some(trial), true) => {
+            format!("{} would be put on trial beside {model}@{stable}", tried(model, *trial))
+        }
+        (Some(trial), false) => format!("{} is on trial beside {model}@{stable}", tried(model, *trial)),
+        (None, true) => format!("{model}@{stable} would be the version that serves"),
+        (None, false) => format!("{model}@{stable} is the version that serves"),
     };
+    text += &if dry_run { "; nothing was written".to_owned() } else { format!(" (rollout {number})") };
     if let Some(previous) = previous {
         text += &format!("\n{model}@{previous} stays at hand as the previous one");
     }
@@ -79,6 +118,14 @@ fn told(model: &str, rollout: &Rollout, dry_run: bool) -> String {
         );
     }
     text
+}
+
+/// A version on trial with its shares.
+fn tried(model: &str, Trial { version, canary_percent, shadow_percent }: Trial) -> String {
+    let canary = canary_percent.map(|percent| format!("answers {percent} of its requests"));
+    let shadow = shadow_percent.map(|percent| format!("is given {percent} of them to compare"));
+    let shares: Vec<String> = canary.into_iter().chain(shadow).collect();
+    format!("{model}@{version}, which {},", shares.join(" and "))
 }
 
 /// The time for the log: RFC 3339, UTC.

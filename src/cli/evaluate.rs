@@ -132,8 +132,10 @@ async fn load(
         cores,
         sessions: Some(cores.min(topology::MOST_SESSIONS)),
         threads: Some(NonZeroUsize::MIN),
+        spin: Some(false),
         batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
         lone_threads: Some(0),
+        lone_spin: None,
     };
     let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
     let resources = Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };

@@ -1,19 +1,20 @@
 //! `sextant history`.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::arguments::Models;
 use super::table::table;
+use super::target::{Place, Target};
 use super::{Failure, print_line};
-use crate::rollout::{Damaged, Log, Rollout};
+use crate::rollout::{Log, Overview, Rollout};
 
 #[derive(Debug, Args)]
 pub(super) struct History {
     /// The model
     model: String,
     #[command(flatten)]
-    models: Models,
+    target: Target,
     /// Print the documents as JSON
     #[arg(long)]
     json: bool,
@@ -21,46 +22,50 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let repository = self.models.open()?;
-        let log = Log::open(&repository, &self.model).map_err(Failure::usage)?;
-        let documents = tokio::runtime::Runtime::new()?.block_on(log.history())?;
+        let (model, place) = (self.model.as_str(), self.target.open()?);
+        let documents: Vec<Value> = tokio::runtime::Runtime::new()?.block_on(async {
+            match place {
+                Place::Server(server) => Ok(server.get::<Answer>(&[model, "rollouts"]).await?.documents),
+                Place::Repository(repository) => {
+                    let log = Log::open(&repository, model).map_err(Failure::usage)?;
+                    Ok::<_, Failure>(log.history().await?.iter().map(Overview::document).collect())
+                }
+            }
+        })?;
         if documents.is_empty() {
-            let message = format!("no version of `{}` was ever rolled out", self.model);
+            let message = format!("no version of `{model}` was ever rolled out");
             return Err(Failure { message, code: 1 });
         }
         print_line(&if self.json {
-            let documents: Vec<Value> = documents.iter().map(as_json).collect();
-            json!({ "model": self.model, "documents": documents }).to_string()
+            json!({ "model": model, "documents": documents }).to_string()
         } else {
-            let rows: Vec<_> = documents.iter().map(row).collect();
-            table(["NUMBER", "AT", "BY", "CHANGE", "STABLE", "PREVIOUS", "REASON"], &rows)
+            let rows: Vec<_> = documents.into_iter().map(row).collect::<Result<_, _>>()?;
+            table(["NUMBER", "AT", "BY", "CHANGE", "STABLE", "PREVIOUS", "TRIAL", "REASON"], &rows)
         })
     }
 }
 
-fn as_json(document: &Result<Rollout, Damaged>) -> Value {
-    match document {
-        Ok(rollout) => json!(rollout),
-        Err(Damaged { number, reason, .. }) => json!({ "number": number, "damaged": reason }),
-    }
+/// What a server says.
+#[derive(Deserialize)]
+struct Answer {
+    documents: Vec<Value>,
 }
 
-fn row(document: &Result<Rollout, Damaged>) -> [String; 7] {
-    let rollout = match document {
-        Ok(rollout) => rollout,
-        Err(Damaged { number, reason, .. }) => {
-            let cells = [&number.to_string(), "", "", "damaged", "", "", reason];
-            return cells.map(str::to_owned);
-        }
-    };
+fn row(document: Value) -> Result<[String; 8], serde_json::Error> {
+    if let Some(reason) = document["damaged"].as_str() {
+        let cells = [&document["number"].to_string(), "", "", "damaged", "", "", "", reason];
+        return Ok(cells.map(str::to_owned));
+    }
+    let rollout: Rollout = serde_json::from_value(document)?;
     let crossed = if rollout.crossed.is_some() { ", into another space" } else { "" };
-    [
+    Ok([
         rollout.number.to_string(),
-        rollout.at.clone(),
-        rollout.by.clone(),
+        rollout.at,
+        rollout.by,
         format!("{}{crossed}", rollout.change),
         rollout.stable.to_string(),
         rollout.previous.map(|previous| previous.to_string()).unwrap_or_default(),
-        rollout.reason.clone(),
-    ]
+        rollout.trial.map(|trial| trial.version.to_string()).unwrap_or_default(),
+        rollout.reason,
+    ])
 }

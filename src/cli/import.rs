@@ -160,7 +160,7 @@ impl Import {
             Change::Begin { version }
         };
         let by = arguments::user();
-        let signature = Signature { by: &by, at, reason: &self.reason };
+        let signature = Signature { by: &by, at, reason: &self.reason, ..Signature::default() };
         match Log::open(repository, &self.name)?.change(change, signature).await {
             Ok(_) => Ok(true),
             Err(RolloutError::Refused { refusal: Refusal::AlreadyBegun { .. }, .. }) => Ok(false),

@@ -1,70 +1,33 @@
 //! `sextant list`.
 
 use clap::Args;
-use serde::Serialize;
+use serde::Deserialize;
 
-use super::arguments::Models;
 use super::table::table;
+use super::target::{Place, Server, Target};
 use super::{Failure, print_line, warn_line};
-use crate::repository::manifest::{Precision, Space};
-use crate::repository::{Repository, RepositoryError};
-use crate::rollout::{Log, Role, Rollout};
+use crate::repository::Repository;
+use crate::rollout::{Facts, Overview, Role, Trial, Version};
 
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// This model only
     model: Option<String>,
     #[command(flatten)]
-    models: Models,
+    target: Target,
     /// Print the list as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// A model and its versions.
-#[derive(Serialize)]
-struct Listed {
-    model: String,
-    /// Number of the document that says who serves.
-    rollout: Option<u64>,
-    /// What is wrong with documents above it.
-    damaged: Vec<String>,
-    versions: Vec<ListedVersion>,
-}
-
-#[derive(Serialize)]
-struct ListedVersion {
-    version: u32,
-    /// Unknown if no document of the log can be read.
-    role: Option<Role>,
-    #[serde(flatten)]
-    facts: Facts,
-}
-
-/// What its manifest says.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Facts {
-    Whole { space: Space, precision: Precision, dimensions: usize, created: String },
-    Unreadable { damaged: String },
-}
-
 impl List {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let repository = self.models.open()?;
+        let place = self.target.open()?;
         let listed = tokio::runtime::Runtime::new()?.block_on(async {
-            let mut names = repository.models().await?;
-            if let Some(asked) = &self.model {
-                if !names.contains(asked) {
-                    return Err(Failure { message: unknown(asked, &names), code: 1 });
-                }
-                names.retain(|name| name == asked);
+            match &place {
+                Place::Server(server) => of_server(server, self.model.as_deref()).await,
+                Place::Repository(repository) => of_repository(repository, self.model.as_deref()).await,
             }
-            let mut listed = Vec::new();
-            for name in names {
-                listed.push(list(&repository, name).await?);
-            }
-            Ok(listed)
         })?;
         if self.json {
             return print_line(&serde_json::json!({ "models": listed }).to_string());
@@ -81,6 +44,32 @@ impl List {
     }
 }
 
+async fn of_server(server: &Server, model: Option<&str>) -> Result<Vec<Overview>, Failure> {
+    #[derive(Deserialize)]
+    struct Models {
+        models: Vec<Overview>,
+    }
+    match model {
+        Some(model) => Ok(vec![server.get(&[model]).await?]),
+        None => Ok(server.get::<Models>(&[]).await?.models),
+    }
+}
+
+async fn of_repository(repository: &Repository, model: Option<&str>) -> Result<Vec<Overview>, Failure> {
+    let mut names = repository.models().await?;
+    if let Some(asked) = model {
+        if !names.iter().any(|name| name == asked) {
+            return Err(Failure { message: unknown(asked, &names), code: 1 });
+        }
+        names.retain(|name| name == asked);
+    }
+    let mut listed = Vec::new();
+    for name in names {
+        listed.push(Overview::read(repository, &name).await?);
+    }
+    Ok(listed)
+}
+
 fn unknown(asked: &str, names: &[String]) -> String {
     match names {
         [] => format!("there is no model `{asked}`: the repository is empty"),
@@ -88,34 +77,14 @@ fn unknown(asked: &str, names: &[String]) -> String {
     }
 }
 
-async fn list(repository: &Repository, model: String) -> Result<Listed, RepositoryError> {
-    let seen = Log::open(repository, &model)?.current().await?;
-    let state = seen.state();
-    let mut versions = Vec::new();
-    for version in repository.versions(&model).await? {
-        let facts = match repository.manifest(&model, version).await {
-            Ok(manifest) => Facts::Whole {
-                space: manifest.space,
-                precision: manifest.precision,
-                dimensions: manifest.dimensions,
-                created: manifest.created,
-            },
-            Err(error @ RepositoryError::BadManifest { .. }) => {
-                Facts::Unreadable { damaged: error.to_string() }
-            }
-            Err(error) => return Err(error),
-        };
-        versions.push(ListedVersion { version, role: state.role(version), facts });
-    }
-    let rollout = seen.good.as_ref().map(|Rollout { number, .. }| *number);
-    let damaged = seen.damaged.iter().map(ToString::to_string).collect();
-    Ok(Listed { model, rollout, damaged, versions })
-}
-
-fn rows(listed: &Listed) -> impl Iterator<Item = [String; 6]> {
-    listed.versions.iter().map(|ListedVersion { version, role, facts }| {
+fn rows(listed: &Overview) -> impl Iterator<Item = [String; 6]> {
+    listed.versions.iter().map(|Version { version, role, facts }| {
         let name = format!("{}@{version}", listed.model);
-        let role = role.map_or("unknown".to_owned(), |role| role.to_string());
+        let role = match (role, listed.trial) {
+            (Some(role @ (Role::Canary | Role::Shadow)), Some(trial)) => shares(*role, trial),
+            (Some(role), _) => role.to_string(),
+            (None, _) => "unknown".to_owned(),
+        };
         match facts {
             Facts::Whole { space, precision, dimensions, created } => [
                 name,
@@ -130,4 +99,10 @@ fn rows(listed: &Listed) -> impl Iterator<Item = [String; 6]> {
             }
         }
     })
+}
+
+/// The role of a version on trial, with its share.
+fn shares(role: Role, trial: Trial) -> String {
+    let percent = if role == Role::Canary { trial.canary_percent } else { trial.shadow_percent };
+    percent.map_or_else(|| role.to_string(), |percent| format!("{role} {percent}"))
 }

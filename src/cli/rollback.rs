@@ -10,6 +10,9 @@ use crate::rollout::Change;
 pub(super) struct Rollback {
     /// The model
     model: String,
+    /// Only if this version serves, as stable or on trial: a second rollback does not go further
+    #[arg(long, value_name = "N")]
+    of: Option<u32>,
     /// To this version instead of the previous one
     #[arg(long, value_name = "N")]
     to: Option<u32>,
@@ -19,6 +22,6 @@ pub(super) struct Rollback {
 
 impl Rollback {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.how.run(&self.model, Change::Rollback { to: self.to })
+        self.how.run(&self.model, Change::Rollback { of: self.of, to: self.to })
     }
 }

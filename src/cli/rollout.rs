@@ -5,7 +5,7 @@ use clap::Args;
 use super::Failure;
 use super::arguments::VersionName;
 use super::change::ChangeArguments;
-use crate::rollout::Change;
+use crate::rollout::{Change, Percent, Trial};
 
 #[derive(Debug, Args)]
 pub(super) struct Rollout {
@@ -14,13 +14,25 @@ pub(super) struct Rollout {
     /// Also into another vector space: only when the index has been made anew
     #[arg(long)]
     force: bool,
+    /// On trial: this version answers so many requests in a hundred, and the guard takes it back if it does badly
+    #[arg(long, value_name = "PERCENT")]
+    canary_percent: Option<Percent>,
+    /// On trial: so many requests in a hundred are given to this version as well, and only compared
+    #[arg(long, value_name = "PERCENT")]
+    shadow_percent: Option<Percent>,
     #[command(flatten)]
     how: ChangeArguments,
 }
 
 impl Rollout {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let VersionName { model, version } = self.version;
-        self.how.run(&model, Change::Rollout { version, force: self.force })
+        let Self { version: VersionName { model, version }, force, canary_percent, shadow_percent, how } =
+            self;
+        let change = if canary_percent.is_some() || shadow_percent.is_some() {
+            Change::Trial(Trial { version, canary_percent, shadow_percent })
+        } else {
+            Change::Rollout { version, force }
+        };
+        how.run(&model, change)
     }
 }

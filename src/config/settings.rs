@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, GateSettings};
+use super::{ConfigError, GateSettings, GuardSettings};
 
 /// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -27,10 +27,14 @@ pub struct Settings {
     #[arg(long, value_name = "ADDRESS", env = "SEXTANT_LISTEN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
-    /// Own address for /metrics and the health routes [default: the same]
+    /// Own address for /metrics, the health routes and /admin [default: the same]
     #[arg(long, value_name = "ADDRESS", env = "SEXTANT_ADMIN_LISTEN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<String>,
+    /// Keys for /admin, a line name:key each [default: none, only this machine may use it]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ADMIN_KEYS_FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_keys_file: Option<PathBuf>,
     /// The ONNX Runtime library [default: looked for]
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,10 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(default, skip_serializing_if = "GateSettings::is_empty")]
     pub gate: GateSettings,
+    /// What a canary must keep
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "GuardSettings::is_empty")]
+    pub guard: GuardSettings,
 }
 
 /// A number, or the word `auto`.

@@ -1,21 +1,22 @@
 //! One version of a model, loaded and ready to serve.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, Service, ServiceExt as _};
 
-use super::{EmbedError, Prompt, Timings};
+use super::{EmbedError, Input, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
 use crate::engine::topology::{Chosen, Topology, Wanted};
 use crate::engine::{Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::repository::manifest::Manifest;
 use crate::repository::{Fetched, Repository};
-use crate::rollout::gate::{self, Bounds, GateError, Name, Passed, Verdict};
-use crate::tokenize::{Tokenizer, Truncate};
+use crate::rollout::gate::{self, Bounds, GateError, GateReport, Name, Passed, Verdict};
+use crate::tokenize::{InputError, Tokenizer, Tokens, Truncate};
 
 /// Why a version cannot be loaded.
 #[derive(Debug, Error)]
@@ -38,6 +39,8 @@ pub struct Model {
     pub topology: Option<Topology>,
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
+    /// What the gate found when it was loaded. None where a test made it.
+    pub gate: Option<GateReport>,
     pub(crate) metrics: VersionMetrics,
     probe: Probe,
     /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
@@ -78,7 +81,7 @@ impl Model {
         }
         let Chosen { sessions, lone, topology } = chosen;
         let (version, space) = (manifest.version, &manifest.space);
-        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads } = topology;
+        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads, lone_spin } = topology;
         tracing::info!(
             model = manifest.model,
             version,
@@ -88,6 +91,7 @@ impl Model {
             spin,
             batch_tokens,
             lone_threads,
+            lone_spin,
             "loaded"
         );
         let engine = Engine::start(&manifest.model, sessions, lone)?;
@@ -96,7 +100,7 @@ impl Model {
         let beats = move |longest| pulse.beats(longest);
         let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
         model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
-        Ok(Self { topology: Some(topology), _files: Some(files), ..model })
+        Ok(Self { topology: Some(topology), gate: Some(report), _files: Some(files), ..model })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -120,8 +124,8 @@ impl Model {
             beats: Box::new(beats),
             last: tokio::sync::Mutex::new(None),
         };
-        let (topology, files) = (None, None);
-        Self { manifest, limits, topology, tokenizer, batcher, metrics, probe, _files: files }
+        let (topology, gate, files) = (None, None, None);
+        Self { manifest, limits, topology, gate, tokenizer, batcher, metrics, probe, _files: files }
     }
 
     /// `name@version`.
@@ -149,6 +153,35 @@ impl Model {
         let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
         *last = Some((Instant::now(), alive));
         alive
+    }
+
+    /// The vector of one input and how long its run took, outside the queue: the wait for a session does not count.
+    pub(super) async fn run_alone(&self, ids: Arc<[u32]>) -> Result<(Vector, Duration), EngineError> {
+        let mut engine = self.probe.engine.clone();
+        let ready = engine.ready().await?;
+        let started = Instant::now();
+        let batch = Batch { rows: vec![ids], output: Output::Pooled, lone: false };
+        let vector = ready.call(batch).await?.pop().ok_or(EngineError::Stopped)?;
+        Ok((vector, started.elapsed()))
+    }
+
+    /// The ids of an input, with `prompt` before it if it is a text. Ids come with the default prompt, or without one that was
+    /// `asked` for.
+    pub(super) fn tokens(
+        &self,
+        input: &Input,
+        prompt: Option<&str>,
+        asked: bool,
+        truncate: Truncate,
+    ) -> Result<Tokens, InputError> {
+        match (input, prompt) {
+            (Input::Ids(_), Some(_)) if asked => Err(InputError::PromptBeforeIds),
+            (Input::Ids(ids), _) => self.tokenizer.accept(ids, truncate),
+            (Input::Text(text), None) => self.tokenizer.tokenize(text, truncate),
+            (Input::Text(text), Some(prompt)) => {
+                self.tokenizer.tokenize(&[prompt, text.as_str()].concat(), truncate)
+            }
+        }
     }
 
     /// The width of the vectors for a request that asks for `asked`.

@@ -1,10 +1,14 @@
 //! Which loaded version answers whom. Changed while requests run: each keeps the version that it was resolved to.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use super::{EmbedError, Model};
-use crate::rollout::{Role, Roles};
+use arc_swap::ArcSwap;
+
+use super::{Candidate, EmbedError, Model};
+use crate::repository::manifest::Space;
+use crate::rollout::guard::Side;
+use crate::rollout::{Role, Roles, State};
 
 /// The versions of a model that are loaded.
 #[derive(Debug, Clone)]
@@ -13,9 +17,16 @@ pub struct Resident {
     pub stable: Arc<Model>,
     /// Answers whoever names it, and is at hand for a rollback.
     pub previous: Option<Arc<Model>>,
+    /// On trial beside the stable one.
+    pub candidate: Option<Candidate>,
 }
 
 impl Resident {
+    /// One version alone.
+    pub fn alone(stable: Arc<Model>) -> Self {
+        Self { stable, previous: None, candidate: None }
+    }
+
     /// The version of that number.
     pub fn version(&self, number: u32) -> Option<&Arc<Model>> {
         self.all().find(|model| model.manifest.version == number)
@@ -24,21 +35,60 @@ impl Resident {
     /// The roles that its versions have.
     pub fn roles(&self) -> Roles {
         let number = |model: &Arc<Model>| model.manifest.version;
-        Roles { stable: number(&self.stable), previous: self.previous.as_ref().map(number) }
+        Roles {
+            stable: number(&self.stable),
+            previous: self.previous.as_ref().map(number),
+            trial: self.candidate.as_ref().map(|candidate| candidate.trial),
+        }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
-        [&self.stable].into_iter().chain(&self.previous)
+    /// Every version.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.model);
+        [&self.stable].into_iter().chain(&self.previous).chain(candidate)
     }
 
     /// The version that `pin` means, the part of a name behind its `@`.
-    fn pinned(&self, pin: Option<&str>) -> Option<&Arc<Model>> {
-        match pin {
-            None | Some("stable") => Some(&self.stable),
-            Some("previous") => self.previous.as_ref(),
-            Some(number) => self.all().find(|model| model.manifest.version.to_string() == number),
-        }
+    fn pinned(&self, pin: &str) -> Option<&Arc<Model>> {
+        let state = State::Known(self.roles());
+        self.all().find(|model| {
+            let number = model.manifest.version;
+            number.to_string() == pin || state.role(number).is_some_and(|role| role.to_string() == pin)
+        })
     }
+
+    /// The version for a request that names none.
+    fn route(&self, space: Option<&Space>, key: Option<&str>) -> Result<Routed, EmbedError> {
+        let elsewhere = space.filter(|space| **space != self.stable.manifest.space);
+        if let Some(asked) = elsewhere {
+            // A canary is in the stable version's space, and a shadow answers nobody.
+            let other = self.previous.as_ref().filter(|previous| previous.manifest.space == *asked);
+            let other = other.ok_or_else(|| mismatch(asked, &self.stable))?;
+            return Ok(Routed { model: Arc::clone(other), trial: None });
+        }
+        let stable = || Arc::clone(&self.stable);
+        let Some(candidate) = self.candidate.clone() else {
+            return Ok(Routed { model: stable(), trial: None });
+        };
+        let (model, side) = if candidate.takes(key) {
+            (Arc::clone(&candidate.model), Side::Canary)
+        } else {
+            (stable(), Side::Stable)
+        };
+        Ok(Routed { model, trial: Some((side, candidate, stable())) })
+    }
+}
+
+/// Which version answers a request.
+pub(super) struct Routed {
+    pub(super) model: Arc<Model>,
+    /// Its part in a trial, if there is one: the version on trial, and the stable one.
+    pub(super) trial: Option<(Side, Candidate, Arc<Model>)>,
+}
+
+fn mismatch(asked: &Space, model: &Model) -> EmbedError {
+    let serves = model.manifest.space.clone();
+    EmbedError::SpaceMismatch { asked: asked.clone(), serves, version: model.id() }
 }
 
 /// By the model's name.
@@ -47,7 +97,7 @@ type Residents = BTreeMap<String, Resident>;
 /// Every model that is served.
 pub(super) struct Served {
     /// Replaced as a whole: a request takes one look, and no lock is held while it runs.
-    residents: RwLock<Arc<Residents>>,
+    residents: ArcSwap<Residents>,
     default: Option<String>,
 }
 
@@ -55,26 +105,54 @@ impl Served {
     pub(super) fn new(models: Vec<Model>, default: Option<String>) -> Self {
         let residents = models.into_iter().map(|model| {
             model.metrics.role(Some(Role::Stable));
-            (model.manifest.model.clone(), Resident { stable: Arc::new(model), previous: None })
+            (model.manifest.model.clone(), Resident::alone(Arc::new(model)))
         });
         let residents: Residents = residents.collect();
         // Not when a request comes: a model that is added later must not take it from those who name none.
         let single = if residents.len() == 1 { residents.keys().next().cloned() } else { None };
-        Self { default: default.or(single), residents: RwLock::new(Arc::new(residents)) }
+        Self { default: default.or(single), residents: ArcSwap::from_pointee(residents) }
     }
 
     pub(super) fn residents(&self) -> Arc<Residents> {
-        Arc::clone(&self.residents.read().unwrap_or_else(PoisonError::into_inner))
+        self.residents.load_full()
     }
 
+    /// The version that `asked` means; the stable one if it names none.
     pub(super) fn resolve(&self, asked: Option<&str>) -> Result<Arc<Model>, EmbedError> {
-        let residents = self.residents();
+        self.find(asked, |resident, pin| {
+            Some(pin.map_or_else(|| Some(&resident.stable), |pin| resident.pinned(pin))?.clone())
+        })
+    }
+
+    /// The version that answers a request for `asked` in `space`, from whoever has `key`.
+    pub(super) fn route(
+        &self,
+        asked: Option<&str>,
+        space: Option<&Space>,
+        key: Option<&str>,
+    ) -> Result<Routed, EmbedError> {
+        self.find(asked, |resident, pin| {
+            let Some(pin) = pin else { return Some(resident.route(space, key)) };
+            let model = Arc::clone(resident.pinned(pin)?);
+            Some(match space.filter(|space| **space != model.manifest.space) {
+                Some(asked) => Err(mismatch(asked, &model)),
+                None => Ok(Routed { model, trial: None }),
+            })
+        })?
+    }
+
+    /// What `of` makes of the model and the pin that `asked` names.
+    fn find<T>(
+        &self,
+        asked: Option<&str>,
+        of: impl FnOnce(&Resident, Option<&str>) -> Option<T>,
+    ) -> Result<T, EmbedError> {
+        let residents = self.residents.load();
         let Some(asked) = asked.or(self.default.as_deref()) else {
             return Err(EmbedError::NoDefaultModel(residents.keys().cloned().collect()));
         };
         let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
-        let found = residents.get(name).and_then(|resident| resident.pinned(pin));
-        found.cloned().ok_or_else(|| EmbedError::UnknownModel {
+        residents.get(name).and_then(|resident| of(resident, pin)).ok_or_else(|| EmbedError::UnknownModel {
             asked: asked.to_owned(),
             available: residents.values().flat_map(Resident::all).map(|model| model.id()).collect(),
         })
@@ -82,17 +160,19 @@ impl Served {
 
     /// See [`Embedder::serve`](super::Embedder::serve).
     pub(super) fn serve(&self, resident: Resident) -> Vec<Arc<Model>> {
-        let mut residents = self.residents.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = Residents::clone(&residents);
-        resident.stable.metrics.role(Some(Role::Stable));
-        if let Some(previous) = &resident.previous {
-            previous.metrics.role(Some(Role::Previous));
+        let state = State::Known(resident.roles());
+        for model in resident.all() {
+            model.metrics.role(state.role(model.manifest.version));
         }
-        let before = changed.insert(resident.stable.manifest.model.clone(), resident.clone());
-        *residents = Arc::new(changed);
-        drop(residents);
+        let name = &resident.stable.manifest.model;
+        let before = self.residents.rcu(|residents| {
+            let mut changed = Residents::clone(residents);
+            changed.insert(name.clone(), resident.clone());
+            changed
+        });
+        let before = before.get(name);
         let stays = |model: &Arc<Model>| resident.all().any(|other| Arc::ptr_eq(model, other));
-        let left = before.iter().flat_map(Resident::all).filter(|model| !stays(model));
+        let left = before.into_iter().flat_map(Resident::all).filter(|model| !stays(model));
         left.inspect(|model| model.metrics.role(None)).cloned().collect()
     }
 }

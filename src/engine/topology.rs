@@ -22,17 +22,21 @@ pub struct Topology {
     pub batch_tokens: NonZeroUsize,
     /// Threads of the session for lone batches; 0 if there is none.
     pub lone_threads: usize,
+    /// Whether these spin.
+    pub lone_spin: bool,
 }
 
 impl Topology {
-    /// Asks for the same on `cores`, with nothing left to measure but whether threads spin.
+    /// Asks for the same on `cores`, with nothing left to measure.
     pub fn wanted(&self, cores: NonZeroUsize) -> Wanted {
         Wanted {
             cores,
             sessions: Some(self.sessions),
             threads: Some(self.threads),
+            spin: Some(self.spin),
             batch_tokens: Some(self.batch_tokens),
             lone_threads: Some(self.lone_threads),
+            lone_spin: Some(self.lone_spin),
         }
     }
 }
@@ -46,10 +50,29 @@ pub struct Wanted {
     pub sessions: Option<NonZeroUsize>,
     /// Threads of each session.
     pub threads: Option<NonZeroUsize>,
+    /// Whether these spin.
+    pub spin: Option<bool>,
     /// Padded tokens of a batch.
     pub batch_tokens: Option<NonZeroUsize>,
     /// Threads of the session for lone batches, 0 for none.
     pub lone_threads: Option<usize>,
+    /// Whether these spin.
+    pub lone_spin: Option<bool>,
+}
+
+impl Wanted {
+    /// One session with all threads, and nothing to measure: for whoever looks at a version and does not serve it.
+    pub fn one_session(cores: NonZeroUsize) -> Self {
+        Self {
+            cores,
+            sessions: Some(NonZeroUsize::MIN),
+            threads: None,
+            spin: Some(false),
+            batch_tokens: Some(BATCH_TOKENS_PER_THREAD),
+            lone_threads: Some(0),
+            lone_spin: None,
+        }
+    }
 }
 
 /// Sessions as they should be used.
@@ -101,7 +124,7 @@ pub fn choose(
 ) -> Result<Chosen, ChooseError> {
     let search = Search { runtime, path, pooling, rows: Rows { vocabulary, max_tokens }, wanted };
     let mut shared = match wanted.sessions {
-        Some(sessions) => search.load(sessions, search.threads(sessions), false)?,
+        Some(sessions) => search.load(sessions, search.threads(sessions), wanted.spin.unwrap_or(false))?,
         None => search.best_sessions()?,
     };
     let batch_tokens = match wanted.batch_tokens {
@@ -115,6 +138,7 @@ pub fn choose(
         spin: shared.spin,
         batch_tokens,
         lone_threads: lone.as_ref().map_or(0, |lone| lone.threads.get()),
+        lone_spin: lone.as_ref().is_some_and(|lone| lone.spin),
     };
     let lone = lone.and_then(|lone| lone.sessions.into_iter().next());
     Ok(Chosen { sessions: shared.sessions, lone, topology })
@@ -149,29 +173,32 @@ impl Search<'_> {
 
     /// Tries one session with all threads, then ever more with ever fewer; last, whether the best ones should spin.
     fn best_sessions(&self) -> Result<Loaded, ChooseError> {
-        let measured = |count, spin| -> Result<(f64, Loaded), ChooseError> {
-            let threads = self.threads(count);
-            let mut loaded = self.load(count, threads, spin)?;
-            let batches = self.rows.batches(usual_batch_tokens(threads).get());
-            let [speed] = measure::speeds(&mut loaded.sessions, &[batches])?;
-            tracing::info!(sessions = count, threads, spin, tokens_per_second = speed as u64, "measured");
-            Ok((speed, loaded))
-        };
-        let mut best = measured(NonZeroUsize::MIN, false)?;
+        let load = |count, spin| self.load(count, self.threads(count), spin);
+        let mut best = load(NonZeroUsize::MIN, false)?;
         for count in candidates(self.wanted.cores.get()) {
-            let tried = measured(count, false)?;
-            if tried.0 > best.0 * BETTER {
-                best = tried;
-            }
+            best = self.better(best, load(count, false)?)?;
         }
-        if best.1.threads > NonZeroUsize::MIN {
-            let count = NonZeroUsize::new(best.1.sessions.len()).unwrap_or(NonZeroUsize::MIN);
-            let tried = measured(count, true)?;
-            if tried.0 > best.0 * BETTER {
-                best = tried;
-            }
+        if best.threads > NonZeroUsize::MIN {
+            let count = NonZeroUsize::new(best.sessions.len()).unwrap_or(NonZeroUsize::MIN);
+            best = self.better(best, load(count, true)?)?;
         }
-        Ok(best.1)
+        Ok(best)
+    }
+
+    /// The first, unless the second is clearly faster.
+    fn better(&self, mut first: Loaded, mut second: Loaded) -> Result<Loaded, ChooseError> {
+        let batches =
+            [&first, &second].map(|loaded| self.rows.batches(usual_batch_tokens(loaded.threads).get()));
+        let speeds: [f64; 2] = measure::turns(|candidate| {
+            let loaded = if candidate == 0 { &mut first } else { &mut second };
+            measure::run_all(&mut loaded.sessions, &batches[candidate])
+        })?;
+        for (loaded, speed) in [&first, &second].into_iter().zip(speeds) {
+            let Loaded { sessions, threads, spin } = loaded;
+            let count = sessions.len();
+            tracing::info!(sessions = count, threads, spin, tokens_per_second = speed as u64, "measured");
+        }
+        Ok(if speeds[1] > speeds[0] * BETTER { second } else { first })
     }
 
     fn best_batch_tokens(&self, shared: &mut Loaded) -> Result<NonZeroUsize, ChooseError> {
@@ -179,7 +206,8 @@ impl Search<'_> {
         let smaller = NonZeroUsize::new(usual.get() / 2).unwrap_or(usual);
         let tried = [usual, smaller];
         let batches = tried.map(|batch_tokens| self.rows.batches(batch_tokens.get()));
-        let speeds = measure::speeds(&mut shared.sessions, &batches)?;
+        let speeds: [f64; 2] =
+            measure::turns(|candidate| measure::run_all(&mut shared.sessions, &batches[candidate]))?;
         for (batch_tokens, speed) in tried.into_iter().zip(speeds) {
             tracing::info!(batch_tokens, tokens_per_second = speed as u64, "measured");
         }
@@ -193,14 +221,16 @@ impl Search<'_> {
             None => Some(self.wanted.cores).filter(|cores| *cores > shared.threads),
         };
         let Some(threads) = asked else { return Ok(None) };
+        if let (Some(_), Some(spin)) = (self.wanted.lone_threads, self.wanted.lone_spin) {
+            return Ok(Some(self.load(NonZeroUsize::MIN, threads, spin)?));
+        }
         let rows = self.rows.lone();
         let Some(narrow) = shared.sessions.first_mut() else { return Ok(None) };
-        let narrow = measure::latency(narrow, &rows)?;
         let mut best: Option<(f64, Loaded)> = None;
         for spin in [false, true] {
             let mut loaded = self.load(NonZeroUsize::MIN, threads, spin)?;
             let Some(session) = loaded.sessions.first_mut() else { continue };
-            let faster = narrow / measure::latency(session, &rows)?;
+            let faster = measure::faster([&mut *narrow, session], &rows)?;
             tracing::info!(lone_threads = threads, spin, faster = format!("{faster:.2}"), "measured");
             if best.as_ref().is_none_or(|(before, _)| faster > before * BETTER) {
                 best = Some((faster, loaded));

@@ -12,6 +12,8 @@ use tower_http::request_id::RequestId;
 
 use crate::batch::BatchError;
 use crate::embed::EmbedError;
+use crate::repository::RepositoryError;
+use crate::rollout::gate::GateError;
 use crate::tokenize::InputError;
 
 /// What kind of refusal: it decides the status and the names that the dialects have for it.
@@ -27,6 +29,14 @@ pub(super) enum Kind {
     UnknownModel,
     /// The caller's vectors are of another space.
     SpaceMismatch,
+    /// The change does not fit what serves now.
+    StateConflict,
+    /// The version may not serve here.
+    GateNotPassed,
+    /// No key, or none that is known.
+    Unauthorized,
+    /// Not from there.
+    Forbidden,
     /// No such path.
     NotFound,
     /// The path has other methods.
@@ -52,7 +62,9 @@ impl Kind {
         match self {
             Self::Malformed | Self::Invalid | Self::Empty => StatusCode::BAD_REQUEST,
             Self::UnknownModel | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::SpaceMismatch => StatusCode::CONFLICT,
+            Self::SpaceMismatch | Self::StateConflict | Self::GateNotPassed => StatusCode::CONFLICT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -84,17 +96,23 @@ pub(super) struct ApiError {
     pub(super) message: String,
     /// The field at fault.
     pub(super) param: Option<String>,
+    /// More than a sentence, for the administrators' routes.
+    details: Option<Value>,
     retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, retry_after: None }
+        Self { kind, message: message.into(), param: None, details: None, retry_after: None }
     }
 
     pub(super) fn at(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
+    }
+
+    pub(super) fn with_details(self, details: Option<Value>) -> Self {
+        Self { details, ..self }
     }
 
     pub(super) fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
@@ -131,6 +149,26 @@ impl From<EmbedError> for ApiError {
     }
 }
 
+impl From<RepositoryError> for ApiError {
+    fn from(error: RepositoryError) -> Self {
+        let kind = match error {
+            RepositoryError::NoSuchVersion { .. } => Kind::UnknownModel,
+            _ => Kind::Unavailable,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<GateError> for ApiError {
+    fn from(error: GateError) -> Self {
+        match error {
+            GateError::Repository(error) => error.into(),
+            GateError::NotPassed(_) => Self::new(Kind::GateNotPassed, error.to_string()),
+            GateError::Interrupted => Self::new(Kind::Internal, error.to_string()),
+        }
+    }
+}
+
 impl From<InputError> for ApiError {
     fn from(error: InputError) -> Self {
         let kind = match error {
@@ -152,6 +190,9 @@ impl IntoResponse for ApiError {
         let mut response = self.kind.status().into_response();
         if let Some(after) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if self.kind == Kind::Unauthorized {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(self);
         response
@@ -204,11 +245,18 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
 enum Dialect {
     OpenAi,
     TextEmbeddingsInference,
+    Admin,
 }
 
 impl Dialect {
     fn of(path: &str) -> Self {
-        if path == "/v1" || path.starts_with("/v1/") { Self::OpenAi } else { Self::TextEmbeddingsInference }
+        if path == "/v1" || path.starts_with("/v1/") {
+            Self::OpenAi
+        } else if path == "/admin" || path.starts_with("/admin/") {
+            Self::Admin
+        } else {
+            Self::TextEmbeddingsInference
+        }
     }
 
     fn status(self, kind: Kind) -> StatusCode {
@@ -233,14 +281,39 @@ impl Dialect {
                     Kind::Internal => ("server_error", None),
                     Kind::Unavailable => ("server_error", Some("unavailable")),
                     Kind::DeadlineExceeded => ("server_error", Some("deadline_exceeded")),
+                    Kind::Unauthorized => ("authentication_error", Some("invalid_api_key")),
+                    Kind::Forbidden => ("permission_error", None),
                     Kind::Malformed
                     | Kind::Invalid
                     | Kind::Empty
                     | Kind::TooLarge
                     | Kind::BodyTimeout
+                    | Kind::StateConflict
+                    | Kind::GateNotPassed
                     | Kind::UnsupportedMediaType => ("invalid_request_error", None),
                 };
                 json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
+            }
+            Self::Admin => {
+                let code = match error.kind {
+                    Kind::Malformed | Kind::Invalid | Kind::Empty => "invalid",
+                    Kind::UnknownModel => "unknown_version",
+                    Kind::SpaceMismatch => "space_conflict",
+                    Kind::StateConflict => "state_conflict",
+                    Kind::GateNotPassed => "gate_not_passed",
+                    Kind::Unauthorized => "unauthorized",
+                    Kind::Forbidden => "forbidden",
+                    Kind::NotFound => "not_found",
+                    Kind::MethodNotAllowed => "method_not_allowed",
+                    Kind::TooLarge => "too_large",
+                    Kind::UnsupportedMediaType => "unsupported_media_type",
+                    Kind::Overloaded => "overloaded",
+                    Kind::Internal => "internal",
+                    Kind::Unavailable => "unavailable",
+                    Kind::DeadlineExceeded | Kind::BodyTimeout => "timeout",
+                };
+                let details = error.details.as_ref();
+                json!({ "error": { "code": code, "message": error.message, "param": error.param, "details": details } })
             }
             Self::TextEmbeddingsInference => {
                 let kind = match error.kind {
@@ -251,11 +324,14 @@ impl Dialect {
                     Kind::DeadlineExceeded => "DeadlineExceeded",
                     Kind::NotFound | Kind::UnknownModel => "NotFound",
                     Kind::SpaceMismatch => "SpaceMismatch",
+                    Kind::Unauthorized | Kind::Forbidden => "Unauthorized",
                     Kind::Malformed
                     | Kind::Invalid
                     | Kind::TooLarge
                     | Kind::BodyTimeout
                     | Kind::MethodNotAllowed
+                    | Kind::StateConflict
+                    | Kind::GateNotPassed
                     | Kind::UnsupportedMediaType => "Validation",
                 };
                 json!({ "error": error.message, "error_type": kind })

@@ -21,9 +21,9 @@ pub(super) struct CreateEmbeddings {
     encoding_format: Option<EncodingFormat>,
     #[serde(default)]
     dimensions: Option<usize>,
-    /// Checked to be a string, kept nowhere.
-    #[serde(default, rename = "user")]
-    _user: Option<String>,
+    /// While a version is on trial, the same user is answered by the same version.
+    #[serde(default)]
+    user: Option<String>,
     #[serde(default)]
     input_type: Option<InputType>,
     #[serde(default)]
@@ -105,6 +105,7 @@ pub(super) async fn create_embeddings(
     };
     let request = EmbedRequest {
         model: Some(body.model.clone()),
+        key: body.user,
         space: space(&headers),
         inputs,
         prompt,

@@ -143,6 +143,7 @@ impl Embed {
         };
         let request = EmbedRequest {
             model: self.model,
+            key: None,
             space: space(headers),
             inputs,
             truncate: cut.truncate(app.0.config.truncate),
@@ -196,6 +197,7 @@ pub(super) async fn similarity(
     let cut = body.parameters.unwrap_or_default();
     let request = EmbedRequest {
         model: body.model,
+        key: None,
         space: space(&headers),
         inputs,
         truncate: cut.truncate(app.0.config.truncate),

@@ -1,14 +1,18 @@
 //! One document of the log: what it holds, and whether it contradicts itself.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::state::{Change, Crossing, Roles};
+use super::guard::Cause;
+use super::roles::{Roles, Trial};
+use super::state::{Change, Crossing};
 
 /// The layout of documents that this code reads and writes.
 pub const SCHEMA: u32 = 1;
 
 /// A change that was made: the roles from now on, and who set them, when and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// [`SCHEMA`] at the time of writing.
@@ -22,6 +26,9 @@ pub struct Rollout {
     /// The version that served before and stays at hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<u32>,
+    /// The version on trial beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
     /// What was asked for.
     pub change: Change,
     /// Number of the document that the change was decided on; none if there was no good one.
@@ -36,6 +43,13 @@ pub struct Rollout {
     pub at: String,
     /// Why.
     pub reason: String,
+    /// What the guard found, if it made the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// What the gate measured of the version that the change is about, by the name of the check, on the server that made it. A
+    /// change made in the repository is measured by the servers that follow it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gate: BTreeMap<String, f64>,
 }
 
 /// Only the schema: of another one the rest would be misread.
@@ -72,6 +86,9 @@ impl From<Activation> for Rollout {
             by,
             at,
             reason,
+            trial: None,
+            cause: None,
+            gate: BTreeMap::new(),
         }
     }
 }
@@ -79,7 +96,7 @@ impl From<Activation> for Rollout {
 impl Rollout {
     /// Who serves from here on.
     pub fn roles(&self) -> Roles {
-        Roles { stable: self.stable, previous: self.previous }
+        Roles { stable: self.stable, previous: self.previous, trial: self.trial }
     }
 
     /// Reads the document that lies at `number`, or says what is wrong with it.
@@ -96,28 +113,41 @@ impl Rollout {
 
     /// Finds what the log would never write.
     fn check(&self, number: u64) -> Result<(), String> {
-        let Self { stable, previous, change, .. } = self;
+        let Self { stable, previous, trial, change, .. } = self;
         if self.number != number {
             return Err(format!("it says that it is number {}", self.number));
         }
-        if *stable == 0 || *previous == Some(0) {
+        let tried = trial.map(|trial| trial.version);
+        if *stable == 0 || *previous == Some(0) || tried == Some(0) {
             return Err("it names version 0, and versions count from 1".to_owned());
         }
         if *previous == Some(*stable) {
             return Err(format!("it says that version {stable} is stable and previous at once"));
         }
+        if tried.is_some_and(|tried| tried == *stable || Some(tried) == *previous) {
+            return Err("it says that the version on trial has another role as well".to_owned());
+        }
+        if trial.is_some_and(|trial| trial.canary_percent.is_none() && trial.shadow_percent.is_none()) {
+            return Err("it says that a version is on trial without requests".to_owned());
+        }
         if let Some(from) = self.from.filter(|from| *from >= number) {
             return Err(format!("it says that it was decided on document {from}, which is not before it"));
         }
+        let (alone, within) = (trial.is_none(), self.crossed.is_none());
         let agrees = match change {
-            Change::Begin { version } => version == stable && previous.is_none() && self.crossed.is_none(),
-            Change::Rollout { version, force } => version == stable && (*force || self.crossed.is_none()),
-            Change::Rollback { to } => to.is_none_or(|to| to == *stable) && previous.is_none(),
+            Change::Begin { version } => version == stable && previous.is_none() && alone && within,
+            Change::Rollout { version, force } => version == stable && alone && (*force || within),
+            Change::Trial(asked) => *trial == Some(*asked) && within,
+            Change::Promote { version, force } => {
+                version.is_none_or(|version| version == *stable) && alone && (*force || within)
+            }
+            Change::Rollback { of, to } => to.is_none_or(|to| to == *stable) && *of != Some(*stable) && alone,
         };
         if !agrees {
             return Err(format!(
-                "its change, `{change}`, does not lead to stable {stable}, previous {}{}",
+                "its change, `{change}`, does not lead to stable {stable}, previous {}, on trial {}{}",
                 previous.map_or_else(|| "none".to_owned(), |previous| previous.to_string()),
+                tried.map_or_else(|| "none".to_owned(), |tried| tried.to_string()),
                 if self.crossed.is_some() { ", in another space" } else { "" }
             ));
         }
@@ -143,7 +173,14 @@ mod tests {
             by: "me".into(),
             at: "2026-01-01T00:00:00Z".into(),
             reason: "why".into(),
+            trial: None,
+            cause: None,
+            gate: BTreeMap::from([("probe_cosine".into(), 0.999)]),
         }
+    }
+
+    fn trial(version: u32) -> Trial {
+        Trial { version, canary_percent: 10.try_into().ok(), shadow_percent: None }
     }
 
     fn read(rollout: &Rollout) -> Result<Rollout, String> {
@@ -152,10 +189,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let back = Change::Rollback { to: None };
+        let back = Change::Rollback { of: Some(3), to: None };
         for document in [
             rollout(),
             Rollout { crossed: None, ..rollout() },
+            Rollout { crossed: None, trial: Some(trial(3)), change: Change::Trial(trial(3)), ..rollout() },
+            Rollout { change: Change::Promote { version: None, force: true }, ..rollout() },
             Rollout { change: back, previous: None, from: None, ..rollout() },
         ] {
             assert_eq!(read(&document).unwrap(), document);
@@ -166,16 +205,19 @@ mod tests {
     fn documents_from_before_there_was_a_schema_are_read() {
         let text = br#"{"number": 2, "stable": 3, "previous": 1, "by": "root", "at": "2026-01-01T00:00:00Z", "reason": "a"}"#;
         let read = Rollout::read(2, text).unwrap();
-        assert_eq!(read.roles(), Roles { stable: 3, previous: Some(1) });
+        assert_eq!(read.roles(), Roles { stable: 3, previous: Some(1), trial: None });
         assert_eq!((read.from, read.by.as_str()), (Some(1), "root"));
         let twice = br#"{"number": 1, "stable": 3, "previous": 3, "by": "a", "at": "b", "reason": "c"}"#;
-        assert_eq!(Rollout::read(1, twice).unwrap().roles(), Roles { stable: 3, previous: None });
+        assert_eq!(
+            Rollout::read(1, twice).unwrap().roles(),
+            Roles { stable: 3, previous: None, trial: None }
+        );
         assert!(Rollout::read(2, twice).is_err());
     }
 
     #[test]
     fn a_document_that_contradicts_itself_is_told_how() {
-        let to = |version| Change::Rollback { to: Some(version) };
+        let to = |version| Change::Rollback { of: None, to: Some(version) };
         for (document, expected) in [
             (Rollout { number: 4, ..rollout() }, "it says that it is number 4"),
             (Rollout { stable: 0, ..rollout() }, "version 0"),
@@ -186,9 +228,16 @@ mod tests {
                 "`rollout 2, forced`, does not lead to stable 5, previous 1",
             ),
             (Rollout { change: Change::Rollout { version: 2, force: false }, ..rollout() }, "another space"),
-            (Rollout { change: to(2), ..rollout() }, "does not lead to stable 2, previous 1"),
             (Rollout { change: to(7), previous: None, ..rollout() }, "stable 2, previous none"),
             (Rollout { change: Change::Begin { version: 2 }, crossed: None, ..rollout() }, "begin with 2"),
+            (Rollout { trial: Some(trial(1)), ..rollout() }, "another role as well"),
+            (Rollout { trial: Some(trial(3)), ..rollout() }, "on trial 3, in another space"),
+            (Rollout { change: Change::Trial(trial(3)), crossed: None, ..rollout() }, "on trial none"),
+            (
+                Rollout { trial: Some(Trial { canary_percent: None, ..trial(3) }), ..rollout() },
+                "on trial without requests",
+            ),
+            (Rollout { change: Change::Rollback { of: Some(2), to: None }, ..rollout() }, "rollback of 2"),
             (Rollout { schema: 2, ..rollout() }, "schema 2 is not known"),
         ] {
             let reason = read(&document).unwrap_err();

@@ -1,11 +1,15 @@
 //! The log of one model: read, decided on, and written on by whoever creates the next number first.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::try_join_all;
 use object_store::path::Path as Key;
 use thiserror::Error;
 
 use super::document::{Rollout, SCHEMA};
-use super::state::{self, Change, Refusal, State, Versions};
+use super::guard::Cause;
+use super::roles::State;
+use super::state::{self, Change, Refusal, Versions};
 use crate::repository::{Repository, RepositoryError, check_name};
 
 /// Numbers have eight digits: a store lists names by their bytes, and with a ninth the order would be another.
@@ -31,6 +35,14 @@ pub enum RolloutError {
         /// The document's key.
         key: String,
     },
+    /// The document cannot be written.
+    #[error("the rollout document `{key}` cannot be written: {source}")]
+    NotWritten {
+        /// The document's key.
+        key: String,
+        /// Why.
+        source: RepositoryError,
+    },
     /// The change has no form as JSON.
     #[error("the rollout document cannot be written: {0}")]
     Encoding(#[from] serde_json::Error),
@@ -52,7 +64,7 @@ pub struct Damaged {
 }
 
 /// Who makes a change, when and why.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Signature<'a> {
     /// A name.
     pub by: &'a str,
@@ -60,10 +72,14 @@ pub struct Signature<'a> {
     pub at: &'a str,
     /// For whoever reads the log later.
     pub reason: &'a str,
+    /// What the guard found, if it makes the change.
+    pub cause: Option<&'a Cause>,
+    /// What the gate measured here, see [`Rollout::gate`].
+    pub gate: Option<&'a BTreeMap<String, f64>>,
 }
 
 /// What was found at the end of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     /// The newest good document: the state.
     pub good: Option<Rollout>,
@@ -74,6 +90,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The end of an empty log.
+    pub fn nothing() -> Self {
+        Self { good: None, damaged: Vec::new(), last: 0 }
+    }
+
     /// What the log says of the model.
     pub fn state(&self) -> State {
         match &self.good {
@@ -174,7 +195,8 @@ impl<'a> Log<'a> {
             let rollout = self.draft(&seen, change, &versions, signature)?;
             let key = self.key(rollout.number);
             let text = serde_json::to_vec_pretty(&rollout)?;
-            if self.repository.create(&key, text).await? {
+            let created = self.repository.create(&key, text).await;
+            if created.map_err(|source| RolloutError::NotWritten { key: key.to_string(), source })? {
                 return Ok(rollout);
             }
             let newer = self.after(seen.last).await?;
@@ -218,6 +240,9 @@ impl<'a> Log<'a> {
             by: signature.by.to_owned(),
             at: signature.at.to_owned(),
             reason: signature.reason.to_owned(),
+            trial: step.roles.trial,
+            cause: signature.cause.cloned(),
+            gate: signature.gate.cloned().unwrap_or_default(),
         })
     }
 
@@ -283,6 +308,9 @@ mod tests {
             by: String::new(),
             at: String::new(),
             reason: String::new(),
+            trial: None,
+            cause: None,
+            gate: BTreeMap::new(),
         })
     }
 
@@ -292,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_grows_as_if_it_had_been_read_at_once() {
-        let mut seen = Seen { good: None, damaged: Vec::new(), last: 0 };
+        let mut seen = Seen::nothing();
         assert_eq!(seen.state(), State::Empty);
         seen.extend(Seen { good: None, damaged: damaged(&[1]), last: 1 });
         assert_eq!(seen.state(), State::Lost);
@@ -300,6 +328,6 @@ mod tests {
         assert_eq!(seen, Seen { good: good(2), damaged: damaged(&[3]), last: 3 });
         seen.extend(Seen { good: None, damaged: damaged(&[5, 4]), last: 5 });
         assert_eq!(seen, Seen { good: good(2), damaged: damaged(&[5, 4, 3]), last: 5 });
-        assert_eq!(seen.state(), State::Known(Roles { stable: 1, previous: None }));
+        assert_eq!(seen.state(), State::Known(Roles { stable: 1, previous: None, trial: None }));
     }
 }

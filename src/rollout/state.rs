@@ -10,62 +10,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::roles::{Percent, Roles, State, Trial};
 use crate::repository::manifest::Space;
-
-/// Which versions of a model have a role. Every other published version is idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Roles {
-    /// The version that serves.
-    pub stable: u32,
-    /// The version that served before it and stays at hand; never the stable one itself. None after a rollback, see
-    /// [`Change::Rollback`].
-    pub previous: Option<u32>,
-}
-
-/// What a version does for its model now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// It serves.
-    Stable,
-    /// It served before, and stays at hand.
-    Previous,
-    /// Nothing.
-    Idle,
-}
-
-/// What the log says of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No version was ever rolled out.
-    Empty,
-    /// There were changes, and no document of them can be read: nobody knows what served, or in which space.
-    Lost,
-    /// These serve.
-    Known(Roles),
-}
-
-impl State {
-    /// What `version` does, if that is known.
-    pub fn role(self, version: u32) -> Option<Role> {
-        match self {
-            Self::Lost => None,
-            Self::Known(roles) if roles.stable == version => Some(Role::Stable),
-            Self::Known(roles) if roles.previous == Some(version) => Some(Role::Previous),
-            Self::Known(_) | Self::Empty => Some(Role::Idle),
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Stable => "stable",
-            Self::Previous => "previous",
-            Self::Idle => "idle",
-        })
-    }
-}
 
 /// What somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +23,7 @@ pub enum Change {
         /// The version.
         version: u32,
     },
-    /// Makes `version` stable at once.
+    /// Makes `version` stable at once, and ends a trial.
     Rollout {
         /// The version.
         version: u32,
@@ -85,12 +31,28 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "is_not")]
         force: bool,
     },
-    /// Makes the previous version stable, or `to`. Allowed across spaces: whoever rolls back has an incident to end, and the
-    /// document says that it crossed.
+    /// Puts a version on trial beside the stable one, or gives the one on trial other shares.
+    Trial(Trial),
+    /// Makes the version on trial stable.
+    Promote {
+        /// Only if this is the version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u32>,
+        /// Also across spaces, which a shadow can be.
+        #[serde(default, skip_serializing_if = "is_not")]
+        force: bool,
+    },
+    /// Takes back the version on trial, if there is one: stable and previous stay as they are. Otherwise makes the previous version
+    /// stable. With `to` that version becomes stable in either case. Allowed across spaces: whoever rolls back has an incident
+    /// to end, and the document says that it crossed.
     ///
-    /// It leaves no previous version behind: the version that was taken back would be the one, and a second rollback, by an
-    /// operator who has not seen the first, would bring back what had to go. Going on to another version needs its number.
+    /// A rollback of the stable version leaves no previous version behind: the version that was taken back would be the one,
+    /// and a second rollback, by an operator who has not seen the first, would bring back what had to go. Going on to another version needs its number.
     Rollback {
+        /// Only this version is to be taken back, on trial or stable: of two who saw the same incident, the second must not take
+        /// back what the first left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<u32>,
         /// Any version instead of the previous one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<u32>,
@@ -101,14 +63,45 @@ fn is_not(flag: &bool) -> bool {
     !flag
 }
 
+impl Change {
+    /// What is asked for, in a word.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Begin { .. } => "begin",
+            Self::Rollout { .. } => "rollout",
+            Self::Trial(_) => "trial",
+            Self::Promote { .. } => "promote",
+            Self::Rollback { .. } => "rollback",
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin { version } => write!(formatter, "begin with {version}"),
             Self::Rollout { version, force: false } => write!(formatter, "rollout {version}"),
             Self::Rollout { version, force: true } => write!(formatter, "rollout {version}, forced"),
-            Self::Rollback { to: None } => write!(formatter, "rollback"),
-            Self::Rollback { to: Some(version) } => write!(formatter, "rollback to {version}"),
+            Self::Trial(Trial { version, canary_percent, shadow_percent }) => {
+                let share =
+                    |name, percent: &Option<Percent>| percent.map(|percent| format!("{name} {percent}"));
+                let shares = [share("canary", canary_percent), share("shadow", shadow_percent)];
+                write!(
+                    formatter,
+                    "try {version}, {}",
+                    shares.into_iter().flatten().collect::<Vec<_>>().join(", ")
+                )
+            }
+            Self::Promote { version, force } => {
+                formatter.write_str("promote")?;
+                version.map_or(Ok(()), |version| write!(formatter, " {version}"))?;
+                formatter.write_str(if *force { ", forced" } else { "" })
+            }
+            Self::Rollback { of, to } => {
+                formatter.write_str("rollback")?;
+                of.map_or(Ok(()), |of| write!(formatter, " of {of}"))?;
+                to.map_or(Ok(()), |to| write!(formatter, " to {to}"))
+            }
         }
     }
 }
@@ -193,6 +186,57 @@ pub enum Refusal {
         /// Its space.
         to: Space,
     },
+    /// Its vectors would meet those of the stable version at once.
+    #[error(
+        "version {version} writes into the space {to}, and version {stable}, which is stable, into {}: a canary's vectors would \
+         meet the others in one index. Make the index anew with version {version} by name, then roll it out with force; or try \
+         it as a shadow", from.as_ref().map_or("one that cannot be read", |from| &from.0)
+    )]
+    CanaryAcrossSpaces {
+        /// The version.
+        version: u32,
+        /// Its space.
+        to: Space,
+        /// The stable version.
+        stable: u32,
+        /// Its space.
+        from: Option<Space>,
+    },
+    /// No share of anything.
+    #[error("version {version} would be on trial without requests: give it a canary's or a shadow's share")]
+    NoShare {
+        /// The version.
+        version: u32,
+    },
+    /// Nothing would change.
+    #[error("version {version} is on trial with these shares already")]
+    SameTrial {
+        /// The version.
+        version: u32,
+    },
+    /// There is none to be tried beside.
+    #[error("no version is known to be stable, so version {version} cannot be tried beside it")]
+    NoStable {
+        /// The version.
+        version: u32,
+    },
+    /// Nothing to promote.
+    #[error("no version is on trial")]
+    NoTrial,
+    /// Somebody put another one on trial.
+    #[error("version {trial} is on trial, not version {asked}")]
+    OtherTrial {
+        /// The version to promote.
+        asked: u32,
+        /// The version on trial.
+        trial: u32,
+    },
+    /// It was taken back already, or never served.
+    #[error("version {version} is neither stable nor on trial: there is nothing of it to take back")]
+    NotServing {
+        /// The version.
+        version: u32,
+    },
     /// Nothing to take back.
     #[error("no version was ever rolled out, so there is none to go back to")]
     NothingServes,
@@ -217,29 +261,50 @@ fn there_are(published: &[u32]) -> String {
 /// If it is not allowed; the state stays.
 pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, Refusal> {
     let published = || versions.keys().copied().collect();
-    let version = match (change, state) {
-        (Change::Begin { version }, State::Empty) | (Change::Rollout { version, .. }, _) => version,
-        (Change::Begin { version }, _) => return Err(Refusal::AlreadyBegun { version }),
-        (Change::Rollback { .. }, State::Empty) => return Err(Refusal::NothingServes),
-        (Change::Rollback { to: Some(version) }, _) => version,
-        (Change::Rollback { to: None }, State::Known(Roles { previous: Some(version), .. })) => version,
-        (Change::Rollback { to: None }, _) => return Err(Refusal::NoPrevious { published: published() }),
-    };
-    let to = match versions.get(&version) {
-        None => return Err(Refusal::UnknownVersion { version, published: published() }),
-        Some(Err(reason)) => return Err(Refusal::Damaged { version, reason: reason.clone() }),
-        Some(Ok(space)) => space.clone(),
-    };
-    let stable = match state {
-        State::Known(roles) if roles.stable == version => return Err(Refusal::AlreadyStable { version }),
-        State::Known(roles) => Some(roles.stable),
+    let known = match state {
+        State::Known(roles) => Some(roles),
         State::Empty | State::Lost => None,
     };
+    let trial = known.and_then(|roles| roles.trial);
+    let (version, force) = match change {
+        Change::Trial(trial) => return try_out(known, trial, versions),
+        Change::Begin { version } if state == State::Empty => (version, false),
+        Change::Begin { version } => return Err(Refusal::AlreadyBegun { version }),
+        Change::Rollout { version, force } => (version, force),
+        Change::Promote { version: asked, force } => {
+            let Trial { version, .. } = trial.ok_or(Refusal::NoTrial)?;
+            match asked {
+                Some(asked) if asked != version => return Err(Refusal::OtherTrial { asked, trial: version }),
+                _ => (version, force),
+            }
+        }
+        Change::Rollback { .. } if state == State::Empty => return Err(Refusal::NothingServes),
+        Change::Rollback { of, to } => {
+            let on_trial = |version| trial.is_some_and(|trial| trial.version == version);
+            if let Some(version) =
+                of.filter(|of| known.is_none_or(|roles| roles.stable != *of) && !on_trial(*of))
+            {
+                return Err(Refusal::NotServing { version });
+            }
+            if let (Some(roles), Some(_)) = (known, trial)
+                && of.is_none_or(on_trial)
+                && to.is_none_or(|to| to == roles.stable)
+            {
+                return Ok(Step { roles: Roles { trial: None, ..roles }, crossed: None });
+            }
+            let previous = known.and_then(|roles| roles.previous);
+            let to = to.or(previous).ok_or_else(|| Refusal::NoPrevious { published: published() })?;
+            (to, true)
+        }
+    };
+    let to = space_of(version, versions)?;
+    let stable = known.map(|roles| roles.stable);
+    if stable == Some(version) {
+        return Err(Refusal::AlreadyStable { version });
+    }
     let from = stable.and_then(|stable| versions.get(&stable)?.as_ref().ok());
     let stays = state == State::Empty || from == Some(&to);
-    if let Change::Rollout { force: false, .. } = change
-        && !stays
-    {
+    if !stays && !force {
         return Err(match (stable, from.cloned()) {
             (Some(stable), Some(from)) => Refusal::SpaceConflict { version, to, stable, from },
             _ => Refusal::SpaceUnknown { version, to },
@@ -247,5 +312,37 @@ pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, R
     }
     let previous = if matches!(change, Change::Rollback { .. }) { None } else { stable };
     let crossed = (!stays).then(|| Crossing { from: from.cloned(), to });
-    Ok(Step { roles: Roles { stable: version, previous }, crossed })
+    Ok(Step { roles: Roles { stable: version, previous, trial: None }, crossed })
+}
+
+/// Puts a version on trial. The previous version stays at hand, unless it is the one.
+fn try_out(known: Option<Roles>, trial: Trial, versions: &Versions) -> Result<Step, Refusal> {
+    let version = trial.version;
+    let to = space_of(version, versions)?;
+    let roles = known.ok_or(Refusal::NoStable { version })?;
+    if trial.canary_percent.is_none() && trial.shadow_percent.is_none() {
+        return Err(Refusal::NoShare { version });
+    }
+    if roles.stable == version {
+        return Err(Refusal::AlreadyStable { version });
+    }
+    if roles.trial == Some(trial) {
+        return Err(Refusal::SameTrial { version });
+    }
+    let from = versions.get(&roles.stable).and_then(|space| space.as_ref().ok());
+    if trial.canary_percent.is_some() && from != Some(&to) {
+        let from = from.cloned();
+        return Err(Refusal::CanaryAcrossSpaces { version, to, stable: roles.stable, from });
+    }
+    let previous = roles.previous.filter(|previous| *previous != version);
+    Ok(Step { roles: Roles { previous, trial: Some(trial), ..roles }, crossed: None })
+}
+
+/// The space of a version that could serve.
+fn space_of(version: u32, versions: &Versions) -> Result<Space, Refusal> {
+    match versions.get(&version) {
+        None => Err(Refusal::UnknownVersion { version, published: versions.keys().copied().collect() }),
+        Some(Err(reason)) => Err(Refusal::Damaged { version, reason: reason.clone() }),
+        Some(Ok(space)) => Ok(space.clone()),
+    }
 }

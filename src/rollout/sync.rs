@@ -1,55 +1,39 @@
-//! Serves what the log says, as it changes: looks at it again and again, loads a new stable version beside the old one, swaps
-//! them, and lets go of what has no role any more.
+//! Serves what the log says, as it changes: looks at it again and again, loads a new version beside the old one, swaps them, and
+//! lets go of what has no role any more. Takes back a canary that the guard finds bad.
+//!
+//! One task for all models. It never waits for a load: a rollback must not stand behind the version that it takes back.
+
+mod loads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::gate::{Bounds, GateError};
-use super::log::{Log, Seen};
-use super::state::{Roles, State};
-use crate::batch::Limits;
-use crate::embed::{Embedder, Model, ModelError, Resident};
-use crate::engine::{Runtime, Wanted};
-use crate::metrics::{Metrics, VersionMetrics};
-use crate::repository::{Repository, RepositoryError};
+use super::gate::{GateError, Verdict};
+use super::guard::{Cause, Figure, Rules, Watch};
+use super::loader::Loader;
+use super::log::{Log, Seen, Signature};
+use super::operator::{Command, Operator};
+use super::roles::{Roles, State, Trial};
+use super::state::Change;
+use crate::embed::{Candidate, Embedder, Model, ModelError, Resident};
+use crate::metrics::VersionMetrics;
+use crate::repository::RepositoryError;
+use loads::Loads;
 
 /// A version that cannot be loaded is tried again after ever longer pauses: each try reads all of its files.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Loads versions for one server.
-pub struct Loader {
-    /// Where they are.
-    pub repository: Repository,
-    /// What runs them.
-    pub runtime: &'static Runtime,
-    /// Sessions and threads of each, where they are not to be measured.
-    pub wanted: Wanted,
-    /// Of their queues.
-    pub limits: Limits,
-    /// What they must keep to pass the gate.
-    pub bounds: Bounds,
-    /// Where they count.
-    pub metrics: Arc<Metrics>,
-}
-
-impl Loader {
-    /// Loads a version. One that comes `beside` another takes over how that one uses the machine: measuring it needs a machine
-    /// that has nothing else to do.
-    ///
-    /// # Errors
-    /// If there is no such version, or it cannot be loaded.
-    pub async fn load(&self, model: &str, version: u32, beside: Option<&Model>) -> Result<Model, ModelError> {
-        let manifest = self.repository.manifest(model, version).await.map_err(GateError::from)?;
-        let topology = beside.and_then(|beside| beside.topology);
-        let wanted = topology.map_or(self.wanted, |topology| topology.wanted(self.wanted.cores));
-        Model::load(&self.repository, manifest, self.runtime, wanted, self.limits, self.bounds, &self.metrics)
-            .await
-    }
-}
+/// Changes that wait to be followed.
+const COMMANDS: usize = 16;
+/// As the log names whoever takes back a canary.
+const GUARD: &str = "guard";
+/// After the last request on a version its threads end and its sessions are given back.
+const UNLOADING: Duration = Duration::from_secs(1);
 
 /// Why the log could not be read.
 #[derive(Debug, Error)]
@@ -63,22 +47,30 @@ enum LookError {
 
 /// Follows the logs of all models for one server.
 pub struct Sync {
-    loader: Loader,
+    loader: Arc<Loader>,
     /// Ends with whoever serves.
     embedder: Weak<Embedder>,
     interval: Duration,
+    rules: Rules,
     logs: BTreeMap<String, Followed>,
+    loads: Loads,
     /// Versions without a role, until the last request that runs on them is answered.
     retired: Vec<Retired>,
     /// Why the repository could not be read the last time: told once, not at each look.
     trouble: Option<String>,
+    operator: Operator,
+    commands: mpsc::Receiver<Command>,
 }
 
-/// How far a model's log was read.
+/// How far a model's log was read, and followed.
 struct Followed {
     seen: Seen,
     /// Its versions could not be loaded: when to try again, and how long to wait after that.
     retry: Option<(Instant, Duration)>,
+    /// Who waits until the document of that number, or a later one, is served.
+    waiting: Vec<(u64, oneshot::Sender<Result<(), String>>)>,
+    /// A canary on its way out.
+    taking_back: Option<JoinHandle<()>>,
 }
 
 struct Retired {
@@ -89,15 +81,37 @@ struct Retired {
 }
 
 impl Sync {
-    /// Looks every `interval` for what came after `logs`, the ends of the logs that `embedder` serves already.
+    /// Looks every `interval` for what came after `logs`, the ends of the logs that `embedder` serves already, and holds canaries
+    /// to `rules`.
     pub fn new(
         loader: Loader,
         embedder: Weak<Embedder>,
         interval: Duration,
+        rules: Rules,
         logs: BTreeMap<String, Seen>,
     ) -> Self {
-        let logs = logs.into_iter().map(|(model, seen)| (model, Followed { seen, retry: None })).collect();
-        Self { loader, embedder, interval, logs, retired: Vec::new(), trouble: None }
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let loader = Arc::new(loader);
+        let operator = Operator::new(Arc::clone(&loader), sender);
+        let begun = logs.keys();
+        begun.for_each(|model| loader.metrics.prepare_changes(model));
+        Self {
+            loader,
+            embedder,
+            interval,
+            rules,
+            logs: logs.into_iter().map(|(model, seen)| (model, Followed::from(seen))).collect(),
+            loads: Loads::default(),
+            retired: Vec::new(),
+            trouble: None,
+            operator,
+            commands,
+        }
+    }
+
+    /// Makes changes that this task follows at once.
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
     }
 
     /// Runs until nobody serves any more.
@@ -105,12 +119,20 @@ impl Sync {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            let Some(embedder) = self.embedder.upgrade() else { return };
-            self.forget_unloaded();
-            self.look().await;
-            for (model, roles) in self.due() {
-                self.follow(&embedder, &model, roles).await;
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.forget_unloaded();
+                    self.look().await;
+                    self.guard();
+                    for model in self.logs.keys().cloned().collect::<Vec<_>>() {
+                        self.install(&model);
+                    }
+                }
+                Some(command) = self.commands.recv() => self.obey(command),
+                Some(done) = self.loads.next() => self.loaded(done),
+            }
+            if self.embedder.strong_count() == 0 {
+                return;
             }
         }
     }
@@ -136,92 +158,192 @@ impl Sync {
             return Err(LookError::Gone(gone.clone()));
         }
         for model in models {
-            let followed = self.logs.entry(model.clone()).or_insert_with(Followed::from_the_start);
-            let newer = Log::open(&self.loader.repository, &model)?.after(followed.seen.last).await?;
+            let last = self.logs.get(&model).map_or(0, |followed| followed.seen.last);
+            let newer = Log::open(&self.loader.repository, &model)?.after(last).await?;
             for document in &newer.damaged {
                 tracing::warn!("{document}");
             }
-            if newer.good.is_some() {
-                followed.retry = None;
-            }
-            followed.seen.extend(newer);
+            self.read(&model, newer);
         }
         Ok(())
     }
 
-    /// Models whose roles are known, but for those whose versions failed to load lately.
-    fn due(&self) -> Vec<(String, Roles)> {
-        let now = Instant::now();
-        let due = self.logs.iter().filter_map(|(model, followed)| match followed.seen.state() {
-            State::Known(roles) if followed.retry.is_none_or(|(at, _)| at <= now) => {
-                Some((model.clone(), roles))
-            }
-            State::Known(_) | State::Empty | State::Lost => None,
-        });
-        due.collect()
+    /// Takes in what is newer in a model's log.
+    fn read(&mut self, model: &str, newer: Seen) {
+        if !self.logs.contains_key(model) {
+            self.loader.metrics.prepare_changes(model);
+        }
+        let followed = self.logs.entry(model.to_owned()).or_insert_with(|| Followed::from(Seen::nothing()));
+        if let Some(rollout) = &newer.good {
+            followed.retry = None;
+            let cause = rollout.cause.as_ref().map(|cause| cause.figure);
+            self.loader.metrics.changed(model, &rollout.change, cause);
+        }
+        followed.seen.extend(newer);
     }
 
-    async fn follow(&mut self, embedder: &Embedder, model: &str, roles: Roles) {
-        let followed = self.install(embedder, model, roles).await;
-        let Some(log) = self.logs.get_mut(model) else { return };
-        match followed {
-            Ok(()) => {
-                log.retry = None;
-                let number = log.seen.good.as_ref().map_or(0, |rollout| rollout.number);
-                self.loader.metrics.rollout_generation(model, number);
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Load { model, version, reply } => {
+                let resident = self.resident(&model);
+                match self.at_hand(resident.as_ref(), &model, version) {
+                    Some(loaded) => drop(reply.send(Ok(loaded))),
+                    None => self.loads.start(&self.loader, &model, version, resident.as_ref(), Some(reply)),
+                }
             }
-            Err((version, error)) => {
-                self.loader.metrics.sync_failures.load.inc();
-                let pause = log.retry.map_or(self.interval, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
-                log.retry = Some((Instant::now() + pause, pause));
-                tracing::warn!(
-                    retry = ?pause,
-                    "serving on with what is loaded: {model}@{version} cannot be served: {error}"
-                );
+            Command::Follow { model, rollout, loaded, reply } => {
+                let number = rollout.number;
+                if self.logs.get(&model).is_none_or(|followed| followed.seen.last < number) {
+                    let newer = Seen { good: Some(*rollout), damaged: Vec::new(), last: number };
+                    self.read(&model, newer);
+                }
+                if let Some(followed) = self.logs.get_mut(&model) {
+                    followed.waiting.push((number, reply));
+                }
+                self.loads.keep(loaded);
+                self.install(&model);
+                self.loads.let_go();
             }
         }
     }
 
-    /// Brings what is loaded of a model in line with its roles; the version that cannot be loaded, if one cannot.
-    async fn install(
-        &mut self,
-        embedder: &Embedder,
-        model: &str,
-        roles: Roles,
-    ) -> Result<(), (u32, ModelError)> {
+    fn loaded(&mut self, done: loads::Done) {
+        let loads::Done { model, version, result } = done;
+        match result {
+            Ok(loaded) => {
+                self.loads.keep([loaded]);
+                self.install(&model);
+                self.loads.let_go();
+            }
+            Err(error) => self.not_loaded(&model, version, &error),
+        }
+    }
+
+    /// A version could not be loaded, which matters if it has a role.
+    fn not_loaded(&mut self, model: &str, version: u32, error: &ModelError) {
+        let Some(followed) = self.logs.get_mut(model) else { return };
+        let role = followed.seen.state().role(version);
+        if !followed.roles().is_some_and(|roles| roles.versions().any(|known| known == version)) {
+            return;
+        }
+        self.loader.metrics.sync_failures.load.inc();
+        let pause = followed.retry.map_or(self.interval, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        followed.retry = Some((Instant::now() + pause, pause));
+        tracing::warn!(
+            retry = ?pause,
+            "serving on with what is loaded: {model}@{version} cannot be served: {error}"
+        );
+        followed.answer(Err(format!("{model}@{version} cannot be served here: {error}")));
+        // What fails here by its own fault fails elsewhere; a full disk is no fault of the version.
+        if let (Some(super::Role::Canary), ModelError::Gate(GateError::NotPassed(report))) = (role, error) {
+            let failed = report.with_verdict(Verdict::Failed).next();
+            let bound = failed.and_then(|check| check.bound).map(|bound| bound.value());
+            let value = failed.and_then(|check| check.figure).filter(|figure| figure.is_finite());
+            let sentence = report.failures();
+            self.take_back(model, version, Cause { figure: Figure::Gate, value, bound, sentence });
+        }
+    }
+
+    /// Holds every canary to the rules.
+    fn guard(&mut self) {
+        let Some(embedder) = self.embedder.upgrade() else { return };
+        for model in self.logs.keys().cloned().collect::<Vec<_>>() {
+            let Some(Candidate { watch, trial, .. }) =
+                embedder.resident(&model).and_then(|resident| resident.candidate)
+            else {
+                continue;
+            };
+            if let Some(cause) = watch.look() {
+                self.take_back(&model, trial.version, cause.clone());
+            }
+        }
+    }
+
+    /// Writes a rollback of a canary. It gets no requests here any more; should the log not be writable now, it is tried again at
+    /// the next look.
+    fn take_back(&mut self, model: &str, version: u32, cause: Cause) {
+        let Some(followed) = self.logs.get_mut(model) else { return };
+        let is_on_trial =
+            followed.roles().and_then(|roles| roles.trial).is_some_and(|trial| trial.version == version);
+        if !is_on_trial || followed.taking_back.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        tracing::warn!("the guard takes back {model}@{version}: {}: {}", cause.figure, cause.sentence);
+        let (operator, model) = (self.operator.clone(), model.to_owned());
+        followed.taking_back = Some(tokio::spawn(async move {
+            let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+            let reason = format!("{}: {}", cause.figure, cause.sentence);
+            let signature =
+                Signature { by: GUARD, at: &at, reason: &reason, cause: Some(&cause), gate: None };
+            let change = Change::Rollback { of: Some(version), to: None };
+            if let Err(error) = operator.change(&model, change, signature).await {
+                tracing::warn!("{model}@{version} is not taken back yet: {error}");
+            }
+        }));
+    }
+
+    /// Brings what is served of a model in line with its roles, as far as it is loaded, and has loaded what is missing.
+    fn install(&mut self, model: &str) {
+        let Some(embedder) = self.embedder.upgrade() else { return };
+        let Some(roles) = self.logs.get(model).and_then(Followed::roles) else { return };
         let before = embedder.resident(model);
         if before.as_ref().is_some_and(|before| before.roles() == roles) {
-            return Ok(());
+            return self.served(model);
         }
-        let stable = self.loaded_or_load(before.as_ref(), model, roles.stable).await?;
-        let at_hand = |number| before.as_ref().and_then(|before| before.version(number)).cloned();
-        let swapped = Resident { stable, previous: roles.previous.and_then(at_hand) };
+        let Some(stable) = self.at_hand(before.as_ref(), model, roles.stable) else {
+            return self.start(model, roles.stable, before.as_ref());
+        };
+        let candidate = roles.trial.and_then(|trial| self.candidate(before.as_ref(), model, trial));
+        let previous = roles.previous.and_then(|number| self.at_hand(before.as_ref(), model, number));
+        let swapped = Resident { stable, previous, candidate };
         if before.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.stable, &swapped.stable)) {
             tracing::info!("{} serves now", swapped.stable.id());
         }
-        self.serve(embedder, swapped.clone());
-        // Only now: whoever waits for the new version should not wait for the old one too.
-        if let (Some(number), None) = (roles.previous, &swapped.previous) {
-            let previous = self.loaded_or_load(Some(&swapped), model, number).await?;
-            self.serve(embedder, Resident { previous: Some(previous), ..swapped });
+        if before.as_ref().is_none_or(|before| before.roles() != swapped.roles()) {
+            self.serve(&embedder, swapped.clone());
         }
-        Ok(())
+        // Only now: whoever waits for the new version should not wait for the others too.
+        match (roles.trial, &swapped.candidate, roles.previous, &swapped.previous) {
+            (Some(trial), None, ..) => self.start(model, trial.version, Some(&swapped)),
+            (.., Some(previous), None) => {
+                self.served(model);
+                self.start(model, previous, Some(&swapped));
+            }
+            _ => self.served(model),
+        }
     }
 
-    async fn loaded_or_load(
-        &mut self,
-        resident: Option<&Resident>,
-        model: &str,
-        number: u32,
-    ) -> Result<Arc<Model>, (u32, ModelError)> {
-        if let Some(loaded) = resident.and_then(|resident| resident.version(number)) {
-            return Ok(Arc::clone(loaded));
+    /// The stable version of a model and the one on trial are as the log says.
+    fn served(&mut self, model: &str) {
+        let Some(followed) = self.logs.get_mut(model) else { return };
+        let number = followed.seen.good.as_ref().map_or(0, |rollout| rollout.number);
+        self.loader.metrics.rollout_generation(model, number);
+        followed.retry = None;
+        followed.answer(Ok(()));
+    }
+
+    /// Loads a version that has a role, unless it failed to load lately.
+    fn start(&mut self, model: &str, version: u32, resident: Option<&Resident>) {
+        let retry = self.logs.get(model).and_then(|followed| followed.retry);
+        if retry.is_none_or(|(at, _)| at <= Instant::now()) {
+            self.loads.start(&self.loader, model, version, resident, None);
         }
-        if let Some(revived) = self.revive(model, number) {
-            return Ok(revived);
+    }
+
+    fn candidate(&mut self, resident: Option<&Resident>, model: &str, trial: Trial) -> Option<Candidate> {
+        let before = resident.and_then(|resident| resident.candidate.as_ref());
+        if let Some(before) = before.filter(|before| before.trial == trial) {
+            return Some(before.clone());
         }
-        let beside = resident.map(|resident| &*resident.stable);
-        self.loader.load(model, number, beside).await.map(Arc::new).map_err(|error| (number, error))
+        let loaded = self.at_hand(resident, model, trial.version)?;
+        let metrics = self.loader.metrics.trial(&loaded.manifest);
+        Some(Candidate::new(loaded, trial, Watch::new(self.rules), metrics))
+    }
+
+    /// A version that is loaded, wherever it is.
+    fn at_hand(&mut self, resident: Option<&Resident>, model: &str, number: u32) -> Option<Arc<Model>> {
+        let resident = resident.and_then(|resident| resident.version(number)).cloned();
+        resident.or_else(|| self.loads.kept(model, number)).or_else(|| self.revive(model, number))
     }
 
     /// A version that lost its role and is not unloaded yet.
@@ -237,6 +359,10 @@ impl Sync {
         revived
     }
 
+    fn resident(&self, model: &str) -> Option<Resident> {
+        self.embedder.upgrade().and_then(|embedder| embedder.resident(model))
+    }
+
     fn serve(&mut self, embedder: &Embedder, resident: Resident) {
         for left in embedder.serve(resident) {
             let series = left.metrics.clone();
@@ -244,18 +370,44 @@ impl Sync {
         }
     }
 
-    /// Removes the series of versions that no request runs on any more.
+    /// Removes the series of versions that no request runs on any more, and gives their memory back.
     fn forget_unloaded(&mut self) {
+        let before = self.retired.len();
         let unloaded = self.retired.extract_if(.., |retired| retired.model.strong_count() == 0);
         for Retired { id, series, .. } in unloaded {
             tracing::info!("{id} is unloaded");
             self.loader.metrics.forget(&series);
         }
+        if self.retired.len() < before {
+            tokio::spawn(async {
+                tokio::time::sleep(UNLOADING).await;
+                // A panic in there leaves the memory where it is.
+                let _ = tokio::task::spawn_blocking(crate::memory::give_back).await;
+            });
+        }
     }
 }
 
 impl Followed {
-    fn from_the_start() -> Self {
-        Self { seen: Seen { good: None, damaged: Vec::new(), last: 0 }, retry: None }
+    fn roles(&self) -> Option<Roles> {
+        match self.seen.state() {
+            State::Known(roles) => Some(roles),
+            State::Empty | State::Lost => None,
+        }
+    }
+
+    /// Answers whoever waits for what was read so far.
+    fn answer(&mut self, answer: Result<(), String>) {
+        let last = self.seen.last;
+        for (_, waiting) in self.waiting.extract_if(.., |(number, _)| *number <= last) {
+            // A caller that has gone needs no answer.
+            let _ = waiting.send(answer.clone());
+        }
+    }
+}
+
+impl From<Seen> for Followed {
+    fn from(seen: Seen) -> Self {
+        Self { seen, retry: None, waiting: Vec::new(), taking_back: None }
     }
 }

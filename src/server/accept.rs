@@ -1,15 +1,19 @@
 //! Accepts connections and lets go of them without losing a request.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tower::Layer as _;
+
+use crate::http::admin::Peer;
 
 /// What the listener does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut phases: wat
             biased;
             () = &mut draining => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connection(stream, &router, &graceful),
+                Ok((stream, peer)) => connection(stream, peer, &router, &graceful),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
@@ -49,8 +53,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut phases: wat
             },
         }
     }
-    for stream in backlog(listener) {
-        connection(stream, &router, &graceful);
+    for (stream, peer) in backlog(listener) {
+        connection(stream, peer, &router, &graceful);
     }
     tokio::time::sleep(LAST_READ).await;
     graceful.shutdown().await;
@@ -59,10 +63,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut phases: wat
 /// The connections that the kernel has accepted already, whose clients believe that they are served, and closes the door.
 ///
 /// Asks the kernel: the runtime's own listener answers from the events it has seen, and misses the latest.
-fn backlog(listener: TcpListener) -> Vec<TcpStream> {
+fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let taken = listener.into_std().map(|listener| {
         let accepted = std::iter::from_fn(|| listener.accept().ok());
-        accepted.filter_map(|(stream, _)| adopt(stream).ok()).collect()
+        accepted.filter_map(|(stream, peer)| Some((adopt(stream).ok()?, peer))).collect()
     });
     taken.unwrap_or_else(|error| {
         tracing::warn!(%error, "connections that were waiting are lost");
@@ -75,12 +79,13 @@ fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-fn connection(stream: TcpStream, router: &Router, graceful: &GracefulShutdown) {
+fn connection(stream: TcpStream, peer: SocketAddr, router: &Router, graceful: &GracefulShutdown) {
     // Answers are written whole: waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let service = TowerToHyperService::new(router.clone());
+    // The administrators' routes ask where a request comes from.
+    let service = TowerToHyperService::new(Extension(Peer(peer)).layer(router.clone()));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Without a timer hyper waits for the rest of a head for ever.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

@@ -70,7 +70,8 @@ async fn rollouts_at_once_make_one_log_without_a_gap() {
         let repository = repository.clone();
         tokio::spawn(async move {
             let by = format!("operator {index}");
-            let signature = Signature { by: &by, at: "2026-01-01T00:00:00Z", reason: "a race" };
+            let signature =
+                Signature { by: &by, at: "2026-01-01T00:00:00Z", reason: "a race", ..Signature::default() };
             let change = Change::Rollout { version: index + 1, force: false };
             Log::open(&repository, "m").unwrap().change(change, signature).await.unwrap()
         })

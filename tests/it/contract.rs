@@ -54,6 +54,10 @@ async fn the_fields_of_the_document_are_those_that_are_read() {
     let (app, _) = TestApp::fake().await;
     let mut checked = 0;
     for (path, item) in document()["paths"].as_object().unwrap() {
+        // These need a repository; their fields are held against the document beside the code that reads them.
+        if path.starts_with("/admin/") {
+            continue;
+        }
         let Some(schema) =
             item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()
         else {

@@ -5,6 +5,7 @@
     reason = "clippy.toml allows them in test functions, not in their helpers"
 )]
 
+mod admin;
 mod batching;
 mod bench;
 mod bucket;
@@ -12,6 +13,7 @@ mod command;
 mod contract;
 mod engine;
 mod evaluate;
+mod faults;
 mod gate;
 mod hub;
 mod import;
@@ -25,4 +27,5 @@ mod repository;
 mod rollout;
 mod support;
 mod tei;
+mod trial;
 mod weights;

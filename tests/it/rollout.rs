@@ -1,14 +1,18 @@
 //! The rollout log: races, damage, the commands that write it.
 
 mod commands;
+mod killed;
 mod log;
 mod processes;
+mod replicas;
+mod swaps;
 mod sync;
 
 use sextant::repository::Repository;
 use sextant::rollout::{Change, Log, Signature};
 
-pub const SIGNATURE: Signature<'_> = Signature { by: "me", at: "2026-01-01T00:00:00Z", reason: "a test" };
+pub const SIGNATURE: Signature<'_> =
+    Signature { by: "me", at: "2026-01-01T00:00:00Z", reason: "a test", cause: None, gate: None };
 
 /// Makes `version` the first that serves.
 pub async fn begin(repository: &Repository, model: &str, version: u32) {

@@ -9,6 +9,7 @@ pub mod load;
 pub mod reference;
 pub mod s3;
 pub mod surgery;
+pub mod trial;
 
 use std::fs;
 use std::path::Path;

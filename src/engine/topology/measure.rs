@@ -16,17 +16,16 @@ const LENGTHS: [usize; 3] = [16, 48, 128];
 /// Lengths of lone rows.
 const LONE_LENGTHS: [usize; 3] = [16, 64, 256];
 
-/// Tokens a second of all sessions at once, on each of the candidates.
-pub(super) fn speeds<const N: usize>(
-    sessions: &mut [Session],
-    candidates: &[Vec<Batch>; N],
+/// The best speed of each of `N` candidates, which take turns. `run` runs one of them once and says how fast it was.
+pub(super) fn turns<const N: usize>(
+    mut run: impl FnMut(usize) -> Result<f64, EngineError>,
 ) -> Result<[f64; N], EngineError> {
     let mut best = [0.0_f64; N];
     let mut started = Instant::now();
     // Round 0 is not counted: the first run of each shape allocates.
     for round in 0..=RUNS {
-        for (best, batches) in best.iter_mut().zip(candidates) {
-            let speed = run_all(sessions, batches)?;
+        for (candidate, best) in best.iter_mut().enumerate() {
+            let speed = run(candidate)?;
             if round > 0 {
                 *best = best.max(speed);
             }
@@ -41,7 +40,7 @@ pub(super) fn speeds<const N: usize>(
 }
 
 /// Runs the batches once on each session, in a thread of its own. Tokens a second of all.
-fn run_all(sessions: &mut [Session], batches: &[Batch]) -> Result<f64, EngineError> {
+pub(super) fn run_all(sessions: &mut [Session], batches: &[Batch]) -> Result<f64, EngineError> {
     let tokens: usize = batches.iter().flat_map(|batch| &batch.rows).map(|row| row.len()).sum();
     let run = |session: &mut Session| batches.iter().try_for_each(|batch| session.run(batch).map(drop));
     let started = Instant::now();
@@ -52,25 +51,17 @@ fn run_all(sessions: &mut [Session], batches: &[Batch]) -> Result<f64, EngineErr
     Ok((tokens * sessions.len()) as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Seconds that a lone row takes: the geometric mean over `rows`, so that short ones count as much as long ones.
-pub(super) fn latency(session: &mut Session, rows: &[Batch]) -> Result<f64, EngineError> {
+/// How many times as fast the second session runs lone rows as the first: the geometric mean over `rows`, so that short ones count
+/// as much as long ones.
+pub(super) fn faster(mut sessions: [&mut Session; 2], rows: &[Batch]) -> Result<f64, EngineError> {
     let mut logarithms = 0.0;
     for row in rows {
-        let mut best = f64::INFINITY;
-        let mut started = Instant::now();
-        for run in 0..=RUNS {
-            let run_started = Instant::now();
-            session.run(row)?;
-            if run == 0 {
-                started = Instant::now();
-                continue;
-            }
-            best = best.min(run_started.elapsed().as_secs_f64());
-            if started.elapsed() > TIME {
-                break;
-            }
-        }
-        logarithms += best.ln();
+        let [first, second] = turns(|candidate| {
+            let started = Instant::now();
+            sessions[candidate].run(row)?;
+            Ok(1.0 / started.elapsed().as_secs_f64())
+        })?;
+        logarithms += (second / first).ln();
     }
     Ok((logarithms / rows.len().max(1) as f64).exp())
 }

@@ -1,12 +1,13 @@
 //! What the gate found: a list of checks, each with its figure, its bound and a sentence.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was checked of a version on this machine, in the order it was done. A check that fails ends the list if the next
 /// ones would say nothing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GateReport {
     /// `name@version`.
     pub version: String,
@@ -17,7 +18,7 @@ pub struct GateReport {
 }
 
 /// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// Which.
     pub name: Name,
@@ -32,7 +33,7 @@ pub struct Check {
 }
 
 /// The checks, in the order they are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {
     /// Manifest and files are those that were published.
@@ -58,7 +59,7 @@ pub enum Name {
 }
 
 /// How a check went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.
@@ -70,7 +71,7 @@ pub enum Verdict {
 }
 
 /// What a figure must keep.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// It must not be less.
@@ -80,6 +81,12 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// The number.
+    pub fn value(self) -> f64 {
+        let (Self::AtLeast(value) | Self::AtMost(value)) = self;
+        value
+    }
+
     /// Whether `figure` keeps it. What is no number keeps none.
     pub fn holds(self, figure: f64) -> bool {
         match self {
@@ -124,6 +131,12 @@ impl GateReport {
     /// What was measured in a check, if it was made and has a figure.
     pub fn figure(&self, name: Name) -> Option<f64> {
         self.checks.iter().find(|check| check.name == name)?.figure
+    }
+
+    /// Every figure, by the name of its check. What is no number is left out: JSON has no word for it.
+    pub fn figures(&self) -> BTreeMap<String, f64> {
+        let figures = self.checks.iter().filter_map(|check| Some((check.name.to_string(), check.figure?)));
+        figures.filter(|(_, figure)| figure.is_finite()).collect()
     }
 
     /// The checks that went so.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::rollout::Role;
 
 /// Versions in these spaces, counted from 1.
 fn versions(spaces: &str) -> Versions {
@@ -10,7 +11,7 @@ fn versions(spaces: &str) -> Versions {
 }
 
 fn known(stable: u32, previous: Option<u32>) -> State {
-    State::Known(Roles { stable, previous })
+    State::Known(Roles { stable, previous, trial: None })
 }
 
 fn rollout(version: u32) -> Change {
@@ -27,10 +28,13 @@ fn the_first_version_serves_and_the_next_keeps_it_at_hand() {
     for change in [Change::Begin { version: 1 }, rollout(1)] {
         assert_eq!(
             next(State::Empty, change, &versions),
-            Ok(Step { roles: Roles { stable: 1, previous: None }, crossed: None })
+            Ok(Step { roles: Roles { stable: 1, previous: None, trial: None }, crossed: None })
         );
     }
-    assert_eq!(roles(known(1, None), rollout(2), &versions), Roles { stable: 2, previous: Some(1) });
+    assert_eq!(
+        roles(known(1, None), rollout(2), &versions),
+        Roles { stable: 2, previous: Some(1), trial: None }
+    );
     let refused = next(known(1, None), Change::Begin { version: 2 }, &versions);
     assert_eq!(refused, Err(Refusal::AlreadyBegun { version: 2 }));
 }
@@ -38,14 +42,17 @@ fn the_first_version_serves_and_the_next_keeps_it_at_hand() {
 #[test]
 fn a_second_rollback_does_not_bring_back_what_the_first_took_away() {
     let versions = versions("aaa");
-    let back = Change::Rollback { to: None };
+    let back = Change::Rollback { of: None, to: None };
     let after = roles(known(2, Some(1)), back, &versions);
-    assert_eq!(after, Roles { stable: 1, previous: None });
+    assert_eq!(after, Roles { stable: 1, previous: None, trial: None });
     let refused = next(State::Known(after), back, &versions).unwrap_err();
     assert_eq!(refused, Refusal::NoPrevious { published: vec![1, 2, 3] });
     assert!(refused.to_string().ends_with("there are: 1, 2, 3"), "{refused}");
-    let to_three = Change::Rollback { to: Some(3) };
-    assert_eq!(roles(State::Known(after), to_three, &versions), Roles { stable: 3, previous: None });
+    let to_three = Change::Rollback { of: None, to: Some(3) };
+    assert_eq!(
+        roles(State::Known(after), to_three, &versions),
+        Roles { stable: 3, previous: None, trial: None }
+    );
 }
 
 #[test]
@@ -58,7 +65,7 @@ fn only_force_and_a_rollback_leave_the_space_and_both_are_told() {
     let forced = Change::Rollout { version: 2, force: true };
     let step = next(known(1, None), forced, &versions).unwrap();
     assert_eq!(step.crossed, Some(Crossing { from: Some(a.clone()), to: b.clone() }));
-    let step = next(State::Known(step.roles), Change::Rollback { to: None }, &versions).unwrap();
+    let step = next(State::Known(step.roles), Change::Rollback { of: None, to: None }, &versions).unwrap();
     assert_eq!(step.roles.stable, 1);
     assert_eq!(step.crossed, Some(Crossing { from: Some(b), to: a }));
 }
@@ -72,20 +79,22 @@ fn a_space_that_nobody_knows_is_no_ground_to_stand_on() {
         for state in [known(1, None), State::Lost] {
             let refused = next(state, rollout(2), &versions).unwrap_err();
             assert!(matches!(refused, Refusal::SpaceUnknown { version: 2, .. }), "{refused}");
-            for change in [Change::Rollout { version: 2, force: true }, Change::Rollback { to: Some(2) }] {
+            for change in
+                [Change::Rollout { version: 2, force: true }, Change::Rollback { of: None, to: Some(2) }]
+            {
                 let step = next(state, change, &versions).unwrap();
                 assert_eq!(step.crossed, Some(Crossing { from: None, to: Space("a".into()) }));
             }
         }
     }
-    let refused = next(known(2, Some(1)), Change::Rollback { to: None }, &versions);
+    let refused = next(known(2, Some(1)), Change::Rollback { of: None, to: None }, &versions);
     assert_eq!(refused, Err(Refusal::Damaged { version: 1, reason: "bad".to_owned() }));
 }
 
 #[test]
 fn what_changes_nothing_or_cannot_serve_is_refused() {
     let versions = versions("a");
-    let back = |to| Change::Rollback { to };
+    let back = |to| Change::Rollback { of: None, to };
     let unknown = Refusal::UnknownVersion { version: 9, published: vec![1] };
     for (state, change, refusal) in [
         (known(1, None), rollout(1), Refusal::AlreadyStable { version: 1 }),
@@ -98,6 +107,92 @@ fn what_changes_nothing_or_cannot_serve_is_refused() {
     ] {
         assert_eq!(next(state, change, &versions), Err(refusal), "{state:?} {change:?}");
     }
+}
+
+fn trial(version: u32, canary: u8, shadow: u8) -> Trial {
+    Trial { version, canary_percent: canary.try_into().ok(), shadow_percent: shadow.try_into().ok() }
+}
+
+#[test]
+fn a_version_on_trial_leaves_the_others_where_they_are_until_it_is_promoted_or_taken_back() {
+    let versions = versions("aaa");
+    let begun = roles(known(2, Some(1)), Change::Trial(trial(3, 10, 0)), &versions);
+    assert_eq!(begun, Roles { stable: 2, previous: Some(1), trial: Some(trial(3, 10, 0)) });
+    let state = State::Known(begun);
+    assert_eq!(
+        [1, 2, 3, 4].map(|version| state.role(version)),
+        [Role::Previous, Role::Stable, Role::Canary, Role::Idle].map(Some)
+    );
+    let widened = roles(state, Change::Trial(trial(3, 50, 5)), &versions);
+    assert_eq!(widened, Roles { trial: Some(trial(3, 50, 5)), ..begun });
+    assert_eq!(
+        next(state, Change::Trial(trial(3, 10, 0)), &versions),
+        Err(Refusal::SameTrial { version: 3 })
+    );
+
+    let promote = |version| Change::Promote { version, force: false };
+    let promoted = Roles { stable: 3, previous: Some(2), trial: None };
+    assert_eq!(roles(state, promote(None), &versions), promoted);
+    assert_eq!(roles(state, promote(Some(3)), &versions), promoted);
+    assert_eq!(next(state, promote(Some(1)), &versions), Err(Refusal::OtherTrial { asked: 1, trial: 3 }));
+    assert_eq!(next(known(2, None), promote(None), &versions), Err(Refusal::NoTrial));
+
+    let without = Roles { trial: None, ..begun };
+    for (of, to) in [(None, None), (Some(3), None), (None, Some(2))] {
+        assert_eq!(roles(state, Change::Rollback { of, to }, &versions), without, "{of:?} {to:?}");
+    }
+    // The stable one by name, or another: the trial ends as well.
+    for (of, to) in [(Some(2), None), (None, Some(1))] {
+        let expected = Roles { stable: 1, previous: None, trial: None };
+        assert_eq!(roles(state, Change::Rollback { of, to }, &versions), expected);
+    }
+    assert_eq!(roles(state, rollout(1), &versions), Roles { stable: 1, previous: Some(2), trial: None });
+}
+
+#[test]
+fn of_two_who_take_back_the_same_version_the_second_takes_nothing() {
+    let versions = versions("aaa");
+    let back = Change::Rollback { of: Some(3), to: None };
+    let on_trial = State::Known(Roles { stable: 2, previous: Some(1), trial: Some(trial(3, 10, 0)) });
+    let after = State::Known(roles(on_trial, back, &versions));
+    assert_eq!(after, known(2, Some(1)));
+    assert_eq!(next(after, back, &versions), Err(Refusal::NotServing { version: 3 }));
+    let after = State::Known(roles(known(3, Some(2)), back, &versions));
+    assert_eq!(after, known(2, None));
+    assert_eq!(next(after, back, &versions), Err(Refusal::NotServing { version: 3 }));
+}
+
+#[test]
+fn only_a_shadow_is_tried_across_spaces() {
+    let versions = versions("ab");
+    let (a, b) = (Space("a".into()), Space("b".into()));
+    let crosses = Refusal::CanaryAcrossSpaces { version: 2, to: b.clone(), stable: 1, from: Some(a.clone()) };
+    for shares in [trial(2, 10, 0), trial(2, 10, 10)] {
+        assert_eq!(next(known(1, None), Change::Trial(shares), &versions), Err(crosses.clone()));
+    }
+    let shadow = State::Known(roles(known(1, None), Change::Trial(trial(2, 0, 10)), &versions));
+    assert_eq!(shadow.role(2), Some(Role::Shadow));
+    let promote = |force| Change::Promote { version: None, force };
+    assert!(matches!(next(shadow, promote(false), &versions), Err(Refusal::SpaceConflict { .. })));
+    let forced = next(shadow, promote(true), &versions).unwrap();
+    assert_eq!(forced.crossed, Some(Crossing { from: Some(a), to: b }));
+}
+
+#[test]
+fn what_cannot_be_tried_is_refused() {
+    let versions = versions("aa");
+    let unknown = Refusal::UnknownVersion { version: 9, published: vec![1, 2] };
+    for (state, trial, refusal) in [
+        (State::Empty, trial(1, 10, 0), Refusal::NoStable { version: 1 }),
+        (State::Lost, trial(1, 10, 0), Refusal::NoStable { version: 1 }),
+        (known(1, None), trial(1, 10, 0), Refusal::AlreadyStable { version: 1 }),
+        (known(1, None), trial(2, 0, 0), Refusal::NoShare { version: 2 }),
+        (known(1, None), trial(9, 10, 0), unknown),
+    ] {
+        assert_eq!(next(state, Change::Trial(trial), &versions), Err(refusal));
+    }
+    let from_previous = roles(known(1, Some(2)), Change::Trial(trial(2, 1, 0)), &versions);
+    assert_eq!(from_previous, Roles { stable: 1, previous: None, trial: Some(trial(2, 1, 0)) });
 }
 
 const NUMBERS: std::ops::Range<u32> = 1..7;
@@ -114,7 +209,9 @@ fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         1 => NUMBERS.prop_map(|version| Change::Begin { version }),
         6 => (NUMBERS, any::<bool>()).prop_map(|(version, force)| Change::Rollout { version, force }),
-        3 => prop::option::of(NUMBERS).prop_map(|to| Change::Rollback { to }),
+        4 => (NUMBERS, 0..3_u8, 0..3_u8).prop_map(|(version, canary, shadow)| Change::Trial(trial(version, canary, shadow))),
+        2 => (prop::option::of(NUMBERS), any::<bool>()).prop_map(|(version, force)| Change::Promote { version, force }),
+        4 => (prop::option::of(NUMBERS), prop::option::of(NUMBERS)).prop_map(|(of, to)| Change::Rollback { of, to }),
     ]
 }
 
@@ -129,37 +226,48 @@ proptest! {
         let mut state = if lost { State::Lost } else { State::Empty };
         for change in changes {
             let Ok(step) = next(state, change, &versions) else { continue };
-            let Roles { stable, previous } = step.roles;
+            let Roles { stable, previous, trial } = step.roles;
             let space = versions.get(&stable).and_then(|space| space.as_ref().ok());
             prop_assert!(space.is_some(), "a version serves that is published and whole");
-            prop_assert_ne!(Some(stable), previous);
-            let before = match state {
-                State::Known(roles) => Some(roles.stable),
+            let tried = trial.map(|trial| trial.version);
+            prop_assert!(Some(stable) != previous && tried != Some(stable) && (tried.is_none() || tried != previous));
+            let roles = match state {
+                State::Known(roles) => Some(roles),
                 State::Empty | State::Lost => None,
             };
-            prop_assert_ne!(Some(stable), before, "a change changes something");
+            prop_assert_ne!(Some(step.roles), roles, "a change changes something");
+            let before = roles.map(|roles| roles.stable);
             let left = before.and_then(|before| versions[&before].as_ref().ok());
             let crosses = state != State::Empty && left != space;
             prop_assert_eq!(step.crossed, crosses.then(|| {
                 Crossing { from: left.cloned(), to: space.unwrap().clone() }
             }));
+            if let Some(trial) = trial.filter(|trial| trial.canary_percent.is_some()) {
+                prop_assert_eq!(versions[&trial.version].as_ref().ok(), space, "a canary is in the stable one's space");
+            }
             match change {
                 Change::Begin { version } => {
-                    prop_assert!(state == State::Empty && version == stable && previous.is_none());
+                    prop_assert!(state == State::Empty && version == stable && previous.is_none() && trial.is_none());
                 }
-                Change::Rollout { version, force } => {
-                    prop_assert!(version == stable && previous == before && (force || !crosses));
+                Change::Rollout { force, .. } | Change::Promote { force, .. } => {
+                    prop_assert!(previous == before && trial.is_none() && (force || !crosses));
                     // Whatever else is the case, the way back is open.
                     if let Some(before) = before {
-                        let back = next(State::Known(step.roles), Change::Rollback { to: None }, &versions);
-                        prop_assert_eq!(back.unwrap().roles, Roles { stable: before, previous: None });
+                        let back = Change::Rollback { of: Some(stable), to: None };
+                        let back = next(State::Known(step.roles), back, &versions).unwrap().roles;
+                        prop_assert_eq!(back, Roles { stable: before, previous: None, trial: None });
                     }
                 }
-                Change::Rollback { to } => {
-                    prop_assert!(previous.is_none());
-                    if let (None, State::Known(roles)) = (to, state) {
-                        prop_assert_eq!(Some(stable), roles.previous);
-                    }
+                Change::Trial(asked) => {
+                    prop_assert!(trial == Some(asked) && before == Some(stable));
+                    let back = Change::Rollback { of: tried, to: None };
+                    let back = next(State::Known(step.roles), back, &versions).unwrap().roles;
+                    prop_assert_eq!(back, Roles { trial: None, ..step.roles });
+                }
+                Change::Rollback { of, to } => {
+                    let roles = roles.unwrap_or(step.roles);
+                    prop_assert!(trial.is_none() && of != Some(stable) && to.is_none_or(|to| to == stable));
+                    prop_assert!(previous.is_none() || (roles.trial.is_some() && roles.stable == stable));
                 }
             }
             state = State::Known(step.roles);

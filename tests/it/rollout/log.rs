@@ -9,7 +9,7 @@ use sextant::rollout::{Change, Log, Roles, RolloutError, State};
 use super::{SIGNATURE, rollout};
 use crate::repository::Models;
 
-const BACK: Change = Change::Rollback { to: None };
+const BACK: Change = Change::Rollback { of: None, to: None };
 
 /// Writes a document by hand.
 fn write(models: &Models, name: &str, text: &str) {
@@ -18,7 +18,7 @@ fn write(models: &Models, name: &str, text: &str) {
 }
 
 fn known(stable: u32, previous: Option<u32>) -> State {
-    State::Known(Roles { stable, previous })
+    State::Known(Roles { stable, previous, trial: None })
 }
 
 #[tokio::test]

@@ -71,10 +71,14 @@ async fn one_of_the_processes() {
     let (mut written, mut asked) = (0, index.parse::<u32>().unwrap());
     while written < CHANGES {
         asked += 1;
-        let change =
-            if asked % 5 == 0 { Change::Rollback { to: None } } else { rollout(asked % VERSIONS + 1) };
+        let change = if asked % 5 == 0 {
+            Change::Rollback { of: None, to: None }
+        } else {
+            rollout(asked % VERSIONS + 1)
+        };
         let reason = format!("{index}-{written}");
-        let signature = Signature { by: index, at: "2026-01-01T00:00:00Z", reason: &reason };
+        let signature =
+            Signature { by: index, at: "2026-01-01T00:00:00Z", reason: &reason, ..Signature::default() };
         match log.change(change, signature).await {
             Ok(rollout) => {
                 // Not `println!`, which the test harness would keep to itself.

@@ -15,21 +15,22 @@ use crate::support::app::{TestApp, client, until};
 use crate::support::{distance, floats};
 
 /// A repository with `tiny@1` in fp32, which serves, and `tiny@2` in int8, of another space.
-struct Tiny(TempDir);
+pub struct Tiny(TempDir);
 
 impl Tiny {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let tiny = Self(imported());
-        tiny.import("tiny", "int8");
+        tiny.import("tiny", &["--precision", "int8"]);
         tiny
     }
 
-    fn import(&self, name: &str, precision: &str) {
+    /// Imports the checkpoint once more.
+    pub fn import(&self, name: &str, how: &[&str]) {
         let checkpoint = path(&self.0, "checkpoint");
-        self.sextant(&["import", &checkpoint, "--name", name, "--precision", precision]);
+        self.sextant(&[&["import", &checkpoint, "--name", name], how].concat());
     }
 
-    fn models(&self) -> PathBuf {
+    pub fn models(&self) -> PathBuf {
         self.0.path().join("models")
     }
 
@@ -44,7 +45,7 @@ impl Tiny {
 
 const TEXT: &str = "the red house";
 
-async fn ask(app: &TestApp, model: &str) -> (u16, String) {
+pub async fn ask(app: &TestApp, model: &str) -> (u16, String) {
     let answer = app.post("/v1/embeddings", json!({ "model": model, "input": TEXT })).await;
     let version = answer.headers.get("x-sextant-version").map_or("", |version| version.to_str().unwrap());
     (answer.status, version.to_owned())
@@ -57,7 +58,7 @@ async fn served(app: &TestApp, version: &str) {
 }
 
 /// Clients that ask without a pause, and hold each vector against the version that the answer names.
-struct Watch {
+pub struct Watch {
     /// Of each version seen, its vector for [`TEXT`].
     vectors: Arc<Mutex<BTreeMap<String, Vec<f32>>>>,
     done: Arc<AtomicBool>,
@@ -65,15 +66,15 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(app: &TestApp) -> Self {
+    pub fn start(app: &TestApp, clients: usize) -> Self {
         let (vectors, done) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let client =
             || tokio::spawn(watch(app.url("/v1/embeddings"), Arc::clone(&vectors), Arc::clone(&done)));
-        let clients = (0..8).map(|_| client()).collect();
+        let clients = (0..clients).map(|_| client()).collect();
         Self { vectors, done, clients }
     }
 
-    async fn stop(self) -> BTreeMap<String, Vec<f32>> {
+    pub async fn stop(self) -> BTreeMap<String, Vec<f32>> {
         self.done.store(true, Ordering::SeqCst);
         for client in self.clients {
             client.await.unwrap();
@@ -101,7 +102,7 @@ async fn watch(url: String, vectors: Arc<Mutex<BTreeMap<String, Vec<f32>>>>, don
 async fn rollouts_and_rollbacks_by_other_processes_are_served_and_no_request_fails() {
     let tiny = Tiny::new();
     let app = TestApp::repository(&tiny.models()).await;
-    let watch = Watch::start(&app);
+    let watch = Watch::start(&app, 8);
     served(&app, "tiny@1").await;
     for round in 1..=3 {
         tiny.sextant(&["rollout", "tiny@2", "--force"]);
@@ -167,7 +168,7 @@ async fn a_model_that_is_added_is_served_too() {
     let tiny = Tiny::new();
     let app = TestApp::repository(&tiny.models()).await;
     assert_eq!(ask(&app, "other").await.0, 404);
-    tiny.import("other", "fp32");
+    tiny.import("other", &[]);
     served(&app, "other@1").await;
     // Nor does it take the default from the one that was alone.
     let answer = app.post("/embed", json!({ "inputs": TEXT })).await;

@@ -89,17 +89,23 @@ impl TestApp {
         let (config, metrics, fake) = (config(settings), Metrics::new().unwrap(), Fake::new());
         let model = Model::with_engine(manifest, tokenizer, fake.clone(), |_| true, config.limits, &metrics);
         let embedder = Embedder::new(vec![model], None, config.http.resources()).unwrap();
-        (Self::serve(App::new(embedder.into(), metrics.into(), config.http.clone()), config).await, fake)
+        (Self::of(App::new(embedder.into(), metrics.into(), config.http.clone()), config).await, fake)
     }
 
     /// Serves the activated versions of a repository.
     pub async fn repository(models: &std::path::Path) -> Self {
-        let config = config(&Settings { models: Some(models.to_str().unwrap().into()), ..settings() });
-        let app = server::load(&config).await.unwrap();
-        Self::serve(app, config).await
+        Self::with(&Settings { models: Some(models.to_str().unwrap().into()), ..settings() }).await
     }
 
-    async fn serve(app: App, config: Config) -> Self {
+    /// Serves as the settings say.
+    pub async fn with(settings: &Settings) -> Self {
+        let config = config(settings);
+        let app = server::load(&config).await.unwrap();
+        Self::of(app, config).await
+    }
+
+    /// Serves an application that the test put together.
+    pub async fn of(app: App, config: Config) -> Self {
         let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listener = match config.admin_listen {
             Some(address) => Some(TcpListener::bind(address).await.unwrap()),
@@ -143,7 +149,7 @@ impl TestApp {
         let response = request.body(body).send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let answer = Answer { status, headers, body: response.bytes().await.unwrap().to_vec() };
-        let route = if path.starts_with("/v1/models/") { "/v1/models/{model}" } else { path };
+        let route = contract::route(path);
         let known = &contract::document()["paths"][route];
         // A wrong method is documented with the right one.
         let documented = if known[method.to_lowercase()].is_object() { Some(method) } else { None };

@@ -10,6 +10,17 @@ pub fn document() -> &'static Value {
     DOCUMENT.get_or_init(|| serde_norway::from_str(include_str!("../../../openapi.yaml")).unwrap())
 }
 
+/// The documented route of a path; the path itself if there is none.
+pub fn route(path: &str) -> &str {
+    let routes = document()["paths"].as_object().unwrap().keys();
+    let matches = |route: &&String| {
+        let (route, path) = (route.split('/'), path.split('/'));
+        let is_there = |(route, path): (&str, &str)| route.starts_with('{') || route == path;
+        route.clone().count() == path.clone().count() && route.zip(path).all(is_there)
+    };
+    routes.into_iter().find(matches).map_or(path, String::as_str)
+}
+
 /// Follows a `$ref` within the document.
 fn follow(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {

@@ -1,0 +1,116 @@
+//! Where the models are: a repository, or a server that follows one.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use reqwest::{Client, Method, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Failure, NOT_PASSED};
+use crate::repository::Repository;
+use crate::tls;
+
+/// Where the models are.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
+    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS", required_unless_present = "server")]
+    models: Option<String>,
+    /// A running server instead, by the address of its administrators' routes, as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL", env = "SEXTANT_SERVER")]
+    server: Option<Url>,
+    /// Its admin key, alone in a file [default: the variable SEXTANT_ADMIN_KEY, if the server needs one]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ADMIN_KEY_FILE")]
+    admin_key_file: Option<PathBuf>,
+}
+
+/// What was named.
+pub(super) enum Place {
+    Repository(Repository),
+    Server(Server),
+}
+
+impl Target {
+    /// The server, if one is named; else the repository, which must be there.
+    pub(super) fn open(&self) -> Result<Place, Failure> {
+        if let Some(server) = &self.server {
+            return Ok(Place::Server(Server::new(server.clone(), self.key()?)?));
+        }
+        let models = self.models.as_deref().unwrap_or_default();
+        Ok(Place::Repository(Repository::open(models, false)?))
+    }
+
+    fn key(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.admin_key_file else { return Ok(env::var("SEXTANT_ADMIN_KEY").ok()) };
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::usage(format!("cannot read the admin key in `{}`: {error}", path.display()))
+        })?;
+        Ok(Some(text.trim().to_owned()))
+    }
+}
+
+/// The administrators' routes of a server.
+pub(super) struct Server {
+    client: Client,
+    url: Url,
+    key: Option<String>,
+}
+
+impl Server {
+    fn new(url: Url, key: Option<String>) -> Result<Self, Failure> {
+        if url.cannot_be_a_base() || !matches!(url.scheme(), "http" | "https") {
+            return Err(Failure::usage(format!("`{url}` is no server: expected http://HOST:PORT")));
+        }
+        tls::install_provider();
+        // No timeout: a version may take minutes to load, and the server says when it does.
+        Ok(Self { client: Client::builder().build()?, url, key })
+    }
+
+    /// Asks for what lies at `path`, segments below `/admin/v1/models`.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Failure> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Asks for a change, or a check.
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &Value) -> Result<T, Failure> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+    ) -> Result<T, Failure> {
+        let mut url = self.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["admin", "v1", "models"]).extend(path);
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let failed = |error: &dyn std::error::Error| {
+            // The innermost says what happened, as "connection refused".
+            let innermost = std::iter::successors(Some(error), |error| error.source()).last();
+            let why = innermost.map(ToString::to_string).unwrap_or_default();
+            Failure { message: format!("{} does not answer: {why}", self.url), code: 1 }
+        };
+        let response = request.send().await.map_err(|error| failed(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| failed(&error))?;
+        if status.is_success() {
+            return Ok(serde_json::from_slice(&body)?);
+        }
+        let error = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        let message = error["error"]["message"].as_str().unwrap_or("no sextant answers there");
+        let code = if error["error"]["code"] == "gate_not_passed" { NOT_PASSED } else { 1 };
+        Err(Failure { message: format!("{message} ({status})"), code })
+    }
+}

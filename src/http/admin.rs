@@ -1,0 +1,255 @@
+//! The administrators' routes: which versions there are, which serve, and changes of that.
+
+mod keys;
+
+use std::time::SystemTime;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::{ApiError, Kind};
+use super::extract::Json;
+use super::{App, answer};
+use crate::embed::Resident;
+use crate::rollout::{
+    Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature, Trial,
+};
+pub(super) use keys::Administrator;
+pub use keys::{AdminKeys, Peer};
+
+/// A change of the version that serves, or of the one on trial where a share is given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RolloutRequest {
+    version: u32,
+    #[serde(default)]
+    canary_percent: Option<Percent>,
+    #[serde(default)]
+    shadow_percent: Option<Percent>,
+    #[serde(default)]
+    force: bool,
+    reason: String,
+    /// Nothing is loaded or written.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PromoteRequest {
+    #[serde(default)]
+    version: Option<u32>,
+    #[serde(default)]
+    force: bool,
+    reason: String,
+    /// Nothing is loaded or written.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollbackRequest {
+    #[serde(default)]
+    of: Option<u32>,
+    #[serde(default)]
+    to: Option<u32>,
+    reason: String,
+    /// Nothing is loaded or written.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifyRequest {
+    version: u32,
+}
+
+/// Every model of the repository.
+pub(super) async fn list(State(app): State<App>, _: Administrator) -> Result<Response, ApiError> {
+    let repository = app.operator()?.repository();
+    let mut models = Vec::new();
+    for model in repository.models().await? {
+        models.push(shown(&app, Overview::read(repository, &model).await?));
+    }
+    answer::json(&json!({ "models": models }))
+}
+
+/// One model.
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    _: Administrator,
+) -> Result<Response, ApiError> {
+    let repository = app.operator()?.repository();
+    known(&app, &model).await?;
+    answer::json(&shown(&app, Overview::read(repository, &model).await?))
+}
+
+/// The log of a model, the oldest document first.
+pub(super) async fn history(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    _: Administrator,
+) -> Result<Response, ApiError> {
+    known(&app, &model).await?;
+    let documents = Log::open(app.operator()?.repository(), &model)?.history().await?;
+    let documents: Vec<Value> = documents.iter().map(Overview::document).collect();
+    answer::json(&json!({ "model": model, "documents": documents }))
+}
+
+pub(super) async fn rollout(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    who: Administrator,
+    Json(request): Json<RolloutRequest>,
+) -> Result<Response, ApiError> {
+    let RolloutRequest { version, canary_percent, shadow_percent, force, reason, dry_run } = request;
+    let change = if canary_percent.is_some() || shadow_percent.is_some() {
+        Change::Trial(Trial { version, canary_percent, shadow_percent })
+    } else {
+        Change::Rollout { version, force }
+    };
+    make(&app, &model, change, who, &reason, dry_run).await
+}
+
+pub(super) async fn promote(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    who: Administrator,
+    Json(PromoteRequest { version, force, reason, dry_run }): Json<PromoteRequest>,
+) -> Result<Response, ApiError> {
+    make(&app, &model, Change::Promote { version, force }, who, &reason, dry_run).await
+}
+
+pub(super) async fn rollback(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    who: Administrator,
+    Json(RollbackRequest { of, to, reason, dry_run }): Json<RollbackRequest>,
+) -> Result<Response, ApiError> {
+    make(&app, &model, Change::Rollback { of, to }, who, &reason, dry_run).await
+}
+
+/// The gate, on this server. A version that does not pass is an answer, not an error.
+pub(super) async fn verify(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    _: Administrator,
+    Json(VerifyRequest { version }): Json<VerifyRequest>,
+) -> Result<Response, ApiError> {
+    answer::json(&app.operator()?.verify(&model, version).await?)
+}
+
+async fn make(
+    app: &App,
+    model: &str,
+    change: Change,
+    Administrator { name: by }: Administrator,
+    reason: &str,
+    dry_run: bool,
+) -> Result<Response, ApiError> {
+    let (operator, owned, reason) = (app.operator()?.clone(), model.to_owned(), reason.trim().to_owned());
+    if reason.is_empty() {
+        return Err(
+            ApiError::new(Kind::Invalid, "say why: whoever reads the log later needs it").at("reason")
+        );
+    }
+    known(app, model).await?;
+    // A caller that hangs up does not leave a change half made.
+    let made = tokio::spawn(async move {
+        let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let signature = Signature { by: &by, at: &at, reason: &reason, ..Signature::default() };
+        if dry_run {
+            Ok(operator.decide(&owned, change, signature).await?)
+        } else {
+            operator.change(&owned, change, signature).await
+        }
+    });
+    let made: Result<Rollout, OperateError> =
+        made.await.map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
+    let mut answer = json!({ "model": model, "written": !dry_run, "rollout": made? });
+    if let Some(resident) = app.0.embedder.resident(model) {
+        answer["serving"] = serving(&resident);
+    }
+    answer::json(&answer)
+}
+
+/// Refuses a model that the repository does not have.
+async fn known(app: &App, model: &str) -> Result<(), ApiError> {
+    let models = app.operator()?.repository().models().await?;
+    if models.iter().any(|known| known == model) {
+        return Ok(());
+    }
+    let message = format!("there is no model `{model}` in the repository; there are: {}", models.join(", "));
+    Err(ApiError::new(Kind::UnknownModel, message))
+}
+
+/// What the repository says of a model, and what this server makes of it.
+fn shown(app: &App, overview: Overview) -> Value {
+    let resident = app.0.embedder.resident(&overview.model);
+    let mut shown = json!(overview);
+    shown["serving"] = resident.as_ref().map_or(Value::Null, serving);
+    shown
+}
+
+/// The versions that are loaded here: what the gate found, and what the guard sees.
+fn serving(resident: &Resident) -> Value {
+    let versions = resident.all().map(|model| {
+        let role = resident.roles();
+        let number = model.manifest.version;
+        json!({
+            "version": number,
+            "role": crate::rollout::State::Known(role).role(number),
+            "space": model.manifest.space,
+            "gate": model.gate,
+        })
+    });
+    let trial = resident
+        .candidate
+        .as_ref()
+        .map(|candidate| json!({ "trial": candidate.trial, "seen": candidate.watch.summary() }));
+    json!({ "versions": versions.collect::<Vec<_>>(), "trial": trial })
+}
+
+impl App {
+    fn operator(&self) -> Result<&Operator, ApiError> {
+        let refused = || ApiError::new(Kind::Unavailable, "this server follows no repository");
+        self.0.operator.as_ref().ok_or_else(refused)
+    }
+}
+
+impl From<OperateError> for ApiError {
+    fn from(error: OperateError) -> Self {
+        let message = error.to_string();
+        let report = error.report().map(|report| json!(report));
+        let kind = match error {
+            OperateError::Rollout(error) => return error.into(),
+            OperateError::NotLoaded { .. } if report.is_some() => Kind::GateNotPassed,
+            OperateError::NotLoaded { .. } => Kind::Unavailable,
+            OperateError::NotServed { .. } | OperateError::Stopping => Kind::Unavailable,
+        };
+        Self::new(kind, message).with_details(report)
+    }
+}
+
+impl From<RolloutError> for ApiError {
+    fn from(error: RolloutError) -> Self {
+        let kind = match &error {
+            RolloutError::Refused { refusal, .. } => match refusal {
+                Refusal::UnknownVersion { .. } => Kind::UnknownModel,
+                Refusal::SpaceConflict { .. }
+                | Refusal::SpaceUnknown { .. }
+                | Refusal::CanaryAcrossSpaces { .. } => Kind::SpaceMismatch,
+                _ => Kind::StateConflict,
+            },
+            RolloutError::Repository(_) | RolloutError::NotWritten { .. } => Kind::Unavailable,
+            RolloutError::NoNumberLeft(_) | RolloutError::Blocked { .. } => Kind::StateConflict,
+            RolloutError::Encoding(_) => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,45 @@
+//! Loads versions for a server.
+
+use std::sync::Arc;
+
+use super::gate::{Bounds, GateError};
+use crate::batch::Limits;
+use crate::embed::{Model, ModelError};
+use crate::engine::{Runtime, Topology, Wanted};
+use crate::metrics::Metrics;
+use crate::repository::Repository;
+
+/// Loads versions for one server.
+pub struct Loader {
+    /// Where they are.
+    pub repository: Repository,
+    /// What runs them.
+    pub runtime: &'static Runtime,
+    /// Sessions and threads of each, where they are not to be measured.
+    pub wanted: Wanted,
+    /// Of their queues.
+    pub limits: Limits,
+    /// What they must keep to pass the gate.
+    pub bounds: Bounds,
+    /// Where they count.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Loader {
+    /// Loads a version through the gate. One that comes beside another takes over that one's `topology`: measuring needs a machine
+    /// that has nothing else to do.
+    ///
+    /// # Errors
+    /// If there is no such version, or it cannot be loaded.
+    pub async fn load(
+        &self,
+        model: &str,
+        version: u32,
+        topology: Option<Topology>,
+    ) -> Result<Model, ModelError> {
+        let manifest = self.repository.manifest(model, version).await.map_err(GateError::from)?;
+        let wanted = topology.map_or(self.wanted, |topology| topology.wanted(self.wanted.cores));
+        Model::load(&self.repository, manifest, self.runtime, wanted, self.limits, self.bounds, &self.metrics)
+            .await
+    }
+}

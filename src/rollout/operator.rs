@@ -1,0 +1,158 @@
+//! Changes made through a server: it loads what it is to serve before it writes the log, so that a version that does not pass the
+//! gate here is not rolled out from here, and answers when it serves what it wrote.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::document::Rollout;
+use super::gate::{GateError, GateReport};
+use super::loader::Loader;
+use super::log::{Log, RolloutError, Signature};
+use super::state::Change;
+use crate::embed::{Model, ModelError};
+use crate::engine::Wanted;
+use crate::repository::{Repository, RepositoryError};
+
+/// A version, loaded or not.
+pub(super) type Loaded = Result<Arc<Model>, Arc<ModelError>>;
+
+/// What the task that follows the logs is asked for.
+pub(super) enum Command {
+    /// A version, loaded if it is not.
+    Load { model: String, version: u32, reply: oneshot::Sender<Loaded> },
+    /// To serve what a document says that was just written. `loaded` holds what was loaded for it.
+    Follow {
+        model: String,
+        rollout: Box<Rollout>,
+        loaded: Vec<Arc<Model>>,
+        /// Whether it is served; why not, in words.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+/// Why a change was not made, or is not served.
+#[derive(Debug, Error)]
+pub enum OperateError {
+    /// It is not allowed, or cannot be written.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
+    /// A version cannot be loaded here. Nothing was written.
+    #[error("nothing was changed: {version} cannot be served here: {source}")]
+    NotLoaded {
+        /// The version.
+        version: String,
+        /// Why.
+        source: Arc<ModelError>,
+    },
+    /// It is written, and other servers may serve it.
+    #[error("rollout {number} is written, and this server does not serve it yet: {reason}")]
+    NotServed {
+        /// The document's number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The server stops.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl OperateError {
+    /// What the gate found, if a version did not pass it.
+    pub fn report(&self) -> Option<&GateReport> {
+        match self {
+            Self::NotLoaded { source, .. } => match &**source {
+                ModelError::Gate(GateError::NotPassed(report)) => Some(report),
+                ModelError::Gate(_) | ModelError::Start(_) => None,
+            },
+            Self::Rollout(_) | Self::NotServed { .. } | Self::Stopping => None,
+        }
+    }
+}
+
+/// Makes changes through a server.
+#[derive(Clone)]
+pub struct Operator {
+    loader: Arc<Loader>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Operator {
+    pub(super) fn new(loader: Arc<Loader>, commands: mpsc::Sender<Command>) -> Self {
+        Self { loader, commands }
+    }
+
+    /// The repository that the server follows.
+    pub fn repository(&self) -> &Repository {
+        &self.loader.repository
+    }
+
+    /// Makes a change. A caller that goes away does not stop it.
+    ///
+    /// # Errors
+    /// See [`OperateError`].
+    pub async fn change(
+        &self,
+        model: &str,
+        change: Change,
+        signature: Signature<'_>,
+    ) -> Result<Rollout, OperateError> {
+        let log = Log::open(self.repository(), model).map_err(RolloutError::from)?;
+        let draft = log.decide(change, signature).await?;
+        let mut loaded = Vec::new();
+        for version in [Some(draft.stable), draft.trial.map(|trial| trial.version)].into_iter().flatten() {
+            loaded.push(self.load(model, version).await?);
+        }
+        // Of the version that the change is about: the one on trial, or the new stable one.
+        let report = loaded.last().and_then(|model| model.gate.as_ref());
+        let gate: BTreeMap<String, f64> = report.map(GateReport::figures).unwrap_or_default();
+        let rollout = log.change(change, Signature { gate: Some(&gate), ..signature }).await?;
+        let (reply, served) = oneshot::channel();
+        let (number, boxed) = (rollout.number, Box::new(rollout.clone()));
+        let command = Command::Follow { model: model.to_owned(), rollout: boxed, loaded, reply };
+        self.commands.send(command).await.map_err(|_| OperateError::Stopping)?;
+        let served = served.await.map_err(|_| OperateError::Stopping)?;
+        served.map_err(|reason| OperateError::NotServed { number, reason })?;
+        Ok(rollout)
+    }
+
+    /// What `change` would lead to. Nothing is loaded or written.
+    ///
+    /// # Errors
+    /// If it is not allowed, or the repository cannot be read.
+    pub async fn decide(
+        &self,
+        model: &str,
+        change: Change,
+        signature: Signature<'_>,
+    ) -> Result<Rollout, RolloutError> {
+        Log::open(self.repository(), model)?.decide(change, signature).await
+    }
+
+    /// Checks a version on this server, beside those that serve.
+    ///
+    /// # Errors
+    /// If there is no such version, or the repository fails.
+    pub async fn verify(&self, model: &str, version: u32) -> Result<GateReport, GateError> {
+        let Loader { repository, runtime, wanted, bounds, .. } = &*self.loader;
+        super::gate::verify(repository, model, version, runtime, Wanted::one_session(wanted.cores), *bounds)
+            .await
+    }
+
+    async fn load(&self, model: &str, version: u32) -> Result<Arc<Model>, OperateError> {
+        let (reply, loaded) = oneshot::channel();
+        let command = Command::Load { model: model.to_owned(), version, reply };
+        self.commands.send(command).await.map_err(|_| OperateError::Stopping)?;
+        let loaded = loaded.await.map_err(|_| OperateError::Stopping)?;
+        loaded.map_err(|source| OperateError::NotLoaded { version: format!("{model}@{version}"), source })
+    }
+}
+
+impl From<RepositoryError> for OperateError {
+    fn from(error: RepositoryError) -> Self {
+        Self::Rollout(error.into())
+    }
+}
