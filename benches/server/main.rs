@@ -4,6 +4,7 @@
 //! `cargo bench --bench server -- --help` lists the measurements; without one named, `saturation` is run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
 
+mod client;
 mod latency;
 mod models;
 mod overload;
@@ -12,6 +13,7 @@ mod saturation;
 mod server;
 mod soak;
 mod statistics;
+mod swaps;
 mod texts;
 mod truth;
 
@@ -66,6 +68,7 @@ enum Measurement {
     Latency(latency::Options),
     Overload(overload::Options),
     Soak(soak::Options),
+    Swaps(swaps::Options),
     Truth(truth::Options),
 }
 
@@ -110,6 +113,7 @@ fn run(command: Command) -> Result<()> {
         Measurement::Latency(options) => run.finish(&latency::measure(&run, &options)?),
         Measurement::Overload(options) => run.finish(&overload::measure(&run, &options)?),
         Measurement::Soak(options) => run.finish(&soak::measure(&run, &options)?),
+        Measurement::Swaps(options) => run.finish(&swaps::measure(&run, &options)?),
         Measurement::Truth(options) => run.finish(&truth::measure(&run, &options)?),
     }
 }

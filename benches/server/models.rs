@@ -36,11 +36,23 @@ impl Model {
         let repository = directory.join(precision);
         match models {
             Some(models) => copy(&models.join(precision), &repository.join(precision))?,
-            None => import(precision, &repository)?,
+            None => import(precision, &["--precision", precision], &repository)?,
         }
-        let version = repository.join(precision).join("versions/1");
+        Self::read(precision, repository)
+    }
+
+    fn read(name: &str, repository: PathBuf) -> Result<Self> {
+        let version = repository.join(name).join("versions/1");
         let manifest = Manifest::from_toml(&fs::read_to_string(version.join("manifest.toml"))?)?;
-        Ok(Self { precision: precision.to_owned(), repository, version, manifest })
+        Ok(Self { precision: name.to_owned(), repository, version, manifest })
+    }
+
+    /// Imports a model with two versions of one space below `directory`: fp32, which serves, and int8.
+    pub(crate) fn two_versions(directory: &Path) -> Result<Self> {
+        let (name, repository) = ("minilm", directory.join("minilm"));
+        import(name, &["--precision", "fp32"], &repository)?;
+        import(name, &["--precision", "int8", "--claim-space-of", "1"], &repository)?;
+        Self::read(name, repository)
     }
 
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
@@ -48,17 +60,19 @@ impl Model {
     }
 }
 
-fn import(precision: &str, repository: &Path) -> Result<()> {
+fn import(name: &str, how: &[&str], repository: &Path) -> Result<()> {
     if !Path::new(WEIGHTS).is_dir() {
         return Err(format!("there are no weights in {WEIGHTS}: run `make fetch` first").into());
     }
-    eprintln!("importing {WEIGHTS} in {precision}");
+    eprintln!("importing {WEIGHTS}: {}", how.join(" "));
     let status = sextant()
-        .args(["import", WEIGHTS, "--name", precision, "--precision", precision, "--models"])
+        .args(["import", WEIGHTS, "--name", name])
+        .args(how)
+        .arg("--models")
         .arg(repository)
         .stdout(Stdio::null())
         .status()?;
-    if status.success() { Ok(()) } else { Err(format!("the import in {precision} failed").into()) }
+    if status.success() { Ok(()) } else { Err("the import failed".into()) }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -6,14 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
 use sextant::bench::{Bounds, Pace};
 use sextant::engine::pooling::normalise;
 
+use crate::client::Client;
 use crate::raw::Raw;
 use crate::server::{Server, TIMEOUT, runtime};
 use crate::texts::{Kind, Text};
@@ -85,16 +83,10 @@ pub(crate) fn measure(run: &Run, options: &Options) -> Result<Figures> {
 
 /// The largest difference of any value.
 async fn compare(server: &Server, model: &str, texts: &[Text], alone: &[Vec<f32>]) -> Result<f64> {
-    // An error says that it is installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = Client::new(server)?;
     let ask = async |texts: &[Text]| -> Result<Vec<Vec<f32>>> {
         let input: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
-        let body = json!({ "model": model, "input": input, "encoding_format": "base64" }).to_string();
-        let request = client.post(format!("{}/v1/embeddings", server.url())).body(body);
-        let answer = request.send().await?.error_for_status()?.bytes().await?;
-        let answer: Value = serde_json::from_slice(&answer)?;
-        answer["data"].as_array().ok_or("an answer without data")?.iter().map(vector).collect()
+        Ok(client.embed(model, &input).await?.1)
     };
     let mut rest = texts;
     let mut requests = Vec::new();
@@ -121,12 +113,6 @@ async fn compare(server: &Server, model: &str, texts: &[Text], alone: &[Vec<f32>
         return Err(format!("{compared} vectors came back for {} texts", texts.len()).into());
     }
     Ok(largest)
-}
-
-fn vector(entry: &Value) -> Result<Vec<f32>> {
-    let bytes = STANDARD.decode(entry["embedding"].as_str().ok_or("a vector that is no text")?)?;
-    let (values, _) = bytes.as_chunks::<4>();
-    Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
 }
 
 impl fmt::Display for Figures {

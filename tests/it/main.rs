@@ -22,6 +22,7 @@ mod openai;
 // It needs a device that is always full.
 #[cfg(target_os = "linux")]
 mod output;
+mod readme;
 mod refusals;
 mod repository;
 mod rollout;
