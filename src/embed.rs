@@ -164,9 +164,9 @@ impl Embedder {
     }
 
     /// From now on these versions answer for their model. Requests that were resolved before finish on the versions that they
-    /// were resolved to; returned are those of them that nobody can reach any more.
-    pub fn serve(&self, resident: Resident) -> Vec<Arc<Model>> {
-        self.served.serve(resident)
+    /// were resolved to.
+    pub fn serve(&self, resident: Resident) {
+        self.served.serve(resident);
     }
 
     /// When the longest queue of all models should be worked off, 1 to 60 s.

@@ -83,7 +83,9 @@ impl Repository {
         let root = path.canonicalize().map_err(failed)?;
         std::fs::read_dir(&root).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|source| RepositoryError::of_store(url, source))?;
+            .map_err(|source| RepositoryError::of_store(url, source))?
+            // Whoever was told that a version serves must find it so after a power cut.
+            .with_fsync(true);
         Ok(Self { store: Arc::new(store), url: url.to_owned(), files: Files::Here(root) })
     }
 

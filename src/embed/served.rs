@@ -159,20 +159,20 @@ impl Served {
     }
 
     /// See [`Embedder::serve`](super::Embedder::serve).
-    pub(super) fn serve(&self, resident: Resident) -> Vec<Arc<Model>> {
+    pub(super) fn serve(&self, resident: Resident) {
         let state = State::Known(resident.roles());
-        for model in resident.all() {
-            model.metrics.role(state.role(model.manifest.version));
-        }
         let name = &resident.stable.manifest.model;
         let before = self.residents.rcu(|residents| {
             let mut changed = Residents::clone(residents);
             changed.insert(name.clone(), resident.clone());
             changed
         });
-        let before = before.get(name);
-        let stays = |model: &Arc<Model>| resident.all().any(|other| Arc::ptr_eq(model, other));
-        let left = before.into_iter().flat_map(Resident::all).filter(|model| !stays(model));
-        left.inspect(|model| model.metrics.role(None)).cloned().collect()
+        let stays = |model: &&Arc<Model>| resident.all().any(|other| Arc::ptr_eq(model, other));
+        for left in before.get(name).into_iter().flat_map(Resident::all).filter(|model| !stays(model)) {
+            left.metrics.role(None);
+        }
+        for model in resident.all() {
+            model.metrics.role(state.role(model.manifest.version));
+        }
     }
 }

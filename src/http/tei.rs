@@ -11,6 +11,7 @@ use serde_json::json;
 use super::error::{ApiError, Kind};
 use super::extract::{Inputs, Json, check_count, class, space};
 use super::{App, answer};
+use crate::compare::dot;
 use crate::embed::{EmbedRequest, Embeddings, Input, Prompt};
 use crate::engine::Output;
 use crate::repository::manifest::Precision;
@@ -330,6 +331,5 @@ fn characters(input: &Input) -> usize {
 
 /// The cosine, of vectors of unit length. In f64 and never beyond 1, so that a caller may take its angle.
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot: f64 = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-    dot.clamp(-1.0, 1.0) as f32
+    dot(a, b).clamp(-1.0, 1.0) as f32
 }

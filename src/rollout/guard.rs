@@ -13,6 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, DiscreteCDF as _};
 
+use super::gate::Bound;
+use crate::compare;
+
 pub use watch::{Outcome, Pair, Side, Summary, Watch};
 
 /// What a canary must keep.
@@ -162,15 +165,18 @@ impl Window {
                 )
             }),
             Figure::Cosine => {
-                let (apart, pairs) =
-                    (count(&self.cosines, |cosine| !(*cosine >= rules.min_cosine)), self.cosines.len());
-                let least = self.cosines.iter().copied().fold(f64::INFINITY, f64::min);
+                let (apart, pairs) = (
+                    count(&self.cosines, |cosine| !Bound::AtLeast(rules.min_cosine).holds(*cosine)),
+                    self.cosines.len(),
+                );
+                let least = compare::least(self.cosines.iter().copied()).map_or(f64::NAN, |(_, least)| least);
                 let told =
                     format!("{apart} of {pairs} inputs got another vector than from the stable version");
-                more_than_chance(apart, pairs as u64, ODD_PAIRS).then(|| (least, rules.min_cosine, told))
+                more_than_chance(apart, pairs as u64, ODD_PAIRS).then_some((least, rules.min_cosine, told))
             }
             Figure::Latency => {
-                let slow = count(&self.slowdowns, |slowdown| !(*slowdown <= rules.max_slowdown));
+                let slow =
+                    count(&self.slowdowns, |slowdown| !Bound::AtMost(rules.max_slowdown).holds(*slowdown));
                 let pairs = self.slowdowns.len();
                 let told =
                     format!("{slow} of {pairs} inputs took more than {} times as long", rules.max_slowdown);

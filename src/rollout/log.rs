@@ -41,7 +41,7 @@ pub enum RolloutError {
         /// The document's key.
         key: String,
         /// Why.
-        source: RepositoryError,
+        source: Box<RepositoryError>,
     },
     /// The change has no form as JSON.
     #[error("the rollout document cannot be written: {0}")]
@@ -196,7 +196,9 @@ impl<'a> Log<'a> {
             let key = self.key(rollout.number);
             let text = serde_json::to_vec_pretty(&rollout)?;
             let created = self.repository.create(&key, text).await;
-            if created.map_err(|source| RolloutError::NotWritten { key: key.to_string(), source })? {
+            if created
+                .map_err(|source| RolloutError::NotWritten { key: key.to_string(), source: source.into() })?
+            {
                 return Ok(rollout);
             }
             let newer = self.after(seen.last).await?;

@@ -3,6 +3,7 @@
 //!
 //! One task for all models. It never waits for a load: a rollback must not stand behind the version that it takes back.
 
+mod loaded;
 mod loads;
 
 use std::collections::BTreeMap;
@@ -21,9 +22,9 @@ use super::log::{Log, Seen, Signature};
 use super::operator::{Command, Operator};
 use super::roles::{Roles, State, Trial};
 use super::state::Change;
-use crate::embed::{Candidate, Embedder, Model, ModelError, Resident};
-use crate::metrics::VersionMetrics;
+use crate::embed::{Candidate, Embedder, ModelError, Resident};
 use crate::repository::RepositoryError;
+use loaded::LoadedVersions;
 use loads::Loads;
 
 /// A version that cannot be loaded is tried again after ever longer pauses: each try reads all of its files.
@@ -32,8 +33,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const COMMANDS: usize = 16;
 /// As the log names whoever takes back a canary.
 const GUARD: &str = "guard";
-/// After the last request on a version its threads end and its sessions are given back.
-const UNLOADING: Duration = Duration::from_secs(1);
 
 /// Why the log could not be read.
 #[derive(Debug, Error)]
@@ -54,8 +53,7 @@ pub struct Sync {
     rules: Rules,
     logs: BTreeMap<String, Followed>,
     loads: Loads,
-    /// Versions without a role, until the last request that runs on them is answered.
-    retired: Vec<Retired>,
+    loaded: LoadedVersions,
     /// Why the repository could not be read the last time: told once, not at each look.
     trouble: Option<String>,
     operator: Operator,
@@ -73,13 +71,6 @@ struct Followed {
     taking_back: Option<JoinHandle<()>>,
 }
 
-struct Retired {
-    /// `name@version`.
-    id: String,
-    model: Weak<Model>,
-    series: VersionMetrics,
-}
-
 impl Sync {
     /// Looks every `interval` for what came after `logs`, the ends of the logs that `embedder` serves already, and holds canaries
     /// to `rules`.
@@ -93,8 +84,12 @@ impl Sync {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let loader = Arc::new(loader);
         let operator = Operator::new(Arc::clone(&loader), sender);
-        let begun = logs.keys();
-        begun.for_each(|model| loader.metrics.prepare_changes(model));
+        let mut loaded = LoadedVersions::default();
+        for model in logs.keys() {
+            loader.metrics.prepare_changes(model);
+            let resident = embedder.upgrade().and_then(|embedder| embedder.resident(model));
+            resident.iter().flat_map(Resident::all).for_each(|model| loaded.add(model));
+        }
         Self {
             loader,
             embedder,
@@ -102,7 +97,7 @@ impl Sync {
             rules,
             logs: logs.into_iter().map(|(model, seen)| (model, Followed::from(seen))).collect(),
             loads: Loads::default(),
-            retired: Vec::new(),
+            loaded,
             trouble: None,
             operator,
             commands,
@@ -121,7 +116,8 @@ impl Sync {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    self.forget_unloaded();
+                    let Self { loaded, loads, loader, .. } = &mut self;
+                    loaded.forget_unloaded(&loader.metrics, |model, version| loads.is_running(model, version));
                     self.look().await;
                     self.guard();
                     for model in self.logs.keys().cloned().collect::<Vec<_>>() {
@@ -129,7 +125,7 @@ impl Sync {
                     }
                 }
                 Some(command) = self.commands.recv() => self.obey(command),
-                Some(done) = self.loads.next() => self.loaded(done),
+                Some(done) = self.loads.next() => self.done(done),
             }
             if self.embedder.strong_count() == 0 {
                 return;
@@ -184,14 +180,15 @@ impl Sync {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Load { model, version, reply } => {
-                let resident = self.resident(&model);
-                match self.at_hand(resident.as_ref(), &model, version) {
-                    Some(loaded) => drop(reply.send(Ok(loaded))),
-                    None => self.loads.start(&self.loader, &model, version, resident.as_ref(), Some(reply)),
+            Command::Load { model, version, reply } => match self.loaded.find(&model, version) {
+                Some(loaded) => drop(reply.send(Ok(loaded))),
+                None => {
+                    let resident = self.embedder.upgrade().and_then(|embedder| embedder.resident(&model));
+                    self.loads.start(&self.loader, &model, version, resident.as_ref(), Some(reply));
                 }
-            }
-            Command::Follow { model, rollout, loaded, reply } => {
+            },
+            // What was loaded for it is held until it has its place.
+            Command::Follow { model, rollout, loaded: _held, reply } => {
                 let number = rollout.number;
                 if self.logs.get(&model).is_none_or(|followed| followed.seen.last < number) {
                     let newer = Seen { good: Some(*rollout), damaged: Vec::new(), last: number };
@@ -200,20 +197,17 @@ impl Sync {
                 if let Some(followed) = self.logs.get_mut(&model) {
                     followed.waiting.push((number, reply));
                 }
-                self.loads.keep(loaded);
                 self.install(&model);
-                self.loads.let_go();
             }
         }
     }
 
-    fn loaded(&mut self, done: loads::Done) {
+    fn done(&mut self, done: loads::Done) {
         let loads::Done { model, version, result } = done;
         match result {
             Ok(loaded) => {
-                self.loads.keep([loaded]);
+                self.loaded.add(&loaded);
                 self.install(&model);
-                self.loads.let_go();
             }
             Err(error) => self.not_loaded(&model, version, &error),
         }
@@ -288,19 +282,19 @@ impl Sync {
         let Some(roles) = self.logs.get(model).and_then(Followed::roles) else { return };
         let before = embedder.resident(model);
         if before.as_ref().is_some_and(|before| before.roles() == roles) {
-            return self.served(model);
+            return self.settled(model);
         }
-        let Some(stable) = self.at_hand(before.as_ref(), model, roles.stable) else {
+        let Some(stable) = self.loaded.find(model, roles.stable) else {
             return self.start(model, roles.stable, before.as_ref());
         };
         let candidate = roles.trial.and_then(|trial| self.candidate(before.as_ref(), model, trial));
-        let previous = roles.previous.and_then(|number| self.at_hand(before.as_ref(), model, number));
+        let previous = roles.previous.and_then(|number| self.loaded.find(model, number));
         let swapped = Resident { stable, previous, candidate };
         if before.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.stable, &swapped.stable)) {
             tracing::info!("{} serves now", swapped.stable.id());
         }
         if before.as_ref().is_none_or(|before| before.roles() != swapped.roles()) {
-            self.serve(&embedder, swapped.clone());
+            embedder.serve(swapped.clone());
         }
         // Only now: whoever waits for the new version should not wait for the others too.
         match (roles.trial, &swapped.candidate, roles.previous, &swapped.previous) {
@@ -309,7 +303,7 @@ impl Sync {
                 self.served(model);
                 self.start(model, previous, Some(&swapped));
             }
-            _ => self.served(model),
+            _ => self.settled(model),
         }
     }
 
@@ -318,8 +312,15 @@ impl Sync {
         let Some(followed) = self.logs.get_mut(model) else { return };
         let number = followed.seen.good.as_ref().map_or(0, |rollout| rollout.number);
         self.loader.metrics.rollout_generation(model, number);
-        followed.retry = None;
         followed.answer(Ok(()));
+    }
+
+    /// Every version of a model is as the log says.
+    fn settled(&mut self, model: &str) {
+        self.served(model);
+        if let Some(followed) = self.logs.get_mut(model) {
+            followed.retry = None;
+        }
     }
 
     /// Loads a version that has a role, unless it failed to load lately.
@@ -330,61 +331,14 @@ impl Sync {
         }
     }
 
-    fn candidate(&mut self, resident: Option<&Resident>, model: &str, trial: Trial) -> Option<Candidate> {
+    fn candidate(&self, resident: Option<&Resident>, model: &str, trial: Trial) -> Option<Candidate> {
         let before = resident.and_then(|resident| resident.candidate.as_ref());
         if let Some(before) = before.filter(|before| before.trial == trial) {
             return Some(before.clone());
         }
-        let loaded = self.at_hand(resident, model, trial.version)?;
+        let loaded = self.loaded.find(model, trial.version)?;
         let metrics = self.loader.metrics.trial(&loaded.manifest);
         Some(Candidate::new(loaded, trial, Watch::new(self.rules), metrics))
-    }
-
-    /// A version that is loaded, wherever it is.
-    fn at_hand(&mut self, resident: Option<&Resident>, model: &str, number: u32) -> Option<Arc<Model>> {
-        let resident = resident.and_then(|resident| resident.version(number)).cloned();
-        resident.or_else(|| self.loads.kept(model, number)).or_else(|| self.revive(model, number))
-    }
-
-    /// A version that lost its role and is not unloaded yet.
-    fn revive(&mut self, model: &str, number: u32) -> Option<Arc<Model>> {
-        let id = format!("{model}@{number}");
-        let place = self.retired.iter().position(|retired| retired.id == id)?;
-        let Retired { model, series, .. } = self.retired.swap_remove(place);
-        let revived = model.upgrade();
-        if revived.is_none() {
-            // Before it is loaded again: the new series have the same names.
-            self.loader.metrics.forget(&series);
-        }
-        revived
-    }
-
-    fn resident(&self, model: &str) -> Option<Resident> {
-        self.embedder.upgrade().and_then(|embedder| embedder.resident(model))
-    }
-
-    fn serve(&mut self, embedder: &Embedder, resident: Resident) {
-        for left in embedder.serve(resident) {
-            let series = left.metrics.clone();
-            self.retired.push(Retired { id: left.id(), model: Arc::downgrade(&left), series });
-        }
-    }
-
-    /// Removes the series of versions that no request runs on any more, and gives their memory back.
-    fn forget_unloaded(&mut self) {
-        let before = self.retired.len();
-        let unloaded = self.retired.extract_if(.., |retired| retired.model.strong_count() == 0);
-        for Retired { id, series, .. } in unloaded {
-            tracing::info!("{id} is unloaded");
-            self.loader.metrics.forget(&series);
-        }
-        if self.retired.len() < before {
-            tokio::spawn(async {
-                tokio::time::sleep(UNLOADING).await;
-                // A panic in there leaves the memory where it is.
-                let _ = tokio::task::spawn_blocking(crate::memory::give_back).await;
-            });
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::ConstantTimeEq as _;
 
 use crate::http::App;
 use crate::http::error::{ApiError, Kind};
@@ -72,7 +72,7 @@ impl AdminKeys {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let mut found = None;
         for (name, known) in &*self.keys {
-            if bool::from(Choice::from(known.ct_eq(&digest))) {
+            if bool::from(known.ct_eq(&digest)) {
                 found = Some(name.as_str());
             }
         }

@@ -1,4 +1,4 @@
-//! Versions that are being loaded, and those that were and have no place yet.
+//! Versions that are being loaded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,8 +20,6 @@ pub(super) struct Loads {
     names: HashMap<Id, Name>,
     /// Who else waits for them.
     waiting: BTreeMap<Name, Vec<oneshot::Sender<Loaded>>>,
-    /// Just loaded.
-    kept: Vec<Arc<Model>>,
 }
 
 /// A load that has ended.
@@ -42,7 +40,7 @@ impl Loads {
         reply: Option<oneshot::Sender<Loaded>>,
     ) {
         let name = (model.to_owned(), version);
-        let is_running = self.names.values().any(|running| *running == name);
+        let is_running = self.is_running(model, version);
         self.waiting.entry(name.clone()).or_default().extend(reply);
         if is_running {
             return;
@@ -69,19 +67,8 @@ impl Loads {
         Some(Done { model, version, result })
     }
 
-    /// Keeps versions until [`Loads::let_go`].
-    pub(super) fn keep(&mut self, loaded: impl IntoIterator<Item = Arc<Model>>) {
-        self.kept.extend(loaded);
-    }
-
-    /// A kept version.
-    pub(super) fn kept(&self, model: &str, version: u32) -> Option<Arc<Model>> {
-        let is = |kept: &&Arc<Model>| kept.manifest.model == model && kept.manifest.version == version;
-        self.kept.iter().find(is).cloned()
-    }
-
-    /// Lets go of what found no place.
-    pub(super) fn let_go(&mut self) {
-        self.kept.clear();
+    /// Whether a version is being loaded.
+    pub(super) fn is_running(&self, model: &str, version: u32) -> bool {
+        self.names.values().any(|(name, number)| name == model && *number == version)
     }
 }

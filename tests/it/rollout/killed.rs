@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -50,7 +49,7 @@ async fn whatever_is_killed_the_repository_opens_and_the_stable_version_is_whole
             }
             _ => (start(&serve), 1500),
         };
-        thread::sleep(Duration::from_micros(fastrand::u64(..longest * 1000)));
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(..longest * 1000))).await;
         killed += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
