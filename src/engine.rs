@@ -48,6 +48,8 @@ pub struct Batch {
     pub output: Output,
     /// Nothing waits beside it: if nothing runs either, it may have the whole machine.
     pub lone: bool,
+    /// It did not come by the queue, and says nothing of how much comes.
+    pub unqueued: bool,
 }
 
 /// Why a batch failed.
@@ -244,7 +246,8 @@ impl tower::Service<Batch> for Engine {
         let (reply, answer) = oneshot::channel();
         // The batch's own permit is the only one taken: no session runs, whoever it runs for.
         let idle = self.free.available_permits() + 1 == self.sessions;
-        let jobs = self.lone.as_ref().filter(|_| self.is_alone(batch.lone && idle)).unwrap_or(&self.jobs);
+        let lone = !batch.unqueued && self.is_alone(batch.lone && idle);
+        let jobs = self.lone.as_ref().filter(|_| lone).unwrap_or(&self.jobs);
         // If the threads are gone the answer's sender is dropped here, and the caller told.
         let _ = jobs.send(Job { batch, reply, permit });
         Running(answer)

@@ -60,7 +60,7 @@ impl Batches {
             };
             if !fits {
                 tokens = row.len();
-                batches.push(Batch { rows: Vec::new(), output: Output::Pooled, lone: false });
+                batches.push(Batch { rows: Vec::new(), output: Output::Pooled, ..Batch::default() });
             }
             if let Some(batch) = batches.last_mut() {
                 batch.rows.push(row);
@@ -221,7 +221,8 @@ impl Raw {
 
     fn alone(&mut self, ids: &Arc<[u32]>) -> Result<Vec<f32>> {
         let Some(session) = self.sessions.first_mut() else { return Err("no session".into()) };
-        let batch = Batch { rows: vec![Arc::clone(ids)], output: Output::Pooled, lone: true };
+        let batch =
+            Batch { rows: vec![Arc::clone(ids)], output: Output::Pooled, lone: true, ..Batch::default() };
         Ok(session.run(&batch)?.pop().ok_or("no vector")?)
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn run<S>(
                 } else {
                     let ids = rows.iter().map(|row| Arc::clone(&row.ids)).collect();
                     let (output, lone) = (rows[0].output, queue.is_empty());
-                    let batch = engine.call(Batch { rows: ids, output, lone });
+                    let batch = engine.call(Batch { rows: ids, output, lone, unqueued: false });
                     running.push(async move {
                         let result = batch.await;
                         Done { rows, started, ran: started.elapsed(), result }

@@ -17,11 +17,13 @@ use crate::tls;
 #[derive(Debug, Args)]
 pub(super) struct Target {
     /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
-    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS", required_unless_present = "server")]
+    /// [env: SEXTANT_MODELS]
+    #[arg(long, value_name = "URL")]
     models: Option<String>,
     /// A running server instead, by the address of its administrators' routes, as http://127.0.0.1:8080
-    #[arg(long, value_name = "URL", env = "SEXTANT_SERVER")]
-    server: Option<Url>,
+    /// [env: SEXTANT_SERVER]
+    #[arg(long, value_name = "URL", conflicts_with = "models")]
+    server: Option<String>,
     /// Its admin key, alone in a file [default: the variable SEXTANT_ADMIN_KEY, if the server needs one]
     #[arg(long, value_name = "FILE", env = "SEXTANT_ADMIN_KEY_FILE")]
     admin_key_file: Option<PathBuf>,
@@ -34,13 +36,19 @@ pub(super) enum Place {
 }
 
 impl Target {
-    /// The server, if one is named; else the repository, which must be there.
+    /// The repository or the server that is named; what is typed goes over what the environment says, and there the server goes
+    /// first.
     pub(super) fn open(&self) -> Result<Place, Failure> {
-        if let Some(server) = &self.server {
-            return Ok(Place::Server(Server::new(server.clone(), self.key()?)?));
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let typed = self.models.is_some() || self.server.is_some();
+        let server = self.server.clone().or_else(|| variable("SEXTANT_SERVER").filter(|_| !typed));
+        if let Some(server) = server {
+            return Ok(Place::Server(Server::new(&server, self.key()?)?));
         }
-        let models = self.models.as_deref().unwrap_or_default();
-        Ok(Place::Repository(Repository::open(models, false)?))
+        let Some(models) = self.models.clone().or_else(|| variable("SEXTANT_MODELS")) else {
+            return Err(Failure::usage("say where the models are: --models URL, or --server URL"));
+        };
+        Ok(Place::Repository(Repository::open(&models, false)?))
     }
 
     fn key(&self) -> Result<Option<String>, Failure> {
@@ -60,10 +68,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    fn new(url: Url, key: Option<String>) -> Result<Self, Failure> {
-        if url.cannot_be_a_base() || !matches!(url.scheme(), "http" | "https") {
+    fn new(url: &str, key: Option<String>) -> Result<Self, Failure> {
+        let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let Some(url) = parsed else {
             return Err(Failure::usage(format!("`{url}` is no server: expected http://HOST:PORT")));
-        }
+        };
         tls::install_provider();
         // No timeout: a version may take minutes to load, and the server says when it does.
         Ok(Self { client: Client::builder().build()?, url, key })

@@ -1,7 +1,7 @@
 //! A version on trial beside the stable one: which requests it is given, and how its vectors are compared.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -11,10 +11,11 @@ use tokio::time::timeout;
 use super::{EmbedError, EmbedRequest, Embeddings, Input, Model, Prompt};
 use crate::batch::BatchError;
 use crate::compare;
+use crate::engine::EngineError;
 use crate::metrics::TrialMetrics;
 use crate::rollout::Trial;
 use crate::rollout::guard::{Outcome, Pair, Side, Watch};
-use crate::tokenize::Truncate;
+use crate::tokenize::{InputError, Truncate};
 
 /// Inputs that wait to be compared: more are not, so that comparing never stands in the way of answering.
 const WAITING: usize = 32;
@@ -28,11 +29,15 @@ pub struct Candidate {
     pub model: Arc<Model>,
     /// Which requests it is given.
     pub trial: Trial,
+    /// Number of the document that put it on trial: the same version may be tried again later.
+    pub since: u64,
     /// What is seen of it here.
     pub watch: Arc<Watch>,
     jobs: mpsc::Sender<Job>,
 }
 
+/// Who gives up later has waited for long enough.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Neighbours are looked for after so many pairs: some milliseconds each time.
 const OVERLAP_EVERY: u64 = 32;
 
@@ -44,11 +49,11 @@ struct Job {
 
 impl Candidate {
     /// Puts `model` on trial. Must be called inside a tokio runtime: pairs are compared in a task that ends with the last clone.
-    pub fn new(model: Arc<Model>, trial: Trial, watch: Watch, metrics: TrialMetrics) -> Self {
+    pub fn new(model: Arc<Model>, trial: Trial, since: u64, watch: Watch, metrics: TrialMetrics) -> Self {
         let (jobs, waiting) = mpsc::channel(WAITING);
         let watch = Arc::new(watch);
         tokio::spawn(compare(waiting, Arc::clone(&model), Arc::clone(&watch), metrics));
-        Self { model, trial, watch, jobs }
+        Self { model, trial, since, watch, jobs }
     }
 
     /// Whether a request that names no version goes to this one: always the same answer for the same `key`, by chance without.
@@ -79,7 +84,7 @@ impl Candidate {
         let input = fastrand::choice(&request.inputs).filter(|_| wanted).cloned();
         let drawn =
             input.map(|input| Drawn { input, prompt: request.prompt.clone(), truncate: request.truncate });
-        Asked { candidate: self, side, drawn, stable, ended: false }
+        Asked { candidate: self, side, drawn, stable, since: Instant::now(), ended: false }
     }
 }
 
@@ -89,6 +94,7 @@ pub(super) struct Asked {
     side: Side,
     drawn: Option<Drawn>,
     stable: Arc<Model>,
+    since: Instant,
     ended: bool,
 }
 
@@ -105,10 +111,10 @@ impl Asked {
     }
 }
 
-/// Dropped before its end: its caller has given up, as on a version that hangs.
+/// Dropped before its end: its caller has given up, as on a version that hangs. A caller with no patience says nothing of it.
 impl Drop for Asked {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.ended && self.since.elapsed() >= PATIENCE {
             self.candidate.watch.answered(self.side, Outcome::Failed);
         }
     }
@@ -130,10 +136,19 @@ fn outcome(ended: &Result<Embeddings, EmbedError>) -> Option<Outcome> {
         }
         Ok(_) => Some(Outcome::Answered),
         Err(EmbedError::NotFinite) => Some(Outcome::BadVector),
-        Err(EmbedError::Batch(
-            BatchError::Engine(_) | BatchError::Overloaded { .. } | BatchError::Stopped,
-        )) => Some(Outcome::Failed),
-        Err(EmbedError::Tokenizing) => Some(Outcome::Failed),
+        // The caller's own mistake.
+        Err(EmbedError::Batch(BatchError::Engine(error)))
+            if matches!(**error, EngineError::NoTokenOutput) =>
+        {
+            None
+        }
+        // Too much traffic is no fault of the version; that it is slow is seen by its runs.
+        Err(EmbedError::Batch(BatchError::Overloaded { .. })) => None,
+        Err(
+            EmbedError::Batch(BatchError::Engine(_) | BatchError::Stopped)
+            | EmbedError::Tokenizing
+            | EmbedError::Input { source: InputError::Failed(_), .. },
+        ) => Some(Outcome::Failed),
         Err(_) => None,
     }
 }

@@ -11,7 +11,7 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use super::{EmbedError, Input, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
 use crate::engine::topology::{Chosen, Topology, Wanted};
-use crate::engine::{Batch, Engine, EngineError, Output, Runtime, StartError, Vector};
+use crate::engine::{Batch, Engine, EngineError, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::repository::manifest::Manifest;
 use crate::repository::{Fetched, Repository};
@@ -148,7 +148,7 @@ impl Model {
             return alive;
         }
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
-        let batch = Batch { rows: vec![tokens.ids], output: Output::Pooled, lone: false };
+        let batch = Batch { rows: vec![tokens.ids], unqueued: true, ..Batch::default() };
         let answer = tokio::time::timeout(deadline, self.probe.engine.clone().oneshot(batch)).await;
         let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
         *last = Some((Instant::now(), alive));
@@ -160,7 +160,7 @@ impl Model {
         let mut engine = self.probe.engine.clone();
         let ready = engine.ready().await?;
         let started = Instant::now();
-        let batch = Batch { rows: vec![ids], output: Output::Pooled, lone: false };
+        let batch = Batch { rows: vec![ids], unqueued: true, ..Batch::default() };
         let vector = ready.call(batch).await?.pop().ok_or(EngineError::Stopped)?;
         Ok((vector, started.elapsed()))
     }

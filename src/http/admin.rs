@@ -166,7 +166,7 @@ async fn make(
         if dry_run {
             Ok(operator.decide(&owned, change, signature).await?)
         } else {
-            operator.change(&owned, change, signature).await
+            operator.change(&owned, change, None, signature).await
         }
     });
     let made: Result<Rollout, OperateError> =
@@ -226,13 +226,13 @@ impl From<OperateError> for ApiError {
     fn from(error: OperateError) -> Self {
         let message = error.to_string();
         let report = error.report().map(|report| json!(report));
-        let kind = match error {
+        let (kind, details) = match error {
             OperateError::Rollout(error) => return error.into(),
-            OperateError::NotLoaded { .. } if report.is_some() => Kind::GateNotPassed,
-            OperateError::NotLoaded { .. } => Kind::Unavailable,
-            OperateError::NotServed { .. } | OperateError::Stopping => Kind::Unavailable,
+            OperateError::NotLoaded { .. } if report.is_some() => (Kind::GateNotPassed, report),
+            OperateError::NotServed { written, .. } => (Kind::NotServedYet, Some(json!(written))),
+            OperateError::NotLoaded { .. } | OperateError::Stopping => (Kind::Unavailable, None),
         };
-        Self::new(kind, message).with_details(report)
+        Self::new(kind, message).with_details(details)
     }
 }
 
@@ -248,7 +248,7 @@ impl From<RolloutError> for ApiError {
             },
             RolloutError::Repository(_) | RolloutError::NotWritten { .. } => Kind::Unavailable,
             RolloutError::NoNumberLeft(_) | RolloutError::Blocked { .. } => Kind::StateConflict,
-            RolloutError::Encoding(_) => Kind::Internal,
+            RolloutError::Encoding(_) | RolloutError::Contradicts(_) => Kind::Internal,
         };
         Self::new(kind, error.to_string())
     }

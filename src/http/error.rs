@@ -33,6 +33,8 @@ pub(super) enum Kind {
     StateConflict,
     /// The version may not serve here.
     GateNotPassed,
+    /// It is written, and not served here yet.
+    NotServedYet,
     /// No key, or none that is known.
     Unauthorized,
     /// Not from there.
@@ -70,7 +72,7 @@ impl Kind {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::NotServedYet => StatusCode::SERVICE_UNAVAILABLE,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         }
@@ -290,6 +292,7 @@ impl Dialect {
                     | Kind::BodyTimeout
                     | Kind::StateConflict
                     | Kind::GateNotPassed
+                    | Kind::NotServedYet
                     | Kind::UnsupportedMediaType => ("invalid_request_error", None),
                 };
                 json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
@@ -301,6 +304,7 @@ impl Dialect {
                     Kind::SpaceMismatch => "space_conflict",
                     Kind::StateConflict => "state_conflict",
                     Kind::GateNotPassed => "gate_not_passed",
+                    Kind::NotServedYet => "written_not_served",
                     Kind::Unauthorized => "unauthorized",
                     Kind::Forbidden => "forbidden",
                     Kind::NotFound => "not_found",
@@ -332,6 +336,7 @@ impl Dialect {
                     | Kind::MethodNotAllowed
                     | Kind::StateConflict
                     | Kind::GateNotPassed
+                    | Kind::NotServedYet
                     | Kind::UnsupportedMediaType => "Validation",
                 };
                 json!({ "error": error.message, "error_type": kind })

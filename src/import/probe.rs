@@ -191,7 +191,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 fn run(session: &mut Session, rows: Vec<Arc<[u32]>>) -> Result<Vec<Vector>, EngineError> {
-    session.run(&Batch { rows, output: Output::Pooled, lone: false })
+    session.run(&Batch { rows, output: Output::Pooled, ..Batch::default() })
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl Rollout {
     }
 
     /// Finds what the log would never write.
-    fn check(&self, number: u64) -> Result<(), String> {
+    pub(super) fn check(&self, number: u64) -> Result<(), String> {
         let Self { stable, previous, trial, change, .. } = self;
         if self.number != number {
             return Err(format!("it says that it is number {}", self.number));

@@ -121,11 +121,14 @@ pub struct Cause {
 struct Answers {
     requests: u64,
     failed: u64,
+    /// Those of them that failed by a vector that is none.
+    bad_vectors: u64,
 }
 
 impl Answers {
-    fn share(self) -> f64 {
-        if self.requests == 0 { 0.0 } else { self.failed as f64 / self.requests as f64 }
+    /// So many as a share of the requests.
+    fn share(self, of: u64) -> f64 {
+        if self.requests == 0 { 0.0 } else { of as f64 / self.requests as f64 }
     }
 }
 
@@ -134,8 +137,6 @@ impl Answers {
 struct Window {
     canary: Answers,
     stable: Answers,
-    /// Of the canary.
-    bad_vectors: u64,
     /// Cosines of the pairs.
     cosines: Vec<f64>,
     /// Run times of the canary in pairs, as multiples of the stable version's.
@@ -152,18 +153,19 @@ impl Window {
         let (value, bound, sentence) = match figure {
             Figure::Gate => return None,
             Figure::Errors => {
-                let Answers { requests, failed } = self.canary;
-                let bound = rules.max_error_share.max(self.stable.share());
+                let Answers { requests, failed, .. } = self.canary;
+                let bound = rules.max_error_share.max(self.stable.share(self.stable.failed));
                 let told = format!("{failed} of {requests} requests failed or were given up");
-                more_than_chance(failed, requests, bound).then(|| (self.canary.share(), bound, told))
+                more_than_chance(failed, requests, bound).then(|| (self.canary.share(failed), bound, told))
             }
-            Figure::Vectors => (self.bad_vectors > 0).then(|| {
-                (
-                    self.bad_vectors as f64,
-                    0.0,
-                    format!("{} vectors were not finite or zero", self.bad_vectors),
-                )
-            }),
+            Figure::Vectors => {
+                let Answers { requests, bad_vectors, .. } = self.canary;
+                // Not one, unless the stable version gives some as well.
+                let bound = self.stable.share(self.stable.bad_vectors);
+                let told = format!("vectors of {bad_vectors} of {requests} requests were not finite or zero");
+                more_than_chance(bad_vectors, requests, bound)
+                    .then(|| (self.canary.share(bad_vectors), bound, told))
+            }
             Figure::Cosine => {
                 let (apart, pairs) = (
                     count(&self.cosines, |cosine| !Bound::AtLeast(rules.min_cosine).holds(*cosine)),
@@ -237,12 +239,12 @@ mod tests {
     const RULES: Rules = Rules::DEFAULT;
 
     fn answers(requests: u64, failed: u64) -> Answers {
-        Answers { requests, failed }
+        Answers { requests, failed, bad_vectors: 0 }
     }
 
     fn window() -> Window {
         let (canary, stable) = (answers(100, 0), answers(900, 3));
-        Window { canary, stable, bad_vectors: 0, cosines: vec![0.9999; 20], slowdowns: vec![0.5; 20] }
+        Window { canary, stable, cosines: vec![0.9999; 20], slowdowns: vec![0.5; 20] }
     }
 
     fn found(window: &Window) -> Vec<Figure> {
@@ -261,19 +263,22 @@ mod tests {
         // The stable version fails as often: whatever it is, it is not the canary.
         let both = Window { canary: answers(100, 30), stable: answers(900, 270), ..window() };
         assert!(found(&both).is_empty());
+        let bad = |answers| Answers { bad_vectors: 1, ..answers };
+        let both = Window { canary: bad(answers(100, 1)), stable: bad(answers(900, 1)), ..window() };
+        assert!(found(&both).is_empty());
     }
 
     #[test]
     fn each_fault_is_found_by_its_own_figure() {
         let errors = Window { canary: answers(100, 30), ..window() };
-        let vectors = Window { bad_vectors: 1, ..window() };
+        let vectors = Window { canary: Answers { bad_vectors: 1, ..answers(100, 1) }, ..window() };
         let cosines = Window { cosines: vec![0.98; 3], ..window() };
         let not_a_number = Window { cosines: vec![f64::NAN; 3], ..window() };
         let slow = Window { slowdowns: vec![5.0; 14], ..window() };
         let hangs = Window { slowdowns: vec![f64::INFINITY; 14], ..window() };
         for (window, figure, value) in [
             (errors, Figure::Errors, Some(0.3)),
-            (vectors, Figure::Vectors, Some(1.0)),
+            (vectors, Figure::Vectors, Some(0.01)),
             (cosines, Figure::Cosine, Some(0.98)),
             (not_a_number, Figure::Cosine, None),
             (slow, Figure::Latency, Some(5.0)),
@@ -287,7 +292,7 @@ mod tests {
     #[test]
     fn only_a_breach_in_every_window_of_a_row_is_a_cause() {
         let bad = Window { canary: answers(100, 30), ..window() };
-        let other = Window { bad_vectors: 2, ..window() };
+        let other = Window { canary: Answers { bad_vectors: 2, ..answers(100, 2) }, ..window() };
         let mut streaks = Streaks::default();
         for (window, expected) in [
             (&bad, None),

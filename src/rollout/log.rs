@@ -15,6 +15,9 @@ use crate::repository::{Repository, RepositoryError, check_name};
 /// Numbers have eight digits: a store lists names by their bytes, and with a ninth the order would be another.
 const LAST_NUMBER: u64 = 99_999_999;
 
+/// Whoever asks for it has looked at the roles before.
+const UNNAMED_ROLLBACK: Change = Change::Rollback { of: None, to: None };
+
 /// Why a change was not made.
 #[derive(Debug, Error)]
 pub enum RolloutError {
@@ -43,6 +46,9 @@ pub enum RolloutError {
         /// Why.
         source: Box<RepositoryError>,
     },
+    /// A mistake of the state machine.
+    #[error("the rollout document would contradict itself: {0}")]
+    Contradicts(String),
     /// The change has no form as JSON.
     #[error("the rollout document cannot be written: {0}")]
     Encoding(#[from] serde_json::Error),
@@ -74,8 +80,6 @@ pub struct Signature<'a> {
     pub reason: &'a str,
     /// What the guard found, if it makes the change.
     pub cause: Option<&'a Cause>,
-    /// What the gate measured here, see [`Rollout::gate`].
-    pub gate: Option<&'a BTreeMap<String, f64>>,
 }
 
 /// What was found at the end of a log.
@@ -183,39 +187,44 @@ impl<'a> Log<'a> {
         self.draft(&seen, change, &versions, signature)
     }
 
-    /// Makes a change: decides on the state, and writes the next number. Whoever loses the race for it reads what was written
-    /// in the meantime and decides again; the change may be refused then.
+    /// Makes a change: decides on the state, and writes the next number. Whoever loses the race for it decides again on what was
+    /// written in the meantime; the change may be refused then.
     ///
     /// # Errors
     /// If it is not allowed, or the repository fails.
     pub async fn change(&self, change: Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
-        let mut seen = self.current().await?;
-        let mut versions = self.versions().await?;
         loop {
-            let rollout = self.draft(&seen, change, &versions, signature)?;
-            let key = self.key(rollout.number);
-            let text = serde_json::to_vec_pretty(&rollout)?;
-            let created = self.repository.create(&key, text).await;
-            if created
-                .map_err(|source| RolloutError::NotWritten { key: key.to_string(), source: source.into() })?
-            {
-                return Ok(rollout);
+            let draft = self.decide(change, signature).await?;
+            if self.write(&draft).await? {
+                return Ok(draft);
             }
-            let newer = self.after(seen.last).await?;
-            if newer.last < rollout.number {
-                return Err(RolloutError::Blocked { key: key.to_string() });
-            }
-            // A store asks again by itself when an answer is lost, and is told then that its own document is there.
-            if self.read(rollout.number).await?.is_ok_and(|written| written.id == rollout.id) {
-                return Ok(rollout);
-            }
-            seen.extend(newer);
-            if let State::Known(roles) = seen.state()
-                && !versions.contains_key(&roles.stable)
-            {
-                versions = self.versions().await?;
-            }
+            self.may_decide_again(change)?;
         }
+    }
+
+    /// Refuses to decide a change on other roles than those that whoever asked for it may have seen: a rollback that does not say
+    /// of what.
+    pub(super) fn may_decide_again(&self, change: Change) -> Result<(), RolloutError> {
+        if change == UNNAMED_ROLLBACK { Err(self.refused(Refusal::Overtaken)) } else { Ok(()) }
+    }
+
+    /// Writes a document that was decided on. False if somebody else has written one of its number.
+    ///
+    /// # Errors
+    /// If the repository fails.
+    pub(super) async fn write(&self, draft: &Rollout) -> Result<bool, RolloutError> {
+        let key = self.key(draft.number);
+        let created = self.repository.create(&key, serde_json::to_vec_pretty(draft)?).await;
+        if created
+            .map_err(|source| RolloutError::NotWritten { key: key.to_string(), source: source.into() })?
+        {
+            return Ok(true);
+        }
+        if self.after(draft.number - 1).await?.last < draft.number {
+            return Err(RolloutError::Blocked { key: key.to_string() });
+        }
+        // A store asks again by itself when an answer is lost, and is told then that its own document is there.
+        Ok(self.read(draft.number).await?.is_ok_and(|written| written.id == draft.id))
     }
 
     fn draft(
@@ -225,12 +234,18 @@ impl<'a> Log<'a> {
         versions: &Versions,
         signature: Signature<'_>,
     ) -> Result<Rollout, RolloutError> {
-        let step = state::next(seen.state(), change, versions)
-            .map_err(|refusal| RolloutError::Refused { model: self.model.to_owned(), refusal })?;
+        // Of all documents only one that ended a trial and nothing else is a rollback with a previous version.
+        if let Some(Rollout { change: Change::Rollback { .. }, previous: Some(_), stable, by, .. }) =
+            &seen.good
+            && change == UNNAMED_ROLLBACK
+        {
+            return Err(self.refused(Refusal::TrialJustEnded { by: by.clone(), stable: *stable }));
+        }
+        let step = state::next(seen.state(), change, versions).map_err(|refusal| self.refused(refusal))?;
         if seen.last >= LAST_NUMBER {
             return Err(RolloutError::NoNumberLeft(self.model.to_owned()));
         }
-        Ok(Rollout {
+        let draft = Rollout {
             schema: SCHEMA,
             number: seen.last + 1,
             id: format!("{:016x}", fastrand::u64(..)),
@@ -244,8 +259,15 @@ impl<'a> Log<'a> {
             reason: signature.reason.to_owned(),
             trial: step.roles.trial,
             cause: signature.cause.cloned(),
-            gate: signature.gate.cloned().unwrap_or_default(),
-        })
+            gate: BTreeMap::new(),
+        };
+        // What nobody could read must not be written.
+        draft.check(draft.number).map_err(RolloutError::Contradicts)?;
+        Ok(draft)
+    }
+
+    fn refused(&self, refusal: Refusal) -> RolloutError {
+        RolloutError::Refused { model: self.model.to_owned(), refusal }
     }
 
     /// The spaces of the published versions.

@@ -1,7 +1,6 @@
 //! Changes made through a server: it loads what it is to serve before it writes the log, so that a version that does not pass the
 //! gate here is not rolled out from here, and answers when it serves what it wrote.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -11,7 +10,7 @@ use super::document::Rollout;
 use super::gate::{GateError, GateReport};
 use super::loader::Loader;
 use super::log::{Log, RolloutError, Signature};
-use super::state::Change;
+use super::state::{Change, Refusal};
 use crate::embed::{Model, ModelError};
 use crate::engine::Wanted;
 use crate::repository::{Repository, RepositoryError};
@@ -48,10 +47,10 @@ pub enum OperateError {
         source: Arc<ModelError>,
     },
     /// It is written, and other servers may serve it.
-    #[error("rollout {number} is written, and this server does not serve it yet: {reason}")]
+    #[error("rollout {} is written, and this server does not serve it yet: {reason}", written.number)]
     NotServed {
-        /// The document's number.
-        number: u64,
+        /// The document.
+        written: Box<Rollout>,
         /// Why.
         reason: String,
     },
@@ -90,7 +89,8 @@ impl Operator {
         &self.loader.repository
     }
 
-    /// Makes a change. A caller that goes away does not stop it.
+    /// Makes a change: decides, loads what would serve, writes, and decides again if somebody else was faster. With `on`, only if it
+    /// is decided on the document of that number.
     ///
     /// # Errors
     /// See [`OperateError`].
@@ -98,24 +98,37 @@ impl Operator {
         &self,
         model: &str,
         change: Change,
+        on: Option<u64>,
         signature: Signature<'_>,
     ) -> Result<Rollout, OperateError> {
         let log = Log::open(self.repository(), model).map_err(RolloutError::from)?;
-        let draft = log.decide(change, signature).await?;
-        let mut loaded = Vec::new();
-        for version in [Some(draft.stable), draft.trial.map(|trial| trial.version)].into_iter().flatten() {
-            loaded.push(self.load(model, version).await?);
-        }
-        // Of the version that the change is about: the one on trial, or the new stable one.
-        let report = loaded.last().and_then(|model| model.gate.as_ref());
-        let gate: BTreeMap<String, f64> = report.map(GateReport::figures).unwrap_or_default();
-        let rollout = log.change(change, Signature { gate: Some(&gate), ..signature }).await?;
+        let (rollout, loaded) = loop {
+            let mut draft = log.decide(change, signature).await?;
+            if on.is_some() && draft.from != on {
+                let (model, refusal) = (model.to_owned(), Refusal::Overtaken);
+                return Err(RolloutError::Refused { model, refusal }.into());
+            }
+            let mut loaded = Vec::new();
+            for version in [Some(draft.stable), draft.trial.map(|trial| trial.version)].into_iter().flatten()
+            {
+                loaded.push(self.load(model, version).await?);
+            }
+            // A rollback is about the version that is taken back.
+            if !matches!(change, Change::Rollback { .. }) {
+                let report = loaded.last().and_then(|model| model.gate.as_ref());
+                draft.gate = report.map(GateReport::figures).unwrap_or_default();
+            }
+            if log.write(&draft).await? {
+                break (draft, loaded);
+            }
+            log.may_decide_again(change)?;
+        };
         let (reply, served) = oneshot::channel();
-        let (number, boxed) = (rollout.number, Box::new(rollout.clone()));
-        let command = Command::Follow { model: model.to_owned(), rollout: boxed, loaded, reply };
+        let written = Box::new(rollout.clone());
+        let command = Command::Follow { model: model.to_owned(), rollout: written.clone(), loaded, reply };
         self.commands.send(command).await.map_err(|_| OperateError::Stopping)?;
         let served = served.await.map_err(|_| OperateError::Stopping)?;
-        served.map_err(|reason| OperateError::NotServed { number, reason })?;
+        served.map_err(|reason| OperateError::NotServed { written, reason })?;
         Ok(rollout)
     }
 

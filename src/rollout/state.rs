@@ -231,6 +231,25 @@ pub enum Refusal {
         /// The version on trial.
         trial: u32,
     },
+    /// The guard or another operator was faster.
+    #[error(
+        "the trial was ended by {by} in the last change; to take back version {stable} as well, say so: of {stable}"
+    )]
+    TrialJustEnded {
+        /// Who ended it.
+        by: String,
+        /// The stable version.
+        stable: u32,
+    },
+    /// The roles are others now, and a rollback by whoever has not seen them could take back too much.
+    #[error("somebody else changed the roles meanwhile: look again")]
+    Overtaken,
+    /// Of and to are one.
+    #[error("version {version} cannot be taken back and serve at once")]
+    OfIsTo {
+        /// The version.
+        version: u32,
+    },
     /// It was taken back already, or never served.
     #[error("version {version} is neither stable nor on trial: there is nothing of it to take back")]
     NotServing {
@@ -279,6 +298,9 @@ pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, R
             }
         }
         Change::Rollback { .. } if state == State::Empty => return Err(Refusal::NothingServes),
+        Change::Rollback { of: Some(version), to } if to == Some(version) => {
+            return Err(Refusal::OfIsTo { version });
+        }
         Change::Rollback { of, to } => {
             let on_trial = |version| trial.is_some_and(|trial| trial.version == version);
             if let Some(version) =

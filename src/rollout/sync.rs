@@ -1,7 +1,8 @@
 //! Serves what the log says, as it changes: looks at it again and again, loads a new version beside the old one, swaps them, and
 //! lets go of what has no role any more. Takes back a canary that the guard finds bad.
 //!
-//! One task for all models. It never waits for a load: a rollback must not stand behind the version that it takes back.
+//! One task for all models. It waits neither for a load nor for the repository: a rollback must not stand behind the version that it
+//! takes back.
 
 mod loaded;
 mod loads;
@@ -12,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::gate::{GateError, Verdict};
@@ -23,7 +24,7 @@ use super::operator::{Command, Operator};
 use super::roles::{Roles, State, Trial};
 use super::state::Change;
 use crate::embed::{Candidate, Embedder, ModelError, Resident};
-use crate::repository::RepositoryError;
+use crate::repository::{Repository, RepositoryError};
 use loaded::LoadedVersions;
 use loads::Loads;
 
@@ -42,6 +43,27 @@ enum LookError {
     /// A directory that is not mounted looks like an empty one.
     #[error("the repository has no model `{0}` any more")]
     Gone(String),
+    /// A mistake in this file.
+    #[error("reading the logs ended early: {0}")]
+    Ended(#[from] JoinError),
+}
+
+/// What came after the numbers that are known, of every model.
+async fn read_on(
+    repository: &Repository,
+    known: BTreeMap<String, u64>,
+) -> Result<Vec<(String, Seen)>, LookError> {
+    let models = repository.models().await?;
+    if let Some(gone) = known.keys().find(|known| !models.contains(known)) {
+        return Err(LookError::Gone(gone.clone()));
+    }
+    let mut newer = Vec::new();
+    for model in models {
+        let last = known.get(&model).copied().unwrap_or(0);
+        let seen = Log::open(repository, &model)?.after(last).await?;
+        newer.push((model, seen));
+    }
+    Ok(newer)
 }
 
 /// Follows the logs of all models for one server.
@@ -53,6 +75,8 @@ pub struct Sync {
     rules: Rules,
     logs: BTreeMap<String, Followed>,
     loads: Loads,
+    /// One at most: the logs are being read.
+    looks: JoinSet<Result<Vec<(String, Seen)>, LookError>>,
     loaded: LoadedVersions,
     /// Why the repository could not be read the last time: told once, not at each look.
     trouble: Option<String>,
@@ -63,8 +87,8 @@ pub struct Sync {
 /// How far a model's log was read, and followed.
 struct Followed {
     seen: Seen,
-    /// Its versions could not be loaded: when to try again, and how long to wait after that.
-    retry: Option<(Instant, Duration)>,
+    /// Versions that could not be loaded: when to try again, and how long to wait after that.
+    retry: BTreeMap<u32, (Instant, Duration)>,
     /// Who waits until the document of that number, or a later one, is served.
     waiting: Vec<(u64, oneshot::Sender<Result<(), String>>)>,
     /// A canary on its way out.
@@ -97,6 +121,7 @@ impl Sync {
             rules,
             logs: logs.into_iter().map(|(model, seen)| (model, Followed::from(seen))).collect(),
             loads: Loads::default(),
+            looks: JoinSet::new(),
             loaded,
             trouble: None,
             operator,
@@ -118,12 +143,10 @@ impl Sync {
                 _ = ticks.tick() => {
                     let Self { loaded, loads, loader, .. } = &mut self;
                     loaded.forget_unloaded(&loader.metrics, |model, version| loads.is_running(model, version));
-                    self.look().await;
                     self.guard();
-                    for model in self.logs.keys().cloned().collect::<Vec<_>>() {
-                        self.install(&model);
-                    }
+                    self.look();
                 }
+                Some(looked) = self.looks.join_next() => self.looked(looked.unwrap_or_else(|error| Err(error.into()))),
                 Some(command) = self.commands.recv() => self.obey(command),
                 Some(done) = self.loads.next() => self.done(done),
             }
@@ -133,9 +156,19 @@ impl Sync {
         }
     }
 
-    /// Reads on in every log. What cannot be read leaves everything as it is.
-    async fn look(&mut self) {
-        let trouble = self.read_on().await.err().map(|error| error.to_string());
+    /// Reads on in every log, unless that is under way.
+    fn look(&mut self) {
+        if self.looks.is_empty() {
+            let known =
+                self.logs.iter().map(|(model, followed)| (model.clone(), followed.seen.last)).collect();
+            let repository = self.loader.repository.clone();
+            self.looks.spawn(async move { read_on(&repository, known).await });
+        }
+    }
+
+    /// Takes in what was read. What cannot be read leaves everything as it is.
+    fn looked(&mut self, looked: Result<Vec<(String, Seen)>, LookError>) {
+        let trouble = looked.as_ref().err().map(ToString::to_string);
         if trouble.is_some() {
             self.loader.metrics.sync_failures.repository.inc();
         }
@@ -146,22 +179,15 @@ impl Sync {
             }
             self.trouble = trouble;
         }
-    }
-
-    async fn read_on(&mut self) -> Result<(), LookError> {
-        let models = self.loader.repository.models().await?;
-        if let Some(gone) = self.logs.keys().find(|known| !models.contains(known)) {
-            return Err(LookError::Gone(gone.clone()));
-        }
-        for model in models {
-            let last = self.logs.get(&model).map_or(0, |followed| followed.seen.last);
-            let newer = Log::open(&self.loader.repository, &model)?.after(last).await?;
+        for (model, newer) in looked.into_iter().flatten() {
             for document in &newer.damaged {
                 tracing::warn!("{document}");
             }
             self.read(&model, newer);
         }
-        Ok(())
+        for model in self.logs.keys().cloned().collect::<Vec<_>>() {
+            self.install(&model);
+        }
     }
 
     /// Takes in what is newer in a model's log.
@@ -170,8 +196,12 @@ impl Sync {
             self.loader.metrics.prepare_changes(model);
         }
         let followed = self.logs.entry(model.to_owned()).or_insert_with(|| Followed::from(Seen::nothing()));
+        // A look that began before a change was made here ends with what is known already.
+        if newer.last <= followed.seen.last {
+            return;
+        }
         if let Some(rollout) = &newer.good {
-            followed.retry = None;
+            followed.retry.clear();
             let cause = rollout.cause.as_ref().map(|cause| cause.figure);
             self.loader.metrics.changed(model, &rollout.change, cause);
         }
@@ -190,10 +220,7 @@ impl Sync {
             // What was loaded for it is held until it has its place.
             Command::Follow { model, rollout, loaded: _held, reply } => {
                 let number = rollout.number;
-                if self.logs.get(&model).is_none_or(|followed| followed.seen.last < number) {
-                    let newer = Seen { good: Some(*rollout), damaged: Vec::new(), last: number };
-                    self.read(&model, newer);
-                }
+                self.read(&model, Seen { good: Some(*rollout), damaged: Vec::new(), last: number });
                 if let Some(followed) = self.logs.get_mut(&model) {
                     followed.waiting.push((number, reply));
                 }
@@ -221,8 +248,9 @@ impl Sync {
             return;
         }
         self.loader.metrics.sync_failures.load.inc();
-        let pause = followed.retry.map_or(self.interval, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
-        followed.retry = Some((Instant::now() + pause, pause));
+        let before = followed.retry.get(&version);
+        let pause = before.map_or(self.interval, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+        followed.retry.insert(version, (Instant::now() + pause, pause));
         tracing::warn!(
             retry = ?pause,
             "serving on with what is loaded: {model}@{version} cannot be served: {error}"
@@ -234,7 +262,8 @@ impl Sync {
             let bound = failed.and_then(|check| check.bound).map(|bound| bound.value());
             let value = failed.and_then(|check| check.figure).filter(|figure| figure.is_finite());
             let sentence = report.failures();
-            self.take_back(model, version, Cause { figure: Figure::Gate, value, bound, sentence });
+            let since = followed.number();
+            self.take_back(model, version, since, Cause { figure: Figure::Gate, value, bound, sentence });
         }
     }
 
@@ -242,24 +271,23 @@ impl Sync {
     fn guard(&mut self) {
         let Some(embedder) = self.embedder.upgrade() else { return };
         for model in self.logs.keys().cloned().collect::<Vec<_>>() {
-            let Some(Candidate { watch, trial, .. }) =
+            let Some(Candidate { watch, trial, since, .. }) =
                 embedder.resident(&model).and_then(|resident| resident.candidate)
             else {
                 continue;
             };
             if let Some(cause) = watch.look() {
-                self.take_back(&model, trial.version, cause.clone());
+                self.take_back(&model, trial.version, since, cause.clone());
             }
         }
     }
 
-    /// Writes a rollback of a canary. It gets no requests here any more; should the log not be writable now, it is tried again at
+    /// Writes a rollback of a canary, on the document that put it on trial and on no later one. It gets no requests here any more; should the log not be writable now, it is tried again at
     /// the next look.
-    fn take_back(&mut self, model: &str, version: u32, cause: Cause) {
+    fn take_back(&mut self, model: &str, version: u32, since: u64, cause: Cause) {
         let Some(followed) = self.logs.get_mut(model) else { return };
-        let is_on_trial =
-            followed.roles().and_then(|roles| roles.trial).is_some_and(|trial| trial.version == version);
-        if !is_on_trial || followed.taking_back.as_ref().is_some_and(|task| !task.is_finished()) {
+        if followed.number() != since || followed.taking_back.as_ref().is_some_and(|task| !task.is_finished())
+        {
             return;
         }
         tracing::warn!("the guard takes back {model}@{version}: {}: {}", cause.figure, cause.sentence);
@@ -267,10 +295,9 @@ impl Sync {
         followed.taking_back = Some(tokio::spawn(async move {
             let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
             let reason = format!("{}: {}", cause.figure, cause.sentence);
-            let signature =
-                Signature { by: GUARD, at: &at, reason: &reason, cause: Some(&cause), gate: None };
+            let signature = Signature { by: GUARD, at: &at, reason: &reason, cause: Some(&cause) };
             let change = Change::Rollback { of: Some(version), to: None };
-            if let Err(error) = operator.change(&model, change, signature).await {
+            if let Err(error) = operator.change(&model, change, Some(since), signature).await {
                 tracing::warn!("{model}@{version} is not taken back yet: {error}");
             }
         }));
@@ -279,66 +306,65 @@ impl Sync {
     /// Brings what is served of a model in line with its roles, as far as it is loaded, and has loaded what is missing.
     fn install(&mut self, model: &str) {
         let Some(embedder) = self.embedder.upgrade() else { return };
-        let Some(roles) = self.logs.get(model).and_then(Followed::roles) else { return };
+        let Some(followed) = self.logs.get(model) else { return };
+        let (Some(roles), number) = (followed.roles(), followed.number()) else { return };
         let before = embedder.resident(model);
-        if before.as_ref().is_some_and(|before| before.roles() == roles) {
-            return self.settled(model);
+        let is_as_before = |before: &Resident| {
+            before.roles() == roles
+                && before.candidate.as_ref().is_none_or(|candidate| candidate.since == number)
+        };
+        if before.as_ref().is_some_and(is_as_before) {
+            return self.served(model);
         }
         let Some(stable) = self.loaded.find(model, roles.stable) else {
             return self.start(model, roles.stable, before.as_ref());
         };
-        let candidate = roles.trial.and_then(|trial| self.candidate(before.as_ref(), model, trial));
+        let candidate = roles.trial.and_then(|trial| self.candidate(before.as_ref(), model, trial, number));
         let previous = roles.previous.and_then(|number| self.loaded.find(model, number));
         let swapped = Resident { stable, previous, candidate };
         if before.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.stable, &swapped.stable)) {
             tracing::info!("{} serves now", swapped.stable.id());
         }
-        if before.as_ref().is_none_or(|before| before.roles() != swapped.roles()) {
-            embedder.serve(swapped.clone());
-        }
+        embedder.serve(swapped.clone());
         // Only now: whoever waits for the new version should not wait for the others too.
-        match (roles.trial, &swapped.candidate, roles.previous, &swapped.previous) {
-            (Some(trial), None, ..) => self.start(model, trial.version, Some(&swapped)),
-            (.., Some(previous), None) => {
-                self.served(model);
-                self.start(model, previous, Some(&swapped));
-            }
-            _ => self.settled(model),
+        match (roles.trial, &swapped.candidate) {
+            (Some(trial), None) => self.start(model, trial.version, Some(&swapped)),
+            _ => self.served(model),
+        }
+        if let (Some(previous), None) = (roles.previous, &swapped.previous) {
+            self.start(model, previous, Some(&swapped));
         }
     }
 
     /// The stable version of a model and the one on trial are as the log says.
     fn served(&mut self, model: &str) {
         let Some(followed) = self.logs.get_mut(model) else { return };
-        let number = followed.seen.good.as_ref().map_or(0, |rollout| rollout.number);
-        self.loader.metrics.rollout_generation(model, number);
+        self.loader.metrics.rollout_generation(model, followed.number());
         followed.answer(Ok(()));
-    }
-
-    /// Every version of a model is as the log says.
-    fn settled(&mut self, model: &str) {
-        self.served(model);
-        if let Some(followed) = self.logs.get_mut(model) {
-            followed.retry = None;
-        }
     }
 
     /// Loads a version that has a role, unless it failed to load lately.
     fn start(&mut self, model: &str, version: u32, resident: Option<&Resident>) {
-        let retry = self.logs.get(model).and_then(|followed| followed.retry);
-        if retry.is_none_or(|(at, _)| at <= Instant::now()) {
+        let retry = self.logs.get(model).and_then(|followed| followed.retry.get(&version));
+        if retry.is_none_or(|(at, _)| *at <= Instant::now()) {
             self.loads.start(&self.loader, model, version, resident, None);
         }
     }
 
-    fn candidate(&self, resident: Option<&Resident>, model: &str, trial: Trial) -> Option<Candidate> {
+    fn candidate(
+        &self,
+        resident: Option<&Resident>,
+        model: &str,
+        trial: Trial,
+        since: u64,
+    ) -> Option<Candidate> {
         let before = resident.and_then(|resident| resident.candidate.as_ref());
-        if let Some(before) = before.filter(|before| before.trial == trial) {
+        if let Some(before) = before.filter(|before| before.since == since) {
             return Some(before.clone());
         }
         let loaded = self.loaded.find(model, trial.version)?;
         let metrics = self.loader.metrics.trial(&loaded.manifest);
-        Some(Candidate::new(loaded, trial, Watch::new(self.rules), metrics))
+        Some(Candidate::new(loaded, trial, since, Watch::new(self.rules), metrics))
     }
 }
 
@@ -348,6 +374,11 @@ impl Followed {
             State::Known(roles) => Some(roles),
             State::Empty | State::Lost => None,
         }
+    }
+
+    /// Of the document that says so.
+    fn number(&self) -> u64 {
+        self.seen.good.as_ref().map_or(0, |rollout| rollout.number)
     }
 
     /// Answers whoever waits for what was read so far.
@@ -362,6 +393,6 @@ impl Followed {
 
 impl From<Seen> for Followed {
     fn from(seen: Seen) -> Self {
-        Self { seen, retry: None, waiting: Vec::new(), taking_back: None }
+        Self { seen, retry: BTreeMap::new(), waiting: Vec::new(), taking_back: None }
     }
 }

@@ -220,9 +220,13 @@ async fn without_keys_a_request_from_elsewhere_is_refused() {
     let tiny = Tiny::new();
     let app = tiny.serve().await;
     assert_eq!(app.get("/admin/v1/models").await.status, 200);
-    for (name, value) in
-        [("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1"), ("origin", "http://elsewhere")]
-    {
+    for (name, value) in [
+        ("x-forwarded-for", "10.0.0.1"),
+        ("forwarded", "for=10.0.0.1"),
+        ("origin", "http://elsewhere"),
+        ("via", "1.1 proxy"),
+        ("host", "rebound.example"),
+    ] {
         let headers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
         let answer = app.send("GET", "/admin/v1/models", headers, Vec::new()).await;
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (403, &json!("forbidden")), "{name}");

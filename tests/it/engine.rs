@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sextant::engine::{Batch, Engine, Output, Pooling, Vector};
+use sextant::engine::{Batch, Engine, Pooling, Vector};
 use sextant::repository::manifest::Precision;
 use tower::Service as _;
 
@@ -17,7 +17,7 @@ const LATELY: Duration = Duration::from_millis(110);
 
 async fn run(engine: &mut Engine, ids: &Arc<[u32]>, lone: bool) -> Vector {
     poll_fn(|context| engine.poll_ready(context)).await.unwrap();
-    let batch = Batch { rows: vec![Arc::clone(ids)], output: Output::Pooled, lone };
+    let batch = Batch { rows: vec![Arc::clone(ids)], lone, ..Batch::default() };
     engine.call(batch).await.unwrap().remove(0)
 }
 

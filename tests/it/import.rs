@@ -80,7 +80,7 @@ impl Imported {
         let mut session = self.session(self.manifest.pooling, 1);
         let ids: Vec<_> = texts.iter().map(|text| self.ids(text)).collect();
         let run = |rows: &[Arc<[u32]>]| {
-            session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled, lone: false }).unwrap()
+            session.run(&Batch { rows: rows.to_vec(), output: Output::Pooled, ..Batch::default() }).unwrap()
         };
         let mut vectors: Vec<Vector> = ids.chunks(rows).flat_map(run).collect();
         if self.manifest.normalise {

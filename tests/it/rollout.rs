@@ -12,7 +12,7 @@ use sextant::repository::Repository;
 use sextant::rollout::{Change, Log, Signature};
 
 pub const SIGNATURE: Signature<'_> =
-    Signature { by: "me", at: "2026-01-01T00:00:00Z", reason: "a test", cause: None, gate: None };
+    Signature { by: "me", at: "2026-01-01T00:00:00Z", reason: "a test", cause: None };
 
 /// Makes `version` the first that serves.
 pub async fn begin(repository: &Repository, model: &str, version: u32) {

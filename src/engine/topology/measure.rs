@@ -100,7 +100,7 @@ impl Rows {
 
 fn batch(ids: &mut impl Iterator<Item = u32>, rows: usize, length: usize) -> Batch {
     let rows = (0..rows).map(|_| ids.take(length).collect::<Arc<[u32]>>()).collect();
-    Batch { rows, output: Output::Pooled, lone: false }
+    Batch { rows, output: Output::Pooled, ..Batch::default() }
 }
 
 #[cfg(test)]

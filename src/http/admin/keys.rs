@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderName, header};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -41,9 +42,8 @@ impl AdminKeys {
         let told = |reason: String| format!("`admin_keys_file` is `{}`: {reason}", path.display());
         let text = fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
         let mut keys: Vec<(String, [u8; 32])> = Vec::new();
-        for (number, line) in
-            (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'))
-        {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             let wrong = |reason: &str| Err(told(format!("line {number}: {reason}")));
             let Some((name, key)) = line.split_once(':').map(|(name, key)| (name.trim(), key.trim())) else {
                 return wrong("expected name:key");
@@ -99,8 +99,7 @@ impl FromRequestParts<App> for Administrator {
         let keys = &app.0.config.admin_keys;
         if keys.keys.is_empty() {
             let peer = parts.extensions.get::<Peer>();
-            return if peer.is_some_and(|Peer(address)| is_local(address.ip()))
-                && !came_from_elsewhere(&parts.headers)
+            return if peer.is_some_and(|Peer(address)| is_local(address.ip())) && !came_from_elsewhere(parts)
             {
                 Ok(Self { name: LOOPBACK.to_owned() })
             } else {
@@ -123,9 +122,20 @@ fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether a proxy on this machine passed it on, or a page in a browser on it had it sent.
-fn came_from_elsewhere(headers: &HeaderMap) -> bool {
-    ["forwarded", "x-forwarded-for", "x-real-ip", "origin"].iter().any(|name| headers.contains_key(*name))
+/// Whether a proxy on this machine passed it on, or a page in a browser on it had it sent: what says so, or another host's name.
+/// A proxy that says nothing is not seen: behind one, set a key.
+fn came_from_elsewhere(parts: &Parts) -> bool {
+    let tells = |name: &HeaderName| {
+        ["forwarded", "via", "x-real-ip", "origin"].contains(&name.as_str())
+            || name.as_str().starts_with("x-forwarded-")
+    };
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let named = parts.uri.authority().cloned().or(host);
+    let is_here = |authority: &Authority| {
+        let host = authority.host().trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(is_local)
+    };
+    parts.headers.keys().any(tells) || !named.as_ref().is_some_and(is_here)
 }
 
 #[cfg(test)]
@@ -142,10 +152,12 @@ mod tests {
 
     #[test]
     fn a_key_has_the_name_it_was_given() {
-        let keys = read("# who\nalice: 0123456789abcdef\n\nbob:fedcba9876543210\n").unwrap();
+        let keys =
+            read("# who\n #mallory:0123456789abcdeg\nalice: 0123456789abcdef\n\nbob:fedcba9876543210\n")
+                .unwrap();
         assert_eq!(keys.name("0123456789abcdef"), Some("alice"));
         assert_eq!(keys.name("fedcba9876543210"), Some("bob"));
-        for wrong in ["", "0123456789abcde", "0123456789abcdef0", "alice"] {
+        for wrong in ["", "0123456789abcdeg", "0123456789abcde", "0123456789abcdef0", "alice"] {
             assert_eq!(keys.name(wrong), None);
         }
         assert_eq!(format!("{keys:?}"), r#"["alice", "bob"]"#);

@@ -98,7 +98,7 @@ impl Inspection<'_> {
         let (vocabulary, longest) = (self.tokenizer.vocabulary().max(1), self.manifest.max_tokens);
         let batch = |rows: usize, length: usize| {
             let ids: Arc<[u32]> = (0..length).map(|place| (place * 7919 % vocabulary) as u32).collect();
-            Batch { rows: vec![ids; rows], output: Output::Pooled, lone: false }
+            Batch { rows: vec![ids; rows], output: Output::Pooled, ..Batch::default() }
         };
         let short = SHORT.min(longest);
         let full = batch((chosen.topology.batch_tokens.get() / short).max(1), short);

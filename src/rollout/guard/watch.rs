@@ -40,6 +40,8 @@ pub struct Pair {
 
 /// Pairs that the overlap of neighbours is measured among.
 const KEPT_PAIRS: usize = 64;
+/// Pairs of a window.
+const MOST_PAIRS: usize = 4096;
 /// Neighbours of each.
 const NEIGHBOURS: usize = 10;
 
@@ -124,9 +126,7 @@ impl Watch {
         for answers in [window_answers, total_answers] {
             answers.requests += 1;
             answers.failed += u64::from(outcome != Outcome::Answered);
-        }
-        if side == Side::Canary && outcome == Outcome::BadVector {
-            window.bad_vectors += 1;
+            answers.bad_vectors += u64::from(outcome == Outcome::BadVector);
         }
     }
 
@@ -151,9 +151,12 @@ impl Watch {
         let found = candidate.as_ref().map(|candidate| cosine(&stable, candidate));
         let mut open = self.open();
         open.total.pairs += 1;
-        open.window.slowdowns.push(slowdown);
+        // No window of a shadow is ever closed.
+        if open.window.slowdowns.len() < MOST_PAIRS {
+            open.window.slowdowns.push(slowdown);
+            open.window.cosines.extend(found);
+        }
         open.total.slowdowns.push_back(slowdown);
-        open.window.cosines.extend(found);
         open.total.least_cosine =
             compare::least(open.total.least_cosine.into_iter().chain(found)).map(|(_, least)| least);
         open.kept.extend(candidate.map(|candidate| (stable, candidate)));
@@ -183,12 +186,6 @@ impl Watch {
             }
         }
         self.tripped()
-    }
-
-    /// Takes the canary out of the traffic of this server.
-    pub fn trip(&self, cause: Cause) {
-        // One that tripped before stays.
-        let _ = self.tripped.set(cause);
     }
 
     /// Why the canary is out of the traffic of this server, if it is.

@@ -102,6 +102,7 @@ fn what_changes_nothing_or_cannot_serve_is_refused() {
         (known(1, None), rollout(9), unknown.clone()),
         (known(1, Some(9)), back(None), unknown),
         (State::Empty, back(Some(1)), Refusal::NothingServes),
+        (known(1, None), Change::Rollback { of: Some(1), to: Some(1) }, Refusal::OfIsTo { version: 1 }),
         (State::Lost, back(None), Refusal::NoPrevious { published: vec![1] }),
         (State::Lost, Change::Begin { version: 1 }, Refusal::AlreadyBegun { version: 1 }),
     ] {

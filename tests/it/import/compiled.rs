@@ -44,7 +44,7 @@ fn token_vectors_are_those_of_a_plain_forward_pass() {
     let rows: Vec<_> = TEXTS.iter().map(|text| version.ids(text)).collect();
     let tokens = version
         .session(version.manifest.pooling, 1)
-        .run(&Batch { rows: rows.clone(), output: Output::Tokens, lone: false })
+        .run(&Batch { rows: rows.clone(), output: Output::Tokens, ..Batch::default() })
         .unwrap();
     for (ids, tokens) in rows.iter().zip(tokens) {
         let expected: Vec<f32> =

@@ -4,9 +4,9 @@ use std::fs;
 
 use futures_util::future::join_all;
 use sextant::rollout::state::Refusal;
-use sextant::rollout::{Change, Log, Roles, RolloutError, State};
+use sextant::rollout::{Change, Log, Roles, RolloutError, Signature, State, Trial};
 
-use super::{SIGNATURE, rollout};
+use super::{SIGNATURE, begin, rollout};
 use crate::repository::Models;
 
 const BACK: Change = Change::Rollback { of: None, to: None };
@@ -201,4 +201,25 @@ async fn of_changes_at_once_each_is_decided_on_the_one_before_it() {
     assert_eq!(back.iter().filter(|one| one.is_ok()).count(), 1, "nobody rolls back what is rolled back");
     assert_eq!(log.current().await.unwrap().state(), known(first, None));
     assert_eq!(log.history().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn whoever_has_not_seen_that_a_trial_was_ended_does_not_take_back_the_stable_version() {
+    let models = Models::new();
+    models.publish_in("aaa").await;
+    begin(&models.repository, "m", 1).await;
+    let log = Log::open(&models.repository, "m").unwrap();
+    log.change(rollout(2), SIGNATURE).await.unwrap();
+    let trial = Trial { version: 3, canary_percent: 10.try_into().ok(), shadow_percent: None };
+    log.change(Change::Trial(trial), SIGNATURE).await.unwrap();
+    let guard = Signature { by: "guard", ..SIGNATURE };
+    let ended = log.change(Change::Rollback { of: Some(3), to: None }, guard).await.unwrap();
+    assert_eq!(ended.roles(), Roles { stable: 2, previous: Some(1), trial: None });
+    let refused = log.change(BACK, SIGNATURE).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("ended by guard in the last change; to take back version 2 as well"),
+        "{refused}"
+    );
+    let named = log.change(Change::Rollback { of: Some(2), to: None }, SIGNATURE).await.unwrap();
+    assert_eq!(named.roles(), Roles { stable: 1, previous: None, trial: None });
 }

@@ -88,7 +88,10 @@ async fn one_of_the_processes() {
             Err(RolloutError::Refused { refusal, .. }) => assert!(
                 matches!(
                     refusal,
-                    Refusal::AlreadyStable { .. } | Refusal::NoPrevious { .. } | Refusal::NothingServes
+                    Refusal::AlreadyStable { .. }
+                        | Refusal::NoPrevious { .. }
+                        | Refusal::NothingServes
+                        | Refusal::Overtaken
                 ),
                 "{refusal}"
             ),

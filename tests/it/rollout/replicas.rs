@@ -100,5 +100,5 @@ async fn three_processes_on_a_bucket_agree_within_the_interval_and_a_second() {
 fn a_command_names_the_repository_or_the_server() {
     let output = run(&["list"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--models <URL>"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("say where the models are"));
 }

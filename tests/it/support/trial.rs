@@ -85,7 +85,7 @@ impl OnTrial {
         let loaded = Arc::new(load(2, candidate).await);
         let embedder = Arc::new(Embedder::new(vec![stable], None, config.http.resources()).unwrap());
         let series = metrics.trial(&loaded.manifest);
-        let candidate = Some(Candidate::new(loaded, shares, Watch::new(config.guard), series));
+        let candidate = Some(Candidate::new(loaded, shares, 2, Watch::new(config.guard), series));
         embedder.serve(Resident { candidate, ..embedder.resident("m").unwrap() });
 
         let loader = Loader {

@@ -27,14 +27,14 @@ fn guarded() -> Settings {
     Settings { guard, ..settings() }
 }
 
-/// Clients that ask without a pause, until the flag is set. Whatever is not answered in half a second is given up.
+/// Clients that ask without a pause, until the flag is set. Whatever is not answered in a second and a half is given up.
 async fn traffic(url: String, done: Arc<AtomicBool>) -> u64 {
     let ask = async |index: u64| {
         let (client, mut sent) = (client(), 0);
         while !done.load(Ordering::SeqCst) {
             let body = json!({ "model": "m", "input": format!("{index} {sent}") }).to_string();
             let request = client.post(&url).header("content-type", "application/json").body(body);
-            let request = request.header("x-request-timeout-ms", "500");
+            let request = request.header("x-request-timeout-ms", "1500");
             let status = request.send().await.unwrap().status().as_u16();
             assert!(matches!(status, 200 | 500 | 504), "{status}");
             sent += 1;
