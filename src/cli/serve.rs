@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Failure, print_line};
 use crate::config::{Config, Settings};
+use crate::memory;
 use crate::server::{self, Listeners};
 use crate::telemetry;
 
@@ -25,6 +26,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
+        memory::map_large_blocks();
         let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let settings = self.settings.over_file(self.config.as_deref()).map_err(Failure::usage)?;
         let config = settings.validate(cores).map_err(Failure::usage)?;
