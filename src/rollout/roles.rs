@@ -11,7 +11,7 @@ pub struct Roles {
     /// The version that serves.
     pub stable: u32,
     /// The version that served before it and stays at hand; never the stable one itself. None after a rollback, see
-    /// [`Change::Rollback`].
+    /// [`Change::Rollback`](super::Change::Rollback).
     pub previous: Option<u32>,
     /// The version on trial beside the stable one; neither of the two above.
     pub trial: Option<Trial>,
