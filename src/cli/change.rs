@@ -1,7 +1,5 @@
 //! What `rollout`, `promote` and `rollback` share: a change of who serves, made or only tried.
 
-use std::time::SystemTime;
-
 use clap::Args;
 use serde::Deserialize;
 
@@ -61,7 +59,7 @@ impl ChangeArguments {
         change: Change,
     ) -> Result<Rollout, Failure> {
         let log = Log::open(repository, model).map_err(Failure::usage)?;
-        let (by, at) = (self.by.clone().unwrap_or_else(arguments::user), now());
+        let (by, at) = (self.by.clone().unwrap_or_else(arguments::user), Signature::now());
         let signature = Signature { by: &by, at: &at, reason: &self.reason, ..Signature::default() };
         for document in log.current().await?.damaged {
             warn_line(&document);
@@ -126,9 +124,4 @@ fn tried(model: &str, Trial { version, canary_percent, shadow_percent }: Trial) 
     let shadow = shadow_percent.map(|percent| format!("is given {percent} of them to compare"));
     let shares: Vec<String> = canary.into_iter().chain(shadow).collect();
     format!("{model}@{version}, which {},", shares.join(" and "))
-}
-
-/// The time for the log: RFC 3339, UTC.
-pub(super) fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }

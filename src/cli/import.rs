@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::arguments::{self, parse_reason};
-use super::{Failure, change, print_line, progress};
+use super::{Failure, print_line, progress};
 use crate::engine::{Pooling, Runtime};
 use crate::import::hub::{self, Hub, Patience, Snapshot};
 use crate::import::{self, Phase, Progress, Request};
@@ -101,7 +101,7 @@ impl Import {
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
         let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
-        let created = change::now();
+        let created = Signature::now();
         let request = Request {
             precision: self.precision,
             graph: self.graph,

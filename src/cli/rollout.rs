@@ -5,7 +5,7 @@ use clap::Args;
 use super::Failure;
 use super::arguments::VersionName;
 use super::change::ChangeArguments;
-use crate::rollout::{Change, Percent, Trial};
+use crate::rollout::{Change, Percent};
 
 #[derive(Debug, Args)]
 pub(super) struct Rollout {
@@ -28,11 +28,7 @@ impl Rollout {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { version: VersionName { model, version }, force, canary_percent, shadow_percent, how } =
             self;
-        let change = if canary_percent.is_some() || shadow_percent.is_some() {
-            Change::Trial(Trial { version, canary_percent, shadow_percent })
-        } else {
-            Change::Rollout { version, force }
-        };
+        let change = Change::rollout(version, canary_percent, shadow_percent, force);
         how.run(&model, change)
     }
 }

@@ -27,11 +27,6 @@ impl Resident {
         Self { stable, previous: None, candidate: None }
     }
 
-    /// The version of that number.
-    pub fn version(&self, number: u32) -> Option<&Arc<Model>> {
-        self.all().find(|model| model.manifest.version == number)
-    }
-
     /// The roles that its versions have.
     pub fn roles(&self) -> Roles {
         let number = |model: &Arc<Model>| model.manifest.version;

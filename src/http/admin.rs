@@ -2,8 +2,6 @@
 
 mod keys;
 
-use std::time::SystemTime;
-
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Deserialize;
@@ -14,7 +12,7 @@ use super::extract::Json;
 use super::{App, answer};
 use crate::embed::Resident;
 use crate::rollout::{
-    Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature, Trial,
+    Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature,
 };
 pub(super) use keys::Administrator;
 pub use keys::{AdminKeys, Peer};
@@ -108,11 +106,7 @@ pub(super) async fn rollout(
     Json(request): Json<RolloutRequest>,
 ) -> Result<Response, ApiError> {
     let RolloutRequest { version, canary_percent, shadow_percent, force, reason, dry_run } = request;
-    let change = if canary_percent.is_some() || shadow_percent.is_some() {
-        Change::Trial(Trial { version, canary_percent, shadow_percent })
-    } else {
-        Change::Rollout { version, force }
-    };
+    let change = Change::rollout(version, canary_percent, shadow_percent, force);
     make(&app, &model, change, who, &reason, dry_run).await
 }
 
@@ -161,7 +155,7 @@ async fn make(
     known(app, model).await?;
     // A caller that hangs up does not leave a change half made.
     let made = tokio::spawn(async move {
-        let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let at = Signature::now();
         let signature = Signature { by: &by, at: &at, reason: &reason, ..Signature::default() };
         if dry_run {
             Ok(operator.decide(&owned, change, signature).await?)

@@ -1,6 +1,7 @@
 //! The log of one model: read, decided on, and written on by whoever creates the next number first.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use futures_util::future::try_join_all;
 use object_store::path::Path as Key;
@@ -80,6 +81,13 @@ pub struct Signature<'a> {
     pub reason: &'a str,
     /// What the guard found, if it makes the change.
     pub cause: Option<&'a Cause>,
+}
+
+impl Signature<'_> {
+    /// The time as the log has it: RFC 3339, UTC.
+    pub fn now() -> String {
+        humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+    }
 }
 
 /// What was found at the end of a log.

@@ -13,7 +13,7 @@ use super::log::{Log, RolloutError, Signature};
 use super::state::{Change, Refusal};
 use crate::embed::{Model, ModelError};
 use crate::engine::Wanted;
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::Repository;
 
 /// A version, loaded or not.
 pub(super) type Loaded = Result<Arc<Model>, Arc<ModelError>>;
@@ -161,11 +161,5 @@ impl Operator {
         self.commands.send(command).await.map_err(|_| OperateError::Stopping)?;
         let loaded = loaded.await.map_err(|_| OperateError::Stopping)?;
         loaded.map_err(|source| OperateError::NotLoaded { version: format!("{model}@{version}"), source })
-    }
-}
-
-impl From<RepositoryError> for OperateError {
-    fn from(error: RepositoryError) -> Self {
-        Self::Rollout(error.into())
     }
 }

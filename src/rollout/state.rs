@@ -64,6 +64,15 @@ fn is_not(flag: &bool) -> bool {
 }
 
 impl Change {
+    /// A rollout as it is asked for: a trial if it has a share of the requests, else of all of them.
+    pub fn rollout(version: u32, canary: Option<Percent>, shadow: Option<Percent>, force: bool) -> Self {
+        if canary.is_some() || shadow.is_some() {
+            Self::Trial(Trial { version, canary_percent: canary, shadow_percent: shadow })
+        } else {
+            Self::Rollout { version, force }
+        }
+    }
+
     /// What is asked for, in a word.
     pub fn action(&self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ mod loads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -282,8 +282,8 @@ impl Sync {
         }
     }
 
-    /// Writes a rollback of a canary, on the document that put it on trial and on no later one. It gets no requests here any more; should the log not be writable now, it is tried again at
-    /// the next look.
+    /// Writes a rollback of a canary, on the document that put it on trial and on no later one. It gets no requests here any more;
+    /// should the log not be writable now, it is tried again at the next look.
     fn take_back(&mut self, model: &str, version: u32, since: u64, cause: Cause) {
         let Some(followed) = self.logs.get_mut(model) else { return };
         if followed.number() != since || followed.taking_back.as_ref().is_some_and(|task| !task.is_finished())
@@ -293,7 +293,7 @@ impl Sync {
         tracing::warn!("the guard takes back {model}@{version}: {}: {}", cause.figure, cause.sentence);
         let (operator, model) = (self.operator.clone(), model.to_owned());
         followed.taking_back = Some(tokio::spawn(async move {
-            let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+            let at = Signature::now();
             let reason = format!("{}: {}", cause.figure, cause.sentence);
             let signature = Signature { by: GUARD, at: &at, reason: &reason, cause: Some(&cause) };
             let change = Change::Rollback { of: Some(version), to: None };
