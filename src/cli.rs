@@ -4,10 +4,12 @@ mod arguments;
 mod bench;
 mod cache;
 mod change;
+mod drift;
 mod evaluate;
 mod history;
 mod import;
 mod list;
+mod load;
 mod progress;
 mod promote;
 mod rollback;
@@ -54,6 +56,9 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
+    /// Whether the traffic is what a model was meant to see
+    #[command(subcommand)]
+    Drift(drift::Drift),
     /// Measure a server under load
     Bench(Box<bench::Bench>),
 }
@@ -70,6 +75,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Promote(command) => command.run(),
         Command::Rollback(command) => command.run(),
         Command::Evaluate(command) => command.run(),
+        Command::Drift(command) => command.run(),
         Command::Bench(command) => command.run(),
     };
     match result {

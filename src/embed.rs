@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::batch::{self, Class, Finished};
+use crate::drift::inputs::InputFacts;
 use crate::engine::Output;
 use crate::engine::pooling::normalise;
 use crate::repository::manifest::Space;
@@ -95,6 +96,8 @@ pub struct Embeddings {
     pub tokens: usize,
     /// Inputs that were cut.
     pub truncated: usize,
+    /// What there is to know of each input.
+    pub inputs: Vec<InputFacts>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -209,6 +212,7 @@ impl Embedder {
             return Err(EmbedError::TooManyTokenVectors { tokens, most: MOST_TOKEN_VALUES / dimensions });
         }
         let truncated = tokenized.iter().filter(|input| input.cut > 0).count();
+        let inputs = tokenized.iter().map(Tokens::facts).collect();
         model.metrics.truncated.inc_by(truncated as u64);
         model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
 
@@ -237,7 +241,7 @@ impl Embedder {
             .collect::<Result<Vec<_>, _>>()?;
         timings.finish = started.elapsed();
         model.observe(vectors.len(), &timings);
-        Ok(Embeddings { model, vectors, dimensions, tokens, truncated, timings })
+        Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, timings })
     }
 
     /// Vectors from the cache, where there is one and it has them, and the others from the engine.

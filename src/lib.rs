@@ -40,6 +40,7 @@ pub mod bench;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod drift;
 pub mod embed;
 pub mod engine;
 pub mod evaluate;

@@ -5,6 +5,7 @@ mod error;
 mod fetch;
 mod layout;
 pub mod manifest;
+mod numbered;
 mod publish;
 mod read;
 mod store;
@@ -25,6 +26,7 @@ pub use fetch::Fetched;
 pub use layout::check_name;
 use layout::{MANIFEST, key, version_number};
 use manifest::{Manifest, SCHEMA};
+pub(crate) use numbered::{LAST_NUMBER, Numbered};
 use store::Place;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
@@ -148,7 +150,7 @@ impl Repository {
     }
 
     /// The keys below a directory that come after `after` in the order of their bytes, in no order.
-    pub(crate) async fn list_after(&self, directory: &Key, after: &Key) -> Result<Vec<Key>> {
+    async fn list_after(&self, directory: &Key, after: &Key) -> Result<Vec<Key>> {
         let listing = self.store.list_with_offset(Some(directory), after);
         listing.map_ok(|object| object.location).try_collect().await.map_err(|error| self.failed(error))
     }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::drift::inputs::InputFacts;
+
 /// What happens to an input of more than `max_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -103,6 +105,13 @@ pub struct Tokens {
     pub cut: usize,
     /// How many tokens are the unknown token.
     pub unknown: usize,
+}
+
+impl Tokens {
+    /// What there is to know of the input.
+    pub fn facts(&self) -> InputFacts {
+        InputFacts { tokens: self.ids.len(), truncated: self.cut > 0, unknown: self.unknown > 0 }
+    }
 }
 
 /// One token of a text, as `/tokenize` shows it.

@@ -1,6 +1,7 @@
 //! Arguments that several commands take.
 
 use std::env;
+use std::fmt;
 use std::str::FromStr;
 
 use clap::Args;
@@ -28,6 +29,12 @@ impl Models {
 pub(super) struct VersionName {
     pub(super) model: String,
     pub(super) version: u32,
+}
+
+impl fmt::Display for VersionName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}@{}", self.model, self.version)
+    }
 }
 
 impl FromStr for VersionName {

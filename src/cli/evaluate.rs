@@ -1,24 +1,19 @@
 //! `sextant evaluate`.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::thread;
 
 use clap::Args;
 
 use super::arguments::{Models, VersionName};
 use super::cache::Cache;
+use super::load::load;
 use super::{Failure, print_line, progress};
-use crate::batch::Limits;
 use crate::bench::input::read_texts;
-use crate::embed::{Embedder, Model, Resources};
-use crate::engine::{Runtime, Wanted, topology};
+use crate::engine::Runtime;
 use crate::evaluate::pairs::read_pairs;
 use crate::evaluate::retrieval::Retrieval;
 use crate::evaluate::{self, Data, Method, Subject, Verdict};
-use crate::metrics::Metrics;
 use crate::repository::Repository;
-use crate::rollout::gate::Bounds;
 
 /// Exit code of a version that is worse than the one it was measured against.
 const WORSE: u8 = 3;
@@ -70,9 +65,9 @@ impl Evaluate {
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let repository = self.models.open()?.with_cache(self.cache.settings());
         let report = tokio::runtime::Runtime::new()?.block_on(async {
-            let subject = load(&repository, runtime, &self.version).await?;
+            let subject = load_subject(&repository, runtime, &self.version).await?;
             let against = match &self.against {
-                Some(against) => Some(load(&repository, runtime, against).await?),
+                Some(against) => Some(load_subject(&repository, runtime, against).await?),
                 None => None,
             };
             let sides = 1 + u64::from(against.is_some());
@@ -120,28 +115,10 @@ impl Evaluate {
     }
 }
 
-/// A version with a session for each core.
-async fn load(
+async fn load_subject(
     repository: &Repository,
     runtime: &'static Runtime,
-    VersionName { model, version }: &VersionName,
+    version: &VersionName,
 ) -> Result<Subject, Failure> {
-    let manifest = repository.manifest(model, *version).await?;
-    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let wanted = Wanted {
-        cores,
-        sessions: Some(cores.min(topology::MOST_SESSIONS)),
-        threads: Some(NonZeroUsize::MIN),
-        spin: Some(false),
-        batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
-        lone_threads: Some(0),
-        lone_spin: None,
-    };
-    let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
-    let resources = Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
-    let metrics = Metrics::new()?;
-    // What its vectors are worth says nothing if they are not those that it came with.
-    let model = Model::load(repository, manifest, runtime, wanted, limits, Bounds::DEFAULT, &metrics).await?;
-    let id = model.id();
-    Ok(Subject { embedder: Embedder::new(vec![model], None, resources)?, id })
+    Ok(Subject { embedder: load(repository, runtime, version).await?, id: version.to_string() })
 }

@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use futures_util::future::try_join_all;
-use object_store::path::Path as Key;
 use thiserror::Error;
 
 use super::document::{Rollout, SCHEMA};
 use super::guard::Cause;
 use super::roles::State;
 use super::state::{self, Change, Refusal, Versions};
-use crate::repository::{Repository, RepositoryError, check_name};
-
-/// Numbers have eight digits: a store lists names by their bytes, and with a ninth the order would be another.
-const LAST_NUMBER: u64 = 99_999_999;
+use crate::repository::{LAST_NUMBER, Numbered, Repository, RepositoryError, check_name};
 
 /// Whoever asks for it has looked at the roles before.
 const UNNAMED_ROLLBACK: Change = Change::Rollback { of: None, to: None };
@@ -157,7 +153,7 @@ impl<'a> Log<'a> {
     /// # Errors
     /// If the repository fails.
     pub async fn after(&self, known: u64) -> Result<Seen, RepositoryError> {
-        let mut numbers = self.numbers(known).await?;
+        let mut numbers = self.repository.numbers_after(self.documents(), known).await?;
         let last = numbers.last().copied().unwrap_or(known);
         let mut seen = Seen { good: None, damaged: Vec::new(), last };
         while let Some(number) = numbers.pop() {
@@ -178,7 +174,7 @@ impl<'a> Log<'a> {
     /// If the repository fails.
     pub async fn history(&self) -> Result<Vec<Result<Rollout, Damaged>>, RepositoryError> {
         let mut documents = Vec::new();
-        for number in self.numbers(0).await? {
+        for number in self.repository.numbers_after(self.documents(), 0).await? {
             documents.push(self.read(number).await?);
         }
         Ok(documents)
@@ -221,7 +217,7 @@ impl<'a> Log<'a> {
     /// # Errors
     /// If the repository fails.
     pub(super) async fn write(&self, draft: &Rollout) -> Result<bool, RolloutError> {
-        let key = self.key(draft.number);
+        let key = self.documents().key(draft.number);
         let created = self.repository.create(&key, serde_json::to_vec_pretty(draft)?).await;
         if created
             .map_err(|source| RolloutError::NotWritten { key: key.to_string(), source: source.into() })?
@@ -291,25 +287,9 @@ impl<'a> Log<'a> {
         Ok(try_join_all(read).await?.into_iter().collect())
     }
 
-    /// Numbers of the documents above `known`, ascending.
-    async fn numbers(&self, known: u64) -> Result<Vec<u64>, RepositoryError> {
-        let directory = Key::from_iter([self.model, "rollouts"]);
-        let keys = self.repository.list_after(&directory, &self.key(known)).await?;
-        let numbers = keys.into_iter().filter_map(|key| {
-            // Only those directly below, by the names that they are written with: `2.json` beside `00000002.json` would make
-            // two documents of one number.
-            let number = key.filename()?.strip_suffix(".json")?.parse().ok()?;
-            (key == self.key(number)).then_some(number)
-        });
-        let mut numbers: Vec<u64> = numbers.collect();
-        numbers.retain(|number| (known + 1..=LAST_NUMBER).contains(number));
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
     /// The document of that number, which was listed.
     async fn read(&self, number: u64) -> Result<Result<Rollout, Damaged>, RepositoryError> {
-        let key = self.key(number);
+        let key = self.documents().key(number);
         let damaged = |reason| Damaged { number, key: key.to_string(), reason };
         let Some(text) = self.repository.read(&key).await? else {
             return Ok(Err(damaged("it was removed while it was read".to_owned())));
@@ -317,8 +297,8 @@ impl<'a> Log<'a> {
         Ok(Rollout::read(number, &text).map_err(damaged))
     }
 
-    fn key(&self, number: u64) -> Key {
-        Key::from_iter([self.model, "rollouts", &format!("{number:08}.json")])
+    fn documents(&self) -> Numbered<'a> {
+        Numbered { model: self.model, directory: "rollouts", extension: "json" }
     }
 }
 

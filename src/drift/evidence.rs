@@ -1,0 +1,146 @@
+//! Has the traffic moved outside? Bets on how often vectors fall into a tail, whose gains are evidence.
+//!
+//! A bet of stake `l` on a tail of share `a` multiplies its money by `e = 1 + l (1{in the tail} - a)`, whose mean is 1 while nothing
+//! has changed. In the form of Shiryaev and Roberts, `M <- (1 + M) e`, a bet is opened at every vector, and the expected number of
+//! vectors until `M` reaches a level is at least that level: Shin, Ramdas, Rinaldo, "E-detectors: a nonparametric framework for
+//! sequential change detection", 2022. No model of the traffic, no simulation and no independence is needed. The mean over several
+//! bets keeps that.
+//!
+//! `a` is the upper bound of the tail's share. Where `D` neighbours resemble each other (the design effect) the logarithm of each
+//! factor is divided by `D`: the geometric mean of D factors is at most their arithmetic mean, whose expectation is 1 however the
+//! factors depend on each other.
+
+use super::counts::Counts;
+use super::reference::Facts;
+use super::tail::InTails;
+
+/// A bet on a tail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bet {
+    /// Index in [`TAILS`](super::tail::TAILS).
+    pub tail: usize,
+    /// Share of the money at risk, in units of the tail's odds.
+    pub stake: f64,
+}
+
+/// Bets that vectors lie outside. The outermost tail finds a few strange texts soonest, the widest finds a slight change of all.
+pub const OUTSIDE: [Bet; 6] = [
+    Bet { tail: 0, stake: 3.0 },
+    Bet { tail: 0, stake: 10.0 },
+    Bet { tail: 1, stake: 1.0 },
+    Bet { tail: 1, stake: 4.0 },
+    Bet { tail: 2, stake: 0.5 },
+    Bet { tail: 2, stake: 1.5 },
+];
+
+/// Bets that vectors lie too near: traffic that collapses onto a few texts moves nothing outwards.
+pub const NEAR: [Bet; 2] = [Bet { tail: 3, stake: 1.0 }, Bet { tail: 3, stake: 4.0 }];
+
+impl Bet {
+    /// Logarithms of the factors of a vector in the tail and of one that is not.
+    fn gains(&self, facts: &Facts) -> (f64, f64) {
+        let share = facts.tail_bounds[self.tail];
+        // A calibration too small for the tail would stake more than all.
+        let stake = self.stake.min(0.5 / share);
+        (
+            (stake * (1.0 - share)).ln_1p() / facts.design_effect,
+            (-stake * share).ln_1p() / facts.design_effect,
+        )
+    }
+}
+
+/// Logarithm of the evidence in `counts` as a whole: what Prometheus computes from the sums of all replicas. Linear in the counts
+/// but for the mean over the bets. Minus infinity for no bets.
+pub fn log_evidence(counts: &Counts, facts: &Facts, bets: &[Bet]) -> f64 {
+    let logarithms = bets.iter().map(|bet| {
+        let (hit, miss) = bet.gains(facts);
+        let hits = counts.tails[bet.tail];
+        hits as f64 * hit + (counts.samples - hits) as f64 * miss
+    });
+    log_mean(logarithms)
+}
+
+/// Logarithm of the mean of numbers given by their logarithms.
+fn log_mean(logarithms: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+    let largest = logarithms.clone().fold(f64::NEG_INFINITY, f64::max);
+    if largest.is_infinite() {
+        return largest;
+    }
+    let count = logarithms.len() as f64;
+    largest + (logarithms.map(|logarithm| (logarithm - largest).exp()).sum::<f64>() / count).ln()
+}
+
+/// Bets that are opened at every vector.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    bets: Vec<Running>,
+    /// Evidence at which it alarms, as a logarithm.
+    threshold: f64,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    tail: usize,
+    hit: f64,
+    miss: f64,
+    /// Logarithm of M.
+    money: f64,
+    /// The best gain of a bet opened at one vector only, and the mark of that vector: the likeliest beginning of the change.
+    best: (f64, Option<u64>),
+}
+
+/// Evidence is not counted beyond so many times what an alarm needs, or it would take as long to go as the change lasted.
+const CAP: f64 = 100.0;
+
+impl Detector {
+    /// Alarms once in `run_time` vectors of unchanged traffic, or less often.
+    pub fn new(bets: &[Bet], facts: &Facts, run_time: f64) -> Self {
+        let running = |bet: &Bet| {
+            let (hit, miss) = bet.gains(facts);
+            Running { tail: bet.tail, hit, miss, money: f64::NEG_INFINITY, best: (0.0, None) }
+        };
+        Self { bets: bets.iter().map(running).collect(), threshold: run_time.max(1.0).ln() }
+    }
+
+    /// Takes in a vector; `mark` is its time, or its place in a recorded stream.
+    pub fn observe(&mut self, tails: &InTails, mark: u64) {
+        let cap = self.threshold + CAP.ln();
+        for bet in &mut self.bets {
+            let gain = if tails[bet.tail] { bet.hit } else { bet.miss };
+            // ln(1 + M): of a large M that is ln M.
+            let with_new = if bet.money > 40.0 { bet.money } else { bet.money.exp().ln_1p() };
+            bet.money = (with_new + gain).min(cap);
+            bet.best = match bet.best {
+                (best, since) if best + gain > 0.0 => ((best + gain).min(cap), since.or(Some(mark))),
+                _ => (0.0, None),
+            };
+        }
+    }
+
+    /// Logarithm of the evidence, no less than 0.
+    pub fn log_evidence(&self) -> f64 {
+        log_mean(self.bets.iter().map(|bet| bet.money)).max(0.0)
+    }
+
+    /// Logarithm of the evidence at which it alarms.
+    pub fn threshold(&self) -> f64 {
+        self.threshold
+    }
+
+    /// Whether the evidence is enough.
+    pub fn is_alarmed(&self) -> bool {
+        self.log_evidence() >= self.threshold
+    }
+
+    /// Where the change most likely began, by the bet with the most gain.
+    pub fn since(&self) -> Option<u64> {
+        self.bets.iter().max_by(|left, right| left.best.0.total_cmp(&right.best.0))?.best.1
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        for bet in &mut self.bets {
+            (bet.money, bet.best) = (f64::NEG_INFINITY, (0.0, None));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Makes a reference of vectors of the intended traffic.
+//!
+//! Two thirds of the vectors, drawn at random, give the mean, the directions and the centres; the rest is held out and gives the
+//! yardstick: a score calibrated on the vectors that it was fitted to is too small.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par, Side};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::counts::PARTS;
+use super::inputs::{InputCounts, InputFacts};
+use super::kmeans::{assign, cluster};
+use super::reference::{Facts, LEAST_VECTORS, Origin, Reference};
+use super::score::Scorer;
+use super::tail::TAILS;
+use crate::compare;
+use crate::engine::pooling::normalise;
+
+/// Directions that are watched: those of the largest variance. As many as metrics have series for, so that what a fleet sees is what
+/// a replica sees.
+const COMPONENTS: usize = 32;
+/// Centres of clusters.
+const CENTRES: usize = 512;
+/// Topics: clusters of centres.
+const BINS: usize = 64;
+/// A direction with less than this of the largest variance is noise of the arithmetic.
+const LEAST_VARIANCE: f64 = 1e-6;
+
+/// One vector of the intended traffic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// In full width.
+    pub vector: Vec<f32>,
+    /// Of its input.
+    pub input: InputFacts,
+    /// The text, where it may be kept.
+    pub text: Option<String>,
+}
+
+/// Why vectors make no reference.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FitError {
+    /// The tails would be guesses.
+    #[error(
+        "{found} vectors are too few for a reference: at least {LEAST_VECTORS} are needed, one of each request or session"
+    )]
+    TooFew {
+        /// Vectors that there are.
+        found: usize,
+    },
+    /// Every alarm would be false, or none would come.
+    #[error("the vectors hardly differ: all {found} of them lie in one place")]
+    Constant {
+        /// Vectors that there are.
+        found: usize,
+    },
+    /// Vectors that are none.
+    #[error("vector {index} of {found} is {fault}")]
+    BadVector {
+        /// Which one, counted from 0.
+        index: usize,
+        /// Vectors that there are.
+        found: usize,
+        /// What it is.
+        fault: &'static str,
+    },
+    /// Vectors of different widths.
+    #[error("vector {index} has {found} dimensions and the first has {expected}")]
+    Widths {
+        /// Which one, counted from 0.
+        index: usize,
+        /// Its width.
+        found: usize,
+        /// The first one's.
+        expected: usize,
+    },
+    /// The eigenvectors could not be computed.
+    #[error("the directions of the largest variance were not found")]
+    NoDirections,
+}
+
+/// How good a reference is, for whoever made it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FitReport {
+    /// Vectors that it was fitted on.
+    pub fitted: usize,
+    /// Vectors that were held out.
+    pub calibrated: usize,
+    /// Directions that are watched.
+    pub components: usize,
+    /// Share of the variance that lies in them.
+    pub explained: f64,
+    /// Clusters.
+    pub centres: usize,
+    /// See [`Facts::design_effect`].
+    pub design_effect: f64,
+    /// Of each tail its name, its share, and the interval that the true share lies in with 90 % confidence.
+    pub tails: Vec<(String, f64, f64, f64)>,
+}
+
+/// Makes a reference of `samples`, which are in the order of time. The same samples and `seed` give the same reference.
+///
+/// # Errors
+/// If there are too few, one is none, or they do not differ.
+pub fn fit(samples: &[Sample], origin: Origin, seed: u64) -> Result<(Reference, FitReport), FitError> {
+    let found = samples.len();
+    if found < LEAST_VECTORS {
+        return Err(FitError::TooFew { found });
+    }
+    let width = samples[0].vector.len();
+    let mut rows = Vec::with_capacity(found * width);
+    for (index, sample) in samples.iter().enumerate() {
+        if let Some(fault) = compare::fault(&sample.vector) {
+            return Err(FitError::BadVector { index, found, fault });
+        }
+        if sample.vector.len() != width {
+            return Err(FitError::Widths { index, found: sample.vector.len(), expected: width });
+        }
+        let mut row = sample.vector.clone();
+        normalise(&mut row);
+        rows.extend(row);
+    }
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut order: Vec<usize> = (0..found).collect();
+    random.shuffle(&mut order);
+    let (fitted, held_out) = order.split_at(found * 2 / 3);
+    let fitted_rows: Vec<f32> =
+        fitted.iter().flat_map(|index| &rows[index * width..][..width]).copied().collect();
+
+    let mean = mean_of(&fitted_rows, width);
+    let Directions { projection, explained } = directions(&fitted_rows, &mean, found)?;
+    let mut directions_of_rows = fitted_rows;
+    for row in directions_of_rows.chunks_exact_mut(width) {
+        row.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
+        normalise(row);
+    }
+    let centres = cluster(&directions_of_rows, width, CENTRES, &mut random);
+    let topics = cluster(&centres, width, BINS, &mut random);
+    let bins: Vec<u8> = assign(&centres, &topics, width).into_iter().map(|(topic, _)| topic as u8).collect();
+    let examples = examples(samples, fitted, &assign(&directions_of_rows, &centres, width), bins.len());
+
+    let facts = Facts {
+        fitted: fitted.len() as u64,
+        calibrated: 0,
+        design_effect: 1.0,
+        tail_bounds: TAILS.map(|tail| tail.bound(held_out.len())),
+        bin_shares: vec![0.0; topics.len() / width],
+        inputs: InputCounts::default(),
+    };
+    let reference =
+        Reference { origin, facts, mean, projection, centres, bins, scores: Vec::new(), examples };
+    let reference = calibrated(reference, samples, held_out);
+    let report = FitReport {
+        fitted: fitted.len(),
+        calibrated: held_out.len(),
+        components: reference.components(),
+        explained,
+        centres: reference.bins.len(),
+        design_effect: reference.facts.design_effect,
+        tails: TAILS
+            .iter()
+            .map(|tail| {
+                let (low, high) = tail.interval(held_out.len());
+                (tail.label.to_owned(), tail.share, low, high)
+            })
+            .collect(),
+    };
+    Ok((reference, report))
+}
+
+/// The same reference with what its own vectors say of it: the scores of those held out, the shares of the topics, the inputs, and
+/// the design effect of the stream.
+fn calibrated(mut reference: Reference, samples: &[Sample], held_out: &[usize]) -> Reference {
+    let scorer = Scorer::new(String::new(), reference.clone());
+    let mut observed = Vec::with_capacity(samples.len());
+    for some in samples.chunks(1024) {
+        let vectors: Vec<_> = some.iter().map(|sample| (&sample.vector, sample.input)).collect();
+        observed.extend(scorer.observe(&vectors).into_iter().flatten());
+    }
+    // All are directions, which was checked: none is missing, and the places are those of the samples.
+    reference.scores =
+        held_out.iter().filter_map(|index| observed.get(*index)).map(|seen| seen.score).collect();
+    reference.scores.sort_by(f32::total_cmp);
+    let facts = &mut reference.facts;
+    facts.calibrated = reference.scores.len() as u64;
+    for seen in &observed {
+        facts.bin_shares[seen.bin] += 1.0 / observed.len() as f64;
+        facts.inputs.add(seen.input);
+    }
+    facts.bin_shares.iter_mut().for_each(|share| *share = share.min(1.0));
+    let projections: Vec<&[i64]> = observed.iter().map(|seen| seen.projections.as_slice()).collect();
+    facts.design_effect = design_effect(&projections);
+    reference
+}
+
+fn mean_of(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut sums = vec![0.0_f64; width];
+    for row in rows.chunks_exact(width) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    let count = (rows.len() / width) as f64;
+    sums.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+struct Directions {
+    /// See [`Reference::projection`].
+    projection: Vec<f32>,
+    /// Share of the variance that lies in them.
+    explained: f64,
+}
+
+fn directions(rows: &[f32], mean: &[f32], found: usize) -> Result<Directions, FitError> {
+    let width = mean.len();
+    let count = rows.len() / width;
+    let mut covariance = Mat::<f64>::zeros(width, width);
+    // In parts: all rows in double precision would take twice their memory once more.
+    for some in rows.chunks(1024 * width) {
+        let centred: Vec<f64> = some
+            .chunks_exact(width)
+            .flat_map(|row| row.iter().zip(mean))
+            .map(|(value, mean)| f64::from(value - mean))
+            .collect();
+        let centred = MatRef::from_row_major_slice(&centred, centred.len() / width, width);
+        let weight = 1.0 / count as f64;
+        matmul(covariance.as_mut(), Accum::Add, centred.transpose(), centred, weight, Par::Seq);
+    }
+    let eigen = covariance.self_adjoint_eigen(Side::Lower).map_err(|_| FitError::NoDirections)?;
+    // Ascending.
+    let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
+    let largest = values.last().copied().unwrap_or(0.0);
+    if largest < f64::from(f32::EPSILON) {
+        return Err(FitError::Constant { found });
+    }
+    let kept = (0..width).rev().take(COMPONENTS).filter(|index| values[*index] > largest * LEAST_VARIANCE);
+    let kept: Vec<usize> = kept.collect();
+    let vectors = eigen.U();
+    let projection = kept
+        .iter()
+        .flat_map(|index| (0..width).map(|row| (vectors[(row, *index)] / values[*index].sqrt()) as f32))
+        .collect();
+    let explained = kept.iter().map(|index| values[*index]).sum::<f64>() / values.iter().sum::<f64>();
+    Ok(Directions { projection, explained })
+}
+
+/// The text nearest to each centre, if all texts may be kept.
+fn examples(
+    samples: &[Sample],
+    fitted: &[usize],
+    nearest: &[(usize, f32)],
+    centres: usize,
+) -> Option<Vec<String>> {
+    let mut best: Vec<(f32, Option<&str>)> = vec![(f32::NEG_INFINITY, None); centres];
+    for (index, (centre, cosine)) in fitted.iter().zip(nearest) {
+        let text = samples[*index].text.as_deref()?;
+        if *cosine > best[*centre].0 {
+            best[*centre] = (*cosine, Some(text));
+        }
+    }
+    Some(best.into_iter().map(|(_, text)| text.unwrap_or_default().to_owned()).collect())
+}
+
+/// Lengths of the blocks whose means are looked at.
+const BLOCK_LENGTHS: [usize; 9] = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+/// Fewer blocks say nothing of the variance of their means.
+const LEAST_BLOCKS: usize = 16;
+/// A variance is larger than that of independent vectors if it is by so many standard errors.
+const STANDARD_ERRORS: f64 = 3.0;
+
+/// How many vectors of a stream tell as much as one independent vector: the variance of block means over that of independent
+/// vectors, the largest of several block lengths, 1 if none is larger than by chance.
+fn design_effect(projections: &[&[i64]]) -> f64 {
+    let components = projections.first().map_or(0, |first| first.len());
+    let number = |parts: i64| parts as f64 / PARTS;
+    let moments = |values: &mut dyn Iterator<Item = f64>| {
+        let (mut count, mut sum, mut squares) = (0.0_f64, 0.0, 0.0);
+        values.for_each(|value| (count, sum, squares) = (count + 1.0, sum + value, squares + value * value));
+        (squares - sum * sum / count) / (count - 1.0).max(1.0)
+    };
+    let mut largest = 1.0_f64;
+    for length in BLOCK_LENGTHS {
+        let blocks = projections.len() / length;
+        if blocks < LEAST_BLOCKS {
+            break;
+        }
+        let mut ratios = 0.0;
+        for component in 0..components {
+            let of_all = moments(&mut projections.iter().map(|row| number(row[component])));
+            let mean = |block: &[&[i64]]| {
+                block.iter().map(|row| number(row[component])).sum::<f64>() / length as f64
+            };
+            let of_means = moments(&mut projections.chunks_exact(length).map(mean));
+            ratios += of_means * length as f64 / of_all.max(f64::MIN_POSITIVE);
+        }
+        let ratio = ratios / components.max(1) as f64;
+        let error = (2.0 / ((blocks - 1) * components.max(1)) as f64).sqrt();
+        if ratio > 1.0 + STANDARD_ERRORS * error {
+            largest = largest.max(ratio);
+        }
+    }
+    largest
+}

@@ -1,0 +1,257 @@
+//! The summary of the traffic that a model was meant to see.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::inputs::InputCounts;
+use super::tail::TAILS;
+use crate::repository::manifest::Space;
+
+/// Fewer vectors say too little of the tails.
+pub const LEAST_VECTORS: usize = 3_000;
+
+/// Of the file's form. A reader of this form refuses others.
+const SCHEMA: u32 = 1;
+/// What a file begins with, before the digest of all that follows.
+const MAGIC: &str = "sextant-reference ";
+
+/// A few numbers of a reference, enough to judge what was counted against it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// Vectors that the mean and the directions were fitted on.
+    pub fitted: u64,
+    /// Vectors that were held out, whose scores are the yardstick.
+    pub calibrated: u64,
+    /// How many vectors of the stream tell as much as one independent vector, at least 1.
+    pub design_effect: f64,
+    /// Upper bound of the share of unchanged traffic in each of [`TAILS`].
+    pub tail_bounds: [f64; TAILS.len()],
+    /// Share of the traffic in each topic; `[bins]`.
+    pub bin_shares: Vec<f64>,
+    /// Of the inputs.
+    pub inputs: InputCounts,
+}
+
+/// Where a reference comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Of the file's form.
+    pub schema: u32,
+    /// The version whose vectors it was fitted on, as `minilm@1`.
+    pub version: String,
+    /// The space of these vectors: it judges no others.
+    pub space: Space,
+    /// When, as RFC 3339.
+    pub created: String,
+    /// From which texts: a file's name, or live traffic.
+    pub source: String,
+}
+
+impl Origin {
+    /// That of a reference of this form, made now.
+    pub fn now(version: String, space: Space, source: String) -> Self {
+        let created = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        Self { schema: SCHEMA, version, space, created, source }
+    }
+}
+
+/// A reference, as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What is judged with.
+    pub facts: Facts,
+    /// Mean of the fitted vectors; `[dimensions]`.
+    pub mean: Vec<f32>,
+    /// Leading eigenvectors of their covariance, each divided by the root of its eigenvalue; `[components, dimensions]`.
+    pub projection: Vec<f32>,
+    /// Centres of clusters of the fitted vectors, less the mean, of unit length; `[centres, dimensions]`.
+    pub centres: Vec<f32>,
+    /// Of each centre its topic; `[centres]`.
+    pub bins: Vec<u8>,
+    /// Scores of the held-out vectors, ascending; `[calibrated]`.
+    pub scores: Vec<f32>,
+    /// A text near each centre, where the operator allowed to keep them; `[centres]`.
+    pub examples: Option<Vec<String>>,
+}
+
+/// Why bytes are no reference.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReferenceError {
+    /// Changed or cut short since it was written.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// Written by a later release.
+    #[error("its form {0} is not known, this is for form {SCHEMA}")]
+    Schema(u32),
+    /// It belongs to other vectors.
+    #[error("it is of the space {found}, and these vectors are of {expected}")]
+    OtherSpace {
+        /// Of the reference.
+        found: Space,
+        /// Of the version.
+        expected: Space,
+    },
+    /// The vectors have another width.
+    #[error("its vectors have {found} dimensions, and the version's {expected}")]
+    OtherWidth {
+        /// Of the reference.
+        found: usize,
+        /// Of the version.
+        expected: usize,
+    },
+}
+
+type Result<T> = std::result::Result<T, ReferenceError>;
+
+impl Reference {
+    /// Width of the vectors.
+    pub fn dimensions(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// Directions that are watched.
+    pub fn components(&self) -> usize {
+        self.projection.len() / self.mean.len().max(1)
+    }
+
+    /// Whether it judges vectors of a `space` and a width.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn fits(&self, space: &Space, dimensions: usize) -> Result<()> {
+        if self.origin.space != *space {
+            return Err(ReferenceError::OtherSpace {
+                found: self.origin.space.clone(),
+                expected: space.clone(),
+            });
+        }
+        if self.dimensions() != dimensions {
+            return Err(ReferenceError::OtherWidth { found: self.dimensions(), expected: dimensions });
+        }
+        Ok(())
+    }
+
+    /// As a file: the digest of all that follows, then tensors in the form of safetensors.
+    ///
+    /// # Errors
+    /// If it cannot be written in that form, which is a mistake in this module.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let failed = |error: &dyn std::fmt::Display| ReferenceError::Damaged(error.to_string());
+        let json = |text: serde_json::Result<String>| text.map_err(|error| failed(&error));
+        let mut metadata = HashMap::from([
+            ("origin".to_owned(), json(serde_json::to_string(&self.origin))?),
+            ("facts".to_owned(), json(serde_json::to_string(&self.facts))?),
+        ]);
+        if let Some(examples) = &self.examples {
+            metadata.insert("examples".to_owned(), json(serde_json::to_string(examples))?);
+        }
+        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let floats = [
+            ("mean", bytes(&self.mean), vec![self.dimensions()]),
+            ("projection", bytes(&self.projection), vec![self.components(), self.dimensions()]),
+            ("centres", bytes(&self.centres), vec![self.bins.len(), self.dimensions()]),
+            ("scores", bytes(&self.scores), vec![self.scores.len()]),
+        ];
+        let mut tensors = Vec::new();
+        for (name, bytes, shape) in &floats {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|error| failed(&error))?;
+            tensors.push((*name, view));
+        }
+        let bins = TensorView::new(Dtype::U8, vec![self.bins.len()], &self.bins);
+        tensors.push(("bins", bins.map_err(|error| failed(&error))?));
+        let body = serialize(tensors, Some(metadata)).map_err(|error| failed(&error))?;
+        let digest = hex::encode(Sha256::digest(&body));
+        Ok([MAGIC.as_bytes(), digest.as_bytes(), b"\n", &body].concat())
+    }
+
+    /// Reads what [`Reference::encode`] wrote, with the reference's short name: the first eight digits of the digest.
+    ///
+    /// # Errors
+    /// If anything of it has changed, or it is of another form.
+    pub fn decode(file: &[u8]) -> Result<(String, Self)> {
+        let damaged = |reason: &str| ReferenceError::Damaged(reason.to_owned());
+        let rest =
+            file.strip_prefix(MAGIC.as_bytes()).ok_or_else(|| damaged("it begins with something else"))?;
+        let end = rest.iter().position(|byte| *byte == b'\n').filter(|end| *end == 64);
+        let (digest, body) = rest.split_at(end.ok_or_else(|| damaged("its digest is cut short"))?);
+        let body = &body[1..];
+        if hex::encode(Sha256::digest(body)).as_bytes() != digest {
+            return Err(damaged("its digest is not that of its contents"));
+        }
+        let wrong = |error: &dyn std::fmt::Display| ReferenceError::Damaged(error.to_string());
+        let tensors = SafeTensors::deserialize(body).map_err(|error| wrong(&error))?;
+        let (_, header) = SafeTensors::read_metadata(body).map_err(|error| wrong(&error))?;
+        let metadata = header.metadata().as_ref().ok_or_else(|| damaged("it says nothing of itself"))?;
+        let text = |name: &str| metadata.get(name).ok_or_else(|| damaged(&format!("it has no `{name}`")));
+        let origin: serde_json::Value =
+            serde_json::from_str(text("origin")?).map_err(|error| wrong(&error))?;
+        let schema = origin["schema"].as_u64().and_then(|schema| schema.try_into().ok()).unwrap_or(0);
+        if schema != SCHEMA {
+            return Err(ReferenceError::Schema(schema));
+        }
+        let reference = Self {
+            origin: serde_json::from_value(origin).map_err(|error| wrong(&error))?,
+            facts: serde_json::from_str(text("facts")?).map_err(|error| wrong(&error))?,
+            mean: floats(&tensors, "mean")?,
+            projection: floats(&tensors, "projection")?,
+            centres: floats(&tensors, "centres")?,
+            bins: tensor(&tensors, "bins", Dtype::U8)?.to_vec(),
+            scores: floats(&tensors, "scores")?,
+            examples: match metadata.get("examples") {
+                Some(text) => Some(serde_json::from_str(text).map_err(|error| wrong(&error))?),
+                None => None,
+            },
+        };
+        reference.check().map_err(damaged)?;
+        let name = String::from_utf8_lossy(&digest[..8]).into_owned();
+        Ok((name, reference))
+    }
+
+    /// Whether the parts fit each other, so that nothing that uses them has to ask.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        let width = self.dimensions();
+        let bins = self.facts.bin_shares.len();
+        let is_whole = width > 0
+            && self.components() > 0
+            && self.projection.len() == self.components() * width
+            && !self.bins.is_empty()
+            && self.centres.len() == self.bins.len() * width
+            && self.bins.iter().all(|bin| usize::from(*bin) < bins)
+            && self.scores.len() as u64 == self.facts.calibrated
+            && self.examples.as_ref().is_none_or(|examples| examples.len() == self.bins.len());
+        if !is_whole {
+            return Err("its parts do not fit each other");
+        }
+        let numbers = [&self.mean, &self.projection, &self.centres, &self.scores];
+        let are_finite = numbers.into_iter().flatten().all(|value| value.is_finite());
+        let is_sorted = self.scores.is_sorted();
+        let is_share = |share: &f64| (0.0..=1.0).contains(share);
+        let facts = &self.facts;
+        let can_judge = facts.design_effect >= 1.0
+            && facts.design_effect.is_finite()
+            && facts.tail_bounds.iter().all(|bound| *bound > 0.0 && *bound <= 1.0)
+            && facts.bin_shares.iter().all(is_share);
+        if are_finite && is_sorted && can_judge { Ok(()) } else { Err("its numbers cannot be") }
+    }
+}
+
+fn tensor<'a>(tensors: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<&'a [u8]> {
+    let tensor = tensors.tensor(name).map_err(|error| ReferenceError::Damaged(error.to_string()))?;
+    if tensor.dtype() != dtype {
+        return Err(ReferenceError::Damaged(format!("`{name}` holds {:?}", tensor.dtype())));
+    }
+    Ok(tensor.data())
+}
+
+fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
+    let (numbers, _) = tensor(tensors, name, Dtype::F32)?.as_chunks::<4>();
+    Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}

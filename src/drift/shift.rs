@@ -1,0 +1,166 @@
+//! Has the mix inside moved? Hotelling's T-squared on the whitened projections, whose mean is zero while nothing has changed.
+
+use std::collections::VecDeque;
+
+use statrs::distribution::{ContinuousCDF as _, Normal};
+
+use super::counts::{Counts, PARTS};
+use super::inputs::{FEATURES, InputCounts, InputFacts};
+use super::reference::Facts;
+
+/// `T2 = (n N / (n + N)) |mean z|^2 / D`, for `samples` vectors with the `sums` of their projections against the N of the reference.
+/// Chi-squared with as many degrees of freedom as there are components while nothing has changed. 0 for no samples.
+pub fn t_squared(samples: u64, sums: impl IntoIterator<Item = f64>, facts: &Facts) -> f64 {
+    if samples == 0 {
+        return 0.0;
+    }
+    two_samples((samples, sums), (facts.fitted, std::iter::repeat(0.0)), facts.design_effect)
+}
+
+/// The same for two samples of vectors, both with the sums of their projections: what is common to both cancels.
+pub fn two_samples(
+    (left, left_sums): (u64, impl IntoIterator<Item = f64>),
+    (right, right_sums): (u64, impl IntoIterator<Item = f64>),
+    design_effect: f64,
+) -> f64 {
+    if left == 0 || right == 0 {
+        return 0.0;
+    }
+    let (n, m) = (left as f64, right as f64);
+    let square = |(left, right): (f64, f64)| (left / n - right / m).powi(2);
+    let distance: f64 = left_sums.into_iter().zip(right_sums).map(square).sum();
+    n * m / (n + m) * distance / design_effect
+}
+
+/// A T-squared of so many degrees of freedom as a standard normal value (Wilson and Hilferty 1931).
+pub fn z_value(t_squared: f64, components: usize) -> f64 {
+    let ninth = 2.0 / (9.0 * components.max(1) as f64);
+    ((t_squared / components.max(1) as f64).cbrt() - (1.0 - ninth)) / ninth.sqrt()
+}
+
+/// The z-value that chance exceeds with `probability`.
+pub fn critical(probability: f64) -> f64 {
+    Normal::standard().inverse_cdf(1.0 - probability.clamp(1e-15, 0.5))
+}
+
+/// The shift of all counts as a z-value.
+pub fn of_counts(counts: &Counts, facts: &Facts) -> f64 {
+    z_value(t_squared(counts.samples, counts.sums(), facts), counts.projections.len())
+}
+
+/// Vectors of a block: the shortest window.
+pub const BLOCK: usize = 16;
+/// Blocks of the longest window.
+const BLOCKS: usize = 32;
+/// Windows: 16, 32, ... 512 vectors.
+const WINDOWS: usize = BLOCKS.ilog2() as usize + 1;
+
+/// Sums over the vectors of a block.
+#[derive(Debug, Clone)]
+struct Block {
+    /// Mark of the first vector.
+    since: u64,
+    vectors: usize,
+    projections: Vec<i64>,
+    inputs: InputCounts,
+}
+
+/// Looks for a shift in the last 16, 32, ... 512 vectors.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    facts: Facts,
+    blocks: VecDeque<Block>,
+    open: Option<Block>,
+    /// Largest of the windows at the last look, and where that window begins.
+    largest: (f64, Option<u64>),
+    critical: f64,
+    /// Looks for which an alarm still stands: until all that alarmed has left the windows.
+    standing: usize,
+}
+
+impl Scan {
+    /// Alarms once in `run_time` vectors of unchanged traffic, or less often: the windows of all looks share that rate.
+    pub fn new(facts: &Facts, run_time: f64) -> Self {
+        let critical = critical(BLOCK as f64 / (WINDOWS as f64 * run_time.max(1.0)));
+        let blocks = VecDeque::with_capacity(BLOCKS);
+        Self { facts: facts.clone(), blocks, open: None, largest: (0.0, None), critical, standing: 0 }
+    }
+
+    /// Takes in a vector's projections and its input's facts; `mark` is its time, or its place in a recorded stream.
+    pub fn observe(&mut self, projections: &[i64], input: InputFacts, mark: u64) {
+        let block = self.open.get_or_insert_with(|| Block {
+            since: mark,
+            vectors: 0,
+            projections: vec![0; projections.len()],
+            inputs: InputCounts::default(),
+        });
+        block.vectors += 1;
+        for (sum, projection) in block.projections.iter_mut().zip(projections) {
+            *sum += projection;
+        }
+        block.inputs.add(input);
+        if block.vectors == BLOCK
+            && let Some(block) = self.open.take()
+        {
+            if self.blocks.len() == BLOCKS {
+                self.blocks.pop_front();
+            }
+            self.blocks.push_back(block);
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(last) = self.blocks.back() else { return };
+        let mut sums = vec![0_i64; last.projections.len()];
+        self.largest = (f64::NEG_INFINITY, None);
+        for (index, block) in self.blocks.iter().rev().enumerate() {
+            for (sum, projection) in sums.iter_mut().zip(&block.projections) {
+                *sum += projection;
+            }
+            let blocks = index + 1;
+            if blocks.is_power_of_two() {
+                let samples = (blocks * BLOCK) as u64;
+                let numbers = sums.iter().map(|sum| *sum as f64 / PARTS);
+                let z = z_value(t_squared(samples, numbers, &self.facts), sums.len());
+                if z > self.largest.0 {
+                    self.largest = (z, Some(block.since));
+                }
+            }
+        }
+        self.standing = if self.largest.0 > self.critical { BLOCKS } else { self.standing.saturating_sub(1) };
+    }
+
+    /// The largest shift of any window at the last look, as a z-value; 0 before the first.
+    pub fn z_value(&self) -> f64 {
+        self.largest.0
+    }
+
+    /// The z-value beyond which it alarms.
+    pub fn critical(&self) -> f64 {
+        self.critical
+    }
+
+    /// Whether a window was beyond it, in the last 512 vectors.
+    pub fn is_alarmed(&self) -> bool {
+        self.standing > 0
+    }
+
+    /// Where the window of the largest shift begins.
+    pub fn since(&self) -> Option<u64> {
+        self.largest.1
+    }
+
+    /// How far the last 512 inputs lie from the reference's, in standard errors, for each of [`FEATURES`].
+    pub fn input_z_values(&self) -> [f64; FEATURES.len()] {
+        let mut inputs = InputCounts::default();
+        self.blocks.iter().for_each(|block| inputs.merge(block.inputs));
+        inputs.z_values(&self.facts.inputs, self.facts.design_effect)
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.blocks.clear();
+        (self.open, self.largest, self.standing) = (None, (0.0, None), 0);
+    }
+}
