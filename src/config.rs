@@ -1,5 +1,6 @@
 //! What the server is told: flags, environment and file become one validated [`Config`]. Nothing past it sees the flags.
 
+mod drift;
 mod gate;
 mod guard;
 mod settings;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::batch::Limits;
+use crate::drift::monitor;
 use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::http::admin::AdminKeys;
@@ -20,6 +22,7 @@ use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
+pub use drift::DriftSettings;
 pub use gate::GateSettings;
 pub use guard::GuardSettings;
 pub use settings::{Auto, Count, Settings};
@@ -69,6 +72,8 @@ pub struct Config {
     pub gate: Bounds,
     /// What a canary must keep.
     pub guard: Rules,
+    /// How drift is watched.
+    pub drift: monitor::Settings,
     /// What the HTTP layer needs.
     pub http: HttpConfig,
     /// Served on after a stop signal, unready.
@@ -148,6 +153,10 @@ impl Settings {
             guard: self.guard.validate().unwrap_or_else(|mistakes| {
                 check.mistakes.extend(mistakes);
                 Rules::DEFAULT
+            }),
+            drift: self.drift.validate().unwrap_or_else(|mistakes| {
+                check.mistakes.extend(mistakes);
+                monitor::Settings::DEFAULT
             }),
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
@@ -239,6 +248,7 @@ impl Config {
             log: Some(self.log.clone()),
             gate: self.gate.into(),
             guard: self.guard.into(),
+            drift: self.drift.into(),
         })
     }
 }

@@ -11,15 +11,25 @@ pub mod counts;
 pub mod detectors;
 pub mod evidence;
 pub mod fit;
+#[cfg(test)]
+mod fixture;
+pub mod follow;
 pub mod inputs;
 mod kmeans;
+pub mod learn;
+pub mod monitor;
 pub mod reference;
 pub mod replay;
+pub mod report;
+pub mod sampling;
 pub mod score;
 pub mod shelf;
 pub mod shift;
+pub mod sides;
+pub mod state;
 pub mod stream;
 pub mod tail;
+pub mod watcher;
 
 /// Vectors between two false alarms of a test, at least, where nothing else is said: 30 days at 40 a second.
 pub const DEFAULT_RUN_TIME: f64 = 1e8;

@@ -4,6 +4,8 @@ mod cache;
 mod candidate;
 mod error;
 mod model;
+mod outlying;
+mod request;
 mod served;
 
 use std::sync::Arc;
@@ -12,16 +14,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
-use crate::batch::{self, Class, Finished};
+use crate::batch::{self, Finished};
 use crate::drift::inputs::InputFacts;
+use crate::drift::monitor::Drawn;
+use crate::drift::sides::Sides;
 use crate::engine::Output;
 use crate::engine::pooling::normalise;
-use crate::repository::manifest::Space;
+use crate::rollout::guard::Side;
 use crate::tokenize::{InputError, Piece, Tokens, Truncate};
 use cache::VectorCache;
 pub use candidate::Candidate;
 pub use error::EmbedError;
 pub use model::{Model, ModelError};
+pub use outlying::Outlying;
+pub use request::{EmbedRequest, Embeddings, Input, Prompt, Timings};
 pub use served::Resident;
 use served::{Routed, Served};
 
@@ -34,86 +40,6 @@ const TOKENIZE_HERE_BYTES: usize = 256;
 
 /// Numbers in an answer of [`Output::Tokens`], which has a vector for each token: about 50 MB as JSON.
 const MOST_TOKEN_VALUES: usize = 1 << 22;
-
-/// One thing to embed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// Text.
-    Text(String),
-    /// Ids of the model's own tokenizer, special tokens included.
-    Ids(Vec<i64>),
-}
-
-/// Which prompt goes before the inputs.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Prompt {
-    /// The model's default for inputs of no stated kind, if it has one.
-    #[default]
-    Default,
-    /// The model's prompt for queries, if it has one.
-    Query,
-    /// The model's prompt for documents, if it has one.
-    Document,
-    /// The prompt of this name.
-    Named(String),
-}
-
-/// A request, freed of its dialect.
-#[derive(Debug, Clone, Default)]
-pub struct EmbedRequest {
-    /// `name`, `name@version` or `name@role`; `None` for the default model.
-    pub model: Option<String>,
-    /// Whoever has the same key is answered by the same version while one is on trial.
-    pub key: Option<String>,
-    /// The space that the caller's index is in: a version that writes into it answers, or none.
-    pub space: Option<Space>,
-    /// What to embed.
-    pub inputs: Vec<Input>,
-    /// Put before each text.
-    pub prompt: Prompt,
-    /// What to do with long inputs.
-    pub truncate: Truncate,
-    /// Cut the vectors to this width and normalise again.
-    pub dimensions: Option<usize>,
-    /// `None`: as the model was made.
-    pub normalise: Option<bool>,
-    /// One vector an input, or one a token.
-    pub output: Output,
-    /// How urgent it is.
-    pub class: Class,
-}
-
-/// The answer to an [`EmbedRequest`], in the order of its inputs.
-#[derive(Debug)]
-pub struct Embeddings {
-    /// The version that made the vectors.
-    pub model: Arc<Model>,
-    /// One an input: `[dimensions]`, or `[tokens, dimensions]` flat.
-    pub vectors: Vec<Vec<f32>>,
-    /// Width of the vectors.
-    pub dimensions: usize,
-    /// Tokens computed, special tokens included.
-    pub tokens: usize,
-    /// Inputs that were cut.
-    pub truncated: usize,
-    /// What there is to know of each input.
-    pub inputs: Vec<InputFacts>,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-/// Where a request's time went. Of several inputs the slowest counts.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Timings {
-    /// Text to token ids.
-    pub tokenize: Duration,
-    /// Waiting for a session.
-    pub queue: Duration,
-    /// In a session.
-    pub infer: Duration,
-    /// Cutting and normalising.
-    pub finish: Duration,
-}
 
 /// All models that are served, and the threads that tokenize for them.
 pub struct Embedder {
@@ -194,15 +120,28 @@ impl Embedder {
         let asked = request.model.as_deref();
         let Routed { model, trial } =
             self.served.route(asked, request.space.as_ref(), request.key.as_deref())?;
-        let Some((side, candidate, stable)) = trial else { return self.embed_on(model, request).await };
+        let Some((side, candidate, stable)) = trial else { return self.embed_on(model, request, None).await };
+        // Whoever has a key is always the same version's: that says nothing of the versions.
+        let sides = request.key.is_none().then(|| (Arc::clone(&candidate.watch.sides), side == Side::Canary));
         let asked = candidate.asked(side, &request, stable);
-        let embedded = self.embed_on(model, request).await;
+        let embedded = self.embed_on(model, request, sides).await;
         asked.ended(&embedded);
         embedded
     }
 
-    async fn embed_on(&self, model: Arc<Model>, request: EmbedRequest) -> Result<Embeddings, EmbedError> {
+    async fn embed_on(
+        &self,
+        model: Arc<Model>,
+        request: EmbedRequest,
+        side: Option<(Arc<Sides>, bool)>,
+    ) -> Result<Embeddings, EmbedError> {
         let dimensions = model.width(request.dimensions)?;
+        let watcher = model.watcher().filter(|_| request.output == Output::Pooled);
+        let scorer = match watcher.as_ref().and_then(|watcher| watcher.scorer()) {
+            _ if !request.ood => None,
+            Some(scorer) => Some(Arc::clone(scorer)),
+            None => return Err(EmbedError::NoReference { version: model.id() }),
+        };
 
         let started = Instant::now();
         let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
@@ -212,13 +151,24 @@ impl Embedder {
             return Err(EmbedError::TooManyTokenVectors { tokens, most: MOST_TOKEN_VALUES / dimensions });
         }
         let truncated = tokenized.iter().filter(|input| input.cut > 0).count();
-        let inputs = tokenized.iter().map(Tokens::facts).collect();
+        let inputs: Vec<InputFacts> = tokenized.iter().map(Tokens::facts).collect();
         model.metrics.truncated.inc_by(truncated as u64);
         model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
 
         let rows = tokenized.into_iter().map(|input| input.ids).collect();
         let batch = batch::Request { rows, output: request.output, class: request.class };
         let finished = self.run(&model, batch).await?;
+        if let Some(watcher) = watcher.filter(|watcher| watcher.wants(request.key.as_deref())) {
+            // One, because the texts of a request resemble each other.
+            let drawn = fastrand::choice(finished.iter().zip(&inputs));
+            if let Some((row, input)) = drawn {
+                watcher.give(Drawn { vector: row.vector.clone(), input: *input, side });
+            }
+        }
+        let outlying = match scorer {
+            Some(scorer) => Some(self.outlying(scorer, &finished).await?),
+            None => None,
+        };
 
         let started = Instant::now();
         let normalised = request.normalise.unwrap_or(model.manifest.normalise);
@@ -241,7 +191,7 @@ impl Embedder {
             .collect::<Result<Vec<_>, _>>()?;
         timings.finish = started.elapsed();
         model.observe(vectors.len(), &timings);
-        Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, timings })
+        Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, outlying, timings })
     }
 
     /// Vectors from the cache, where there is one and it has them, and the others from the engine.

@@ -133,6 +133,7 @@ fn operations() -> Routes {
         .get("/admin/v1/models", admin::list)
         .get("/admin/v1/models/{model}", admin::show)
         .get("/admin/v1/models/{model}/rollouts", admin::history)
+        .get("/admin/v1/models/{model}/drift", admin::drift)
         .post("/admin/v1/models/{model}/rollout", admin::rollout)
         .post("/admin/v1/models/{model}/promote", admin::promote)
         .post("/admin/v1/models/{model}/rollback", admin::rollback)

@@ -1,5 +1,6 @@
 //! What `/metrics` shows: an own registry and typed handles, resolved once and kept.
 
+mod drift;
 mod trial;
 mod version;
 
@@ -9,9 +10,12 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::drift::score::Scorer;
 use crate::repository::manifest::Manifest;
 use crate::rollout::guard::Figure;
 use crate::rollout::{Change, Role};
+use drift::DriftFamilies;
+pub use drift::DriftMetrics;
 use trial::TrialFamilies;
 pub use trial::TrialMetrics;
 use version::SERVING;
@@ -59,6 +63,7 @@ pub struct Metrics {
     generation: IntGaugeVec,
     changes: IntCounterVec,
     trials: TrialFamilies,
+    drift: std::sync::Arc<DriftFamilies>,
     /// Of following the rollout logs.
     pub sync_failures: SyncFailures,
 }
@@ -219,6 +224,7 @@ impl Metrics {
                 &["model", "action", "cause"],
             )?,
             trials: TrialFamilies::new(&registry)?,
+            drift: DriftFamilies::new(&registry)?,
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),
@@ -278,6 +284,16 @@ impl Metrics {
     /// The series of a version on trial.
     pub fn trial(&self, manifest: &Manifest) -> TrialMetrics {
         self.trials.of(manifest)
+    }
+
+    /// The series of a version that is held against a reference, all at 0.
+    pub fn drift(&self, manifest: &Manifest, scorer: &Scorer) -> DriftMetrics {
+        self.drift.of(manifest, scorer)
+    }
+
+    /// Says from how many vectors a reference is being learned; `None` when it no longer is.
+    pub fn learned(&self, manifest: &Manifest, vectors: Option<usize>) {
+        self.drift.learned(manifest, vectors);
     }
 
     /// The series of a version that is loaded on `provider`, all at 0.

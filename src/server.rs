@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::drift::follow::Follower;
 use crate::embed::{Embedder, ModelError};
 use crate::engine::{Runtime, RuntimeError};
 use crate::http::{self, App};
@@ -18,6 +19,9 @@ use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
 use accept::Phase;
+
+/// Rollouts are looked for so many times as often as drift references, which nobody waits for.
+const DRIFT_LOOKS: u32 = 5;
 
 /// Why the server cannot start, or had to give up.
 #[derive(Debug, Error)]
@@ -137,6 +141,13 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())
         .map_err(|error| ServeError::Start(error.to_string()))?;
     let embedder = Arc::new(embedder);
+    let repository = loader.repository.clone();
+    let (drift, interval) = (config.drift, config.sync_interval * DRIFT_LOOKS);
+    let mut follower =
+        Follower::new(repository, Arc::downgrade(&embedder), drift, Arc::clone(&metrics), interval);
+    // Before anybody is answered: what is counted from now on should be counted of all.
+    follower.look().await;
+    tokio::spawn(follower.run());
     let sync = Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, config.guard, logs);
     let operator = sync.operator();
     tokio::spawn(sync.run());

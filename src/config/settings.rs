@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, GateSettings, GuardSettings};
+use super::{ConfigError, DriftSettings, GateSettings, GuardSettings};
 
 /// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -119,6 +119,10 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(default, skip_serializing_if = "GuardSettings::is_empty")]
     pub guard: GuardSettings,
+    /// How drift is watched
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "DriftSettings::is_empty")]
+    pub drift: DriftSettings,
 }
 
 /// A number, or the word `auto`.

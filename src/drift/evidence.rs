@@ -144,3 +144,140 @@ impl Detector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::inputs::InputCounts;
+    use crate::drift::tail::TAILS;
+
+    fn facts(design_effect: f64) -> Facts {
+        Facts {
+            fitted: 10_000,
+            calibrated: 5_000,
+            design_effect,
+            tail_bounds: TAILS.map(|tail| tail.bound(5_000)),
+            bin_shares: vec![1.0],
+            inputs: InputCounts::default(),
+        }
+    }
+
+    /// The tails of a vector whose place in the reference is `place`, 0 to 1.
+    fn tails(place: f64) -> InTails {
+        TAILS.map(|tail| if tail.low { place < tail.share } else { place > 1.0 - tail.share })
+    }
+
+    #[test]
+    fn factors_have_mean_one_at_the_bound_and_less_below_it() {
+        let facts = facts(1.0);
+        for bet in OUTSIDE.iter().chain(&NEAR) {
+            let (hit, miss) = bet.gains(&facts);
+            let share = facts.tail_bounds[bet.tail];
+            let mean = |share: f64| share * hit.exp() + (1.0 - share) * miss.exp();
+            assert!((mean(share) - 1.0).abs() < 1e-12 && mean(TAILS[bet.tail].share) < 1.0, "{bet:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_of_counts_is_the_product_of_the_factors() {
+        let facts = facts(2.5);
+        let mut counts = Counts::none(1, 1);
+        let mut products = [0.0; OUTSIDE.len()];
+        let mut random = fastrand::Rng::with_seed(4);
+        for _ in 0..500 {
+            let tails = tails(random.f64());
+            counts.samples += 1;
+            counts.tails.iter_mut().zip(tails).for_each(|(count, is_in)| *count += u64::from(is_in));
+            for (product, bet) in products.iter_mut().zip(OUTSIDE) {
+                let (hit, miss) = bet.gains(&facts);
+                *product += if tails[bet.tail] { hit } else { miss };
+            }
+        }
+        let mean = products.iter().map(|product| product.exp()).sum::<f64>() / products.len() as f64;
+        assert!((log_evidence(&counts, &facts, &OUTSIDE) - mean.ln()).abs() < 1e-9);
+        assert!(log_evidence(&Counts::none(1, 1), &facts, &OUTSIDE).abs() < 1e-12);
+    }
+
+    /// Vectors until an alarm, again and again, of a stream that `place` draws.
+    fn run_times(facts: &Facts, run_time: f64, vectors: u64, mut place: impl FnMut() -> f64) -> Vec<u64> {
+        let (mut found, mut since) = (Vec::new(), 0);
+        let mut detector = Detector::new(&OUTSIDE, facts, run_time);
+        for mark in 0..vectors {
+            detector.observe(&tails(place()), mark);
+            if detector.is_alarmed() {
+                found.push(mark + 1 - since);
+                since = mark + 1;
+                detector.reset();
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn false_alarms_are_no_closer_than_promised_and_a_change_is_found_soon() {
+        // The worst that the calibration allows: as many in each tail as its bound.
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut at_bounds = facts(1.0);
+        at_bounds.tail_bounds = TAILS.map(|tail| tail.share);
+        let found = run_times(&at_bounds, 500.0, 400_000, || random.f64());
+        let mean = 400_000.0 / found.len() as f64;
+        assert!(mean > 500.0 && found.len() > 50, "{mean}");
+
+        // Sessions of four equal vectors: the guarantee is lost without the design effect, and holds with it.
+        let mut sessions = |facts: &Facts| {
+            let (mut place, mut left) = (0.0, 0);
+            let found = run_times(facts, 500.0, 400_000, || {
+                if left == 0 {
+                    (place, left) = (random.f64(), 4);
+                }
+                left -= 1;
+                place
+            });
+            400_000.0 / found.len().max(1) as f64
+        };
+        assert!(sessions(&at_bounds) < 300.0);
+        assert!(sessions(&Facts { design_effect: 4.0, ..at_bounds.clone() }) > 500.0);
+
+        // One in five lies farther out than all that was held out.
+        let mut random = fastrand::Rng::with_seed(12);
+        let found =
+            run_times(&facts(1.0), 1e8, 20_000, || if random.u8(..5) == 0 { 1.0 } else { random.f64() });
+        assert!(20_000 / found.len() < 120, "{}", found.len());
+    }
+
+    #[test]
+    fn the_beginning_of_a_change_is_known_and_old_evidence_goes() {
+        let facts = facts(1.0);
+        let mut detector = Detector::new(&OUTSIDE, &facts, 1e6);
+        let mut random = fastrand::Rng::with_seed(5);
+        for mark in 0..3_000 {
+            detector.observe(&tails(random.f64()), mark);
+        }
+        assert!(!detector.is_alarmed());
+        for mark in 3_000..9_000 {
+            detector.observe(&tails(if random.bool() { 1.0 } else { random.f64() }), mark);
+        }
+        assert!(detector.is_alarmed());
+        assert!(
+            detector.since().is_some_and(|since| (2_900..3_100).contains(&since)),
+            "{:?}",
+            detector.since()
+        );
+        // Six thousand vectors of change are not paid off one by one.
+        for mark in 9_000..9_600 {
+            detector.observe(&tails(random.f64()), mark);
+        }
+        assert!(!detector.is_alarmed());
+    }
+
+    #[test]
+    fn traffic_that_repeats_what_is_known_is_found() {
+        let (mut detector, mut random) =
+            (Detector::new(&NEAR, &facts(1.0), 1e6), fastrand::Rng::with_seed(6));
+        let vectors = (0..).find(|mark| {
+            detector.observe(&tails(if random.u8(..3) == 0 { 0.01 } else { random.f64() }), *mark);
+            detector.is_alarmed()
+        });
+        assert!(vectors.unwrap() < 200, "{vectors:?}");
+    }
+}

@@ -300,3 +300,58 @@ fn design_effect(projections: &[&[i64]]) -> f64 {
     }
     largest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::fixture::{Traffic, fitted, origin, sample};
+
+    #[test]
+    fn directions_are_whitened_and_the_shares_are_those_of_the_traffic() {
+        let (reference, report) = fitted(6_000);
+        assert_eq!((report.fitted, report.calibrated), (4_000, 2_000));
+        assert_eq!(report.components, reference.dimensions().min(32));
+        assert!(report.explained > 0.99 && report.design_effect == 1.0, "{report:?}");
+        assert!((reference.facts.bin_shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        let scorer = Scorer::new(String::new(), reference);
+        let mut traffic = Traffic::new(5);
+        let seen = crate::drift::fixture::observed(&scorer, (0..6_000).map(|_| traffic.usual()));
+        for component in 0..report.components {
+            let values: Vec<f64> =
+                seen.iter().map(|seen| seen.projections[component] as f64 / PARTS).collect();
+            let mean = values.iter().sum::<f64>() / 6_000.0;
+            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 6_000.0;
+            assert!(mean.abs() < 0.08 && (variance - 1.0).abs() < 0.12, "{component}: {mean} {variance}");
+        }
+    }
+
+    #[test]
+    fn sessions_of_vectors_alike_have_their_length_as_design_effect() {
+        let mut traffic = Traffic::new(6);
+        for length in [1_usize, 4, 16] {
+            let vectors = (0..6_000 / length).flat_map(|_| vec![traffic.usual(); length]);
+            let samples: Vec<Sample> = vectors.map(sample).collect();
+            let effect = fit(&samples[..5_984], origin(), 1).unwrap().1.design_effect;
+            let length = length as f64;
+            assert!(effect >= length * 0.85 && effect < length * 1.6, "{length}: {effect}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_reference_is_named() {
+        let mut traffic = Traffic::new(7);
+        let samples: Vec<Sample> = (0..3_000).map(|_| sample(traffic.usual())).collect();
+        let error = |samples: &[Sample]| fit(samples, origin(), 1).unwrap_err();
+        assert_eq!(error(&samples[..10]), FitError::TooFew { found: 10 });
+        assert_eq!(error(&vec![samples[0].clone(); 3_000]), FitError::Constant { found: 3_000 });
+        let with = |vector: Vec<f32>| {
+            let mut samples = samples.clone();
+            samples[77].vector = vector;
+            error(&samples)
+        };
+        let fault = |fault| FitError::BadVector { index: 77, found: 3_000, fault };
+        assert_eq!(with(vec![f32::NAN; 24]), fault("not finite"));
+        assert_eq!(with(vec![0.0; 24]), fault("all zeros"));
+        assert_eq!(with(vec![1.0; 4]), FitError::Widths { index: 77, found: 4, expected: 24 });
+    }
+}

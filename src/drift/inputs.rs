@@ -73,11 +73,10 @@ impl InputCounts {
         let spread = design_effect * (1.0 / here + 1.0 / there);
         let (mean, _) = self.log_tokens();
         let (expected, variance) = reference.log_tokens();
-        // One input more each, so that a feature that the reference never saw has a variance.
-        let share = |of: u64, count: f64| (of as f64 + 0.5) / (count + 1.0);
         let of_share = |of: fn(&Self) -> u64| {
-            let expected = share(of(reference), there);
-            (share(of(self), here) - expected) / (expected * (1.0 - expected) * spread).sqrt()
+            // Half an input more, so that a feature that the reference never saw has a variance.
+            let expected = (of(reference) as f64 + 0.5) / (there + 1.0);
+            (of(self) as f64 / here - expected) / (expected * (1.0 - expected) * spread).sqrt()
         };
         [
             // Inputs of one length only would make every other one infinitely far.

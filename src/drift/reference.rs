@@ -1,5 +1,6 @@
 //! The summary of the traffic that a model was meant to see.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
@@ -82,6 +83,19 @@ pub struct Reference {
     pub examples: Option<Vec<String>>,
 }
 
+/// What a file says of itself beside its tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About<'a> {
+    origin: Cow<'a, Origin>,
+    facts: Cow<'a, Facts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    examples: Option<Cow<'a, [String]>>,
+}
+
+/// Where it stands in the file's metadata.
+const ABOUT: &str = "reference";
+
 /// Why bytes are no reference.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReferenceError {
@@ -145,14 +159,14 @@ impl Reference {
     /// If it cannot be written in that form, which is a mistake in this module.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let failed = |error: &dyn std::fmt::Display| ReferenceError::Damaged(error.to_string());
-        let json = |text: serde_json::Result<String>| text.map_err(|error| failed(&error));
-        let mut metadata = HashMap::from([
-            ("origin".to_owned(), json(serde_json::to_string(&self.origin))?),
-            ("facts".to_owned(), json(serde_json::to_string(&self.facts))?),
-        ]);
-        if let Some(examples) = &self.examples {
-            metadata.insert("examples".to_owned(), json(serde_json::to_string(examples))?);
-        }
+        let about = About {
+            origin: Cow::Borrowed(&self.origin),
+            facts: Cow::Borrowed(&self.facts),
+            examples: self.examples.as_deref().map(Cow::Borrowed),
+        };
+        let about = serde_json::to_string(&about).map_err(|error| failed(&error))?;
+        // One entry: several would be written in another order each time, and the digest is the reference's name.
+        let metadata = HashMap::from([(ABOUT.to_owned(), about)]);
         let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         let floats = [
             ("mean", bytes(&self.mean), vec![self.dimensions()]),
@@ -189,26 +203,25 @@ impl Reference {
         let wrong = |error: &dyn std::fmt::Display| ReferenceError::Damaged(error.to_string());
         let tensors = SafeTensors::deserialize(body).map_err(|error| wrong(&error))?;
         let (_, header) = SafeTensors::read_metadata(body).map_err(|error| wrong(&error))?;
-        let metadata = header.metadata().as_ref().ok_or_else(|| damaged("it says nothing of itself"))?;
-        let text = |name: &str| metadata.get(name).ok_or_else(|| damaged(&format!("it has no `{name}`")));
-        let origin: serde_json::Value =
-            serde_json::from_str(text("origin")?).map_err(|error| wrong(&error))?;
-        let schema = origin["schema"].as_u64().and_then(|schema| schema.try_into().ok()).unwrap_or(0);
+        let about = header.metadata().as_ref().and_then(|metadata| metadata.get(ABOUT));
+        let about = about.ok_or_else(|| damaged("it says nothing of itself"))?;
+        // Before the rest: a later form may say it otherwise.
+        let form: serde_json::Value = serde_json::from_str(about).map_err(|error| wrong(&error))?;
+        let schema = form["origin"]["schema"].as_u64().and_then(|schema| schema.try_into().ok()).unwrap_or(0);
         if schema != SCHEMA {
             return Err(ReferenceError::Schema(schema));
         }
+        let About { origin, facts, examples } =
+            serde_json::from_value(form).map_err(|error| wrong(&error))?;
         let reference = Self {
-            origin: serde_json::from_value(origin).map_err(|error| wrong(&error))?,
-            facts: serde_json::from_str(text("facts")?).map_err(|error| wrong(&error))?,
+            origin: origin.into_owned(),
+            facts: facts.into_owned(),
             mean: floats(&tensors, "mean")?,
             projection: floats(&tensors, "projection")?,
             centres: floats(&tensors, "centres")?,
             bins: tensor(&tensors, "bins", Dtype::U8)?.to_vec(),
             scores: floats(&tensors, "scores")?,
-            examples: match metadata.get("examples") {
-                Some(text) => Some(serde_json::from_str(text).map_err(|error| wrong(&error))?),
-                None => None,
-            },
+            examples: examples.map(Cow::into_owned),
         };
         reference.check().map_err(damaged)?;
         let name = String::from_utf8_lossy(&digest[..8]).into_owned();
@@ -254,4 +267,61 @@ fn tensor<'a>(tensors: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<&'a
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
     let (numbers, _) = tensor(tensors, name, Dtype::F32)?.as_chunks::<4>();
     Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::fixture::fitted;
+
+    #[test]
+    fn a_reference_is_read_as_it_was_written_and_any_change_is_named() {
+        let mut reference = fitted(3_000).0;
+        reference.examples = Some(vec!["a text".to_owned(); reference.bins.len()]);
+        let file = reference.encode().unwrap();
+        let (name, read) = Reference::decode(&file).unwrap();
+        assert!(read == reference && name.len() == 8);
+        assert!(file == reference.encode().unwrap(), "the same reference has one name");
+
+        for place in (0..file.len()).step_by(file.len() / 97) {
+            let mut changed = file.clone();
+            changed[place] ^= 1;
+            assert!(Reference::decode(&changed).is_err(), "{place}");
+        }
+        for end in [0, 5, 60, 83, 90, file.len() - 1] {
+            assert!(matches!(Reference::decode(&file[..end]), Err(ReferenceError::Damaged(_))), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_wrongly_is_refused_although_its_digest_is_right() {
+        type Change = fn(&mut Reference);
+        let changes: [(Change, &str); 6] = [
+            (|reference| reference.origin.schema = 2, "form 2"),
+            (|reference| reference.scores.truncate(7), "do not fit"),
+            (|reference| reference.bins[0] = 200, "do not fit"),
+            (|reference| reference.scores.reverse(), "cannot be"),
+            (|reference| reference.centres[0] = f32::NAN, "cannot be"),
+            (|reference| reference.facts.design_effect = 0.0, "cannot be"),
+        ];
+        let (good, _) = fitted(3_000);
+        for (change, named) in changes {
+            let mut reference = good.clone();
+            change(&mut reference);
+            let error = Reference::decode(&reference.encode().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn it_judges_vectors_of_its_own_space_only() {
+        let (reference, _) = fitted(3_000);
+        let (space, width) = (reference.origin.space.clone(), reference.dimensions());
+        assert_eq!(reference.fits(&space, width), Ok(()));
+        let other = Space("bb".into());
+        let error = reference.fits(&other, width).unwrap_err();
+        assert_eq!(error, ReferenceError::OtherSpace { found: space.clone(), expected: other });
+        let error = reference.fits(&space, 5).unwrap_err();
+        assert_eq!(error.to_string(), "its vectors have 24 dimensions, and the version's 5");
+    }
 }

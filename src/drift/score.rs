@@ -31,6 +31,13 @@ pub struct Observation {
     pub input: InputFacts,
 }
 
+impl Observation {
+    /// The projections as numbers; `[components]`.
+    pub fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.projections.iter().map(|parts| *parts as f64 / PARTS)
+    }
+}
+
 /// Scores vectors by a reference.
 pub struct Scorer {
     /// First eight digits of the reference's digest.
@@ -128,4 +135,84 @@ pub(super) fn product(rows: &[f32], weights: &[f32], width: usize) -> Vec<f32> {
         Par::Seq,
     );
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::fixture::{Traffic, WIDTH, fitted, observed, scorer};
+
+    /// The same by its definition, in double precision.
+    fn by_definition(reference: &Reference, vector: &[f32]) -> (f64, f64, Vec<f64>) {
+        let length = compare::length(vector);
+        let centred: Vec<f64> = vector
+            .iter()
+            .zip(&reference.mean)
+            .map(|(value, mean)| f64::from(*value) / length - f64::from(*mean))
+            .collect();
+        let product = |row: &[f32]| -> f64 {
+            row.iter().zip(&centred).map(|(weight, value)| f64::from(*weight) * value).sum()
+        };
+        let norm = centred.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let nearest =
+            reference.centres.chunks_exact(WIDTH).map(product).fold(f64::NEG_INFINITY, f64::max) / norm;
+        let score = 1.0 - nearest;
+        let no_less = reference.scores.iter().filter(|other| f64::from(**other) >= score).count();
+        let p_value = (1.0 + no_less as f64) / (1.0 + reference.scores.len() as f64);
+        let projections = reference.projection.chunks_exact(WIDTH).map(product);
+        (score, p_value, projections.map(|value| value.clamp(-8.0, 8.0)).collect())
+    }
+
+    #[test]
+    fn scores_are_what_they_are_defined_as() {
+        let reference = fitted(3_000).0;
+        let scorer = Scorer::new("r".into(), reference.clone());
+        let mut traffic = Traffic::new(3);
+        let vectors: Vec<Vec<f32>> =
+            (0..200).map(|index| if index % 4 == 0 { traffic.strange() } else { traffic.usual() }).collect();
+        let seen = observed(&scorer, vectors.clone());
+        for (seen, vector) in seen.iter().zip(&vectors) {
+            let (score, p_value, projections) = by_definition(&reference, vector);
+            assert!((f64::from(seen.score) - score).abs() < 1e-5, "{score}");
+            // A neighbour more or less, where two scores are the same to the last digit.
+            assert!((seen.p_value - p_value).abs() <= 1.5 / 1_001.0, "{} {p_value}", seen.p_value);
+            assert!(seen.numbers().zip(projections).all(|(found, expected)| (found - expected).abs() < 1e-4));
+            for (tail, is_in) in TAILS.iter().zip(seen.tails).filter(|(tail, _)| !tail.low) {
+                assert_eq!(is_in, seen.p_value <= tail.share);
+            }
+        }
+        // One at a time, and of another length, they are the same.
+        let alone = observed(&scorer, [vectors[5].iter().map(|value| value * 40.0).collect()]);
+        assert!((alone[0].score - seen[5].score).abs() < 1e-5 && alone[0].bin == seen[5].bin);
+    }
+
+    #[test]
+    fn p_values_of_unchanged_traffic_are_uniform_and_strange_vectors_have_small_ones() {
+        let (scorer, mut traffic) = (scorer(), Traffic::new(8));
+        let usual = observed(&scorer, (0..8_000).map(|_| traffic.usual()));
+        for share in [0.01, 0.05, 0.2, 0.5, 0.8] {
+            let found = usual.iter().filter(|seen| seen.p_value <= share).count() as f64 / 8_000.0;
+            assert!((found - share).abs() < 0.025, "{share}: {found}");
+        }
+        let strange = observed(&scorer, (0..500).map(|_| traffic.strange()));
+        let far = strange.iter().filter(|seen| seen.p_value <= 0.01).count();
+        assert!(far > 400, "{far} of 500");
+    }
+
+    #[test]
+    fn what_is_no_direction_is_not_observed_and_does_not_touch_its_neighbours() {
+        let scorer = scorer();
+        let good = Traffic::new(4).usual();
+        let mut nan = good.clone();
+        nan[3] = f32::NAN;
+        let vectors = [good.clone(), nan, vec![0.0; WIDTH], vec![f32::INFINITY; WIDTH], vec![1.0; 3], good];
+        let vectors: Vec<_> = vectors.into_iter().map(|vector| (vector, InputFacts::default())).collect();
+        let seen = scorer.observe(&vectors);
+        assert_eq!(
+            seen.iter().map(Option::is_some).collect::<Vec<_>>(),
+            [true, false, false, false, false, true]
+        );
+        assert_eq!(seen[0], seen[5]);
+        assert!(scorer.observe(&[] as &[(Vec<f32>, InputFacts)]).is_empty());
+    }
 }

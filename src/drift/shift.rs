@@ -164,3 +164,62 @@ impl Scan {
         (self.open, self.largest, self.standing) = (None, (0.0, None), 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use statrs::distribution::ChiSquared;
+
+    use super::*;
+    use crate::drift::fixture::{Traffic, observed, scorer};
+
+    #[test]
+    fn t_squared_has_its_closed_form_and_its_distribution() {
+        let facts = Facts { fitted: 300, design_effect: 2.0, ..scorer().facts().clone() };
+        // n = 100 vectors with mean (3, 4) / 10: 100 * 300 / 400 * 0.25 / 2.
+        assert!((t_squared(100, [30.0, 40.0], &facts) - 9.375).abs() < 1e-12);
+        assert_eq!(t_squared(0, [0.0], &facts), 0.0);
+        let apart = two_samples((100, [30.0, 40.0]), (300, [90.0, 120.0]), 1.0);
+        assert!(apart.abs() < 1e-12, "what is common to both cancels");
+        for probability in [0.5, 0.99, 0.9999] {
+            let quantile = ChiSquared::new(32.0).unwrap().inverse_cdf(probability);
+            let z = z_value(quantile, 32);
+            assert!((z - critical(1.0 - probability)).abs() < 0.03, "{z}");
+        }
+    }
+
+    #[test]
+    fn unchanged_traffic_alarms_no_more_than_promised_and_a_topic_that_grows_is_found() {
+        let scorer = scorer();
+        let mut traffic = Traffic::new(2);
+        let usual = observed(&scorer, (0..60_000).map(|_| traffic.usual()));
+        let mut scan = Scan::new(scorer.facts(), 1_000.0);
+        let mut alarms = 0;
+        for (mark, seen) in (0..).zip(&usual) {
+            scan.observe(&seen.projections, seen.input, mark);
+            if scan.is_alarmed() {
+                alarms += 1;
+                scan.reset();
+            }
+        }
+        assert!((1..60).contains(&alarms), "{alarms} in 60,000 vectors");
+
+        let mut scan = Scan::new(scorer.facts(), 1e8);
+        let grown: Vec<_> = (0..1_000)
+            .map(|index| if index % 3 == 0 { traffic.of_topic(4) } else { traffic.usual() })
+            .collect();
+        let (quiet, changed) =
+            (observed(&scorer, (0..640).map(|_| traffic.usual())), observed(&scorer, grown));
+        for (mark, seen) in (0..).zip(&quiet) {
+            scan.observe(&seen.projections, seen.input, mark);
+        }
+        assert!(!scan.is_alarmed(), "{}", scan.z_value());
+        let found = (640..).zip(&changed).find(|(mark, seen)| {
+            scan.observe(&seen.projections, seen.input, *mark);
+            scan.is_alarmed()
+        });
+        let (mark, _) = found.unwrap();
+        assert!(mark < 640 + 512, "{mark}");
+        assert!(scan.since().is_some_and(|since| since + 600 > mark), "{:?} {mark}", scan.since());
+        assert!(scan.input_z_values()[0].abs() < 1.0);
+    }
+}

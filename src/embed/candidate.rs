@@ -146,6 +146,7 @@ fn outcome(ended: &Result<Embeddings, EmbedError>) -> Option<Outcome> {
         Err(EmbedError::Batch(BatchError::Overloaded { .. })) => None,
         Err(
             EmbedError::Batch(BatchError::Engine(_) | BatchError::Stopped)
+            | EmbedError::Scoring
             | EmbedError::Tokenizing
             | EmbedError::Input { source: InputError::Failed(_), .. },
         ) => Some(Outcome::Failed),

@@ -70,6 +70,17 @@ pub enum EmbedError {
     /// The model made a vector of NaN or infinity, which must not reach an index.
     #[error("the model made a vector that is not finite")]
     NotFinite,
+    /// It was asked how far inputs lie outside, and nobody has said of what.
+    #[error(
+        "{version} has no drift reference: make one with `sextant drift fit`, or have the server --learn one"
+    )]
+    NoReference {
+        /// The version.
+        version: String,
+    },
+    /// The thread that held vectors against the reference is gone.
+    #[error("a scoring thread failed")]
+    Scoring,
     /// The tokenizing thread is gone.
     #[error("a tokenizing thread failed")]
     Tokenizing,

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::{EmbedError, Input, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
+use crate::drift::watcher::Watcher;
 use crate::engine::topology::{Chosen, Topology, Wanted};
 use crate::engine::{Batch, Engine, EngineError, Runtime, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
@@ -42,6 +44,8 @@ pub struct Model {
     /// What the gate found when it was loaded. None where a test made it.
     pub gate: Option<GateReport>,
     pub(crate) metrics: VersionMetrics,
+    /// What looks at its vectors. Replaced while requests run.
+    watcher: ArcSwapOption<Watcher>,
     probe: Probe,
     /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
     _files: Option<Fetched>,
@@ -125,12 +129,23 @@ impl Model {
             last: tokio::sync::Mutex::new(None),
         };
         let (topology, gate, files) = (None, None, None);
-        Self { manifest, limits, topology, gate, tokenizer, batcher, metrics, probe, _files: files }
+        let watcher = ArcSwapOption::empty();
+        Self { manifest, limits, topology, gate, tokenizer, batcher, metrics, watcher, probe, _files: files }
     }
 
     /// `name@version`.
     pub fn id(&self) -> String {
         self.manifest.id()
+    }
+
+    /// What looks at its vectors, if anything does.
+    pub fn watcher(&self) -> Option<Arc<Watcher>> {
+        self.watcher.load_full()
+    }
+
+    /// From now on `watcher` looks at its vectors.
+    pub fn watch(&self, watcher: Watcher) {
+        self.watcher.store(Some(Arc::new(watcher)));
     }
 
     /// The model's tokenizer.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Kind};
 use super::extract::Json;
 use super::{App, answer};
+use crate::drift::watcher::Watcher;
 use crate::embed::Resident;
 use crate::rollout::{
     Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature,
@@ -97,6 +98,26 @@ pub(super) async fn history(
     let documents = Log::open(app.operator()?.repository(), &model)?.history().await?;
     let documents: Vec<Value> = documents.iter().map(Overview::document).collect();
     answer::json(&json!({ "model": model, "documents": documents }))
+}
+
+/// What is known of a model's drift on this server.
+pub(super) async fn drift(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    _: Administrator,
+) -> Result<Response, ApiError> {
+    known(&app, &model).await?;
+    let (mut versions, mut learning) = (Vec::new(), Vec::new());
+    for loaded in app.0.embedder.resident(&model).iter().flat_map(Resident::all) {
+        match loaded.watcher().as_deref() {
+            Some(Watcher::Monitor(monitor)) => versions.push(monitor.state()),
+            Some(Watcher::Learner(learner)) => {
+                learning.push(json!({ "version": loaded.id(), "vectors": learner.len() }));
+            }
+            None => {}
+        }
+    }
+    answer::json(&json!({ "model": model, "versions": versions, "learning": learning }))
 }
 
 pub(super) async fn rollout(

@@ -52,6 +52,22 @@ pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result
     Ok(response)
 }
 
+/// How far an input lies outside, as it stands in answers; nulls for a vector that is all zeros.
+#[derive(Serialize)]
+pub(super) struct OutlyingFields {
+    ood_score: Option<f32>,
+    ood_p_value: Option<f64>,
+}
+
+/// How far the input at `index` lies outside, if the request asked.
+pub(super) fn outlying(embeddings: &Embeddings, index: usize) -> Option<OutlyingFields> {
+    let outlying = embeddings.outlying.as_ref()?.get(index)?;
+    Some(OutlyingFields {
+        ood_score: outlying.map(|outlying| outlying.score),
+        ood_p_value: outlying.map(|outlying| outlying.p_value),
+    })
+}
+
 /// `body` as a JSON answer.
 pub(super) fn json(body: &impl Serialize) -> Result<Response, ApiError> {
     let bytes = serde_json::to_vec(body).map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;

@@ -144,9 +144,11 @@ impl From<EmbedError> for ApiError {
                 Self::new(Kind::Invalid, message)
             }
             EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),
-            EmbedError::Batch(BatchError::Engine(_)) | EmbedError::NotFinite | EmbedError::Tokenizing => {
-                Self::new(Kind::Internal, message)
-            }
+            EmbedError::NoReference { .. } => Self::new(Kind::StateConflict, message).at("ood"),
+            EmbedError::Batch(BatchError::Engine(_))
+            | EmbedError::NotFinite
+            | EmbedError::Scoring
+            | EmbedError::Tokenizing => Self::new(Kind::Internal, message),
         }
     }
 }

@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use super::answer::OutlyingFields;
 use super::encode::Encoded;
 use super::error::ApiError;
 use super::extract::{Inputs, Json, class, space};
@@ -30,6 +31,9 @@ pub(super) struct CreateEmbeddings {
     prompt_name: Option<String>,
     #[serde(default)]
     truncate: Option<Truncate>,
+    /// Whether to say of each input how far it lies from the intended traffic.
+    #[serde(default)]
+    ood: Option<bool>,
     /// Refused if it is anything but what every vector is: silently giving another would spoil an index.
     #[serde(default, rename = "output_dtype")]
     _output_dtype: Option<OutputDtype>,
@@ -68,6 +72,8 @@ struct Embedding<'a> {
     object: &'static str,
     index: usize,
     embedding: Encoded<'a>,
+    #[serde(flatten)]
+    outlying: Option<OutlyingFields>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +120,7 @@ pub(super) async fn create_embeddings(
         normalise: None,
         output: Output::Pooled,
         class: class(&headers)?,
+        ood: body.ood.unwrap_or(false),
     };
     let embeddings = app.embed(request, &headers).await?;
     let encode = match body.encoding_format {
@@ -124,6 +131,7 @@ pub(super) async fn create_embeddings(
         object: "embedding",
         index,
         embedding: encode(vector),
+        outlying: answer::outlying(&embeddings, index),
     });
     let list = EmbeddingList {
         object: "list",

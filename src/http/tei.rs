@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::answer::OutlyingFields;
 use super::error::{ApiError, Kind};
 use super::extract::{Inputs, Json, check_count, class, space};
 use super::{App, answer};
@@ -53,6 +54,17 @@ pub(super) struct Embed {
     dimensions: Option<usize>,
     #[serde(default)]
     model: Option<String>,
+    /// Whether to say of each input how far it lies from the intended traffic: then an answer has objects in place of vectors.
+    #[serde(default)]
+    ood: Option<bool>,
+}
+
+/// An answer of `/embed` to a request that asked for more than the vector.
+#[derive(Serialize)]
+struct Judged<'a> {
+    embedding: &'a [f32],
+    #[serde(flatten)]
+    outlying: Option<OutlyingFields>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +165,7 @@ impl Embed {
             normalise: Some(self.normalize.unwrap_or(true)),
             output: Output::Pooled,
             class: class(headers)?,
+            ood: self.ood.unwrap_or(false),
         };
         Ok((request, characters))
     }
@@ -166,7 +179,14 @@ pub(super) async fn embed(
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
     let embeddings = app.embed(request, &headers).await?;
-    answered(&embeddings, &embeddings.vectors, characters, started)
+    if embeddings.outlying.is_none() {
+        return answered(&embeddings, &embeddings.vectors, characters, started);
+    }
+    let judged = embeddings.vectors.iter().enumerate();
+    let judged: Vec<_> = judged
+        .map(|(index, vector)| Judged { embedding: vector, outlying: answer::outlying(&embeddings, index) })
+        .collect();
+    answered(&embeddings, &judged, characters, started)
 }
 
 pub(super) async fn embed_all(
@@ -176,6 +196,10 @@ pub(super) async fn embed_all(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
+    if request.ood {
+        let message = "vectors of single tokens are held against no reference: ask /embed";
+        return Err(ApiError::new(Kind::Invalid, message).at("ood"));
+    }
     let embeddings =
         app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }, &headers).await?;
     let rows: Vec<Vec<&[f32]>> =

@@ -3,7 +3,8 @@
 //! While a canary runs, time is cut into windows. In each the canary is held against its stable version: the share of its requests
 //! that fail, vectors that are none, and pairs, inputs that both versions ran one after the other, by their cosines and their run
 //! times. What is found must be more than chance, in several windows in a row. Times are compared in pairs because those of requests
-//! tell of the two queues, which hold different shares of the traffic, and not of the versions.
+//! tell of the two queues, which hold different shares of the traffic, and not of the versions. Where there is a drift reference, all
+//! vectors of both versions are compared as well: what moves with the traffic cancels out.
 
 mod watch;
 
@@ -15,6 +16,8 @@ use statrs::distribution::{Binomial, DiscreteCDF as _};
 
 use super::gate::Bound;
 use crate::compare;
+use crate::drift::shift::critical;
+use crate::drift::sides::Apart;
 
 pub use watch::{Outcome, Pair, Side, Summary, Watch};
 
@@ -60,6 +63,9 @@ const PAIRS: usize = 20;
 /// Share of pairs that may be apart: odd texts are, in a good int8 version as well.
 const ODD_PAIRS: f64 = 0.01;
 
+/// The same for vectors of both versions, which are counted from the beginning of the trial and looked at again and again.
+const SHIFT_CHANCE: f64 = 1e-6;
+
 /// What the guard looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,18 +80,22 @@ pub enum Figure {
     Cosine,
     /// Median of the pairs' run times, as a multiple of the stable version's.
     Latency,
+    /// Of the vectors of both versions on the same traffic, in standard errors.
+    Shift,
 }
 
 impl Figure {
     /// All there are.
-    pub const ALL: [Self; 5] = [Self::Gate, Self::Errors, Self::Vectors, Self::Cosine, Self::Latency];
+    pub const ALL: [Self; 6] =
+        [Self::Gate, Self::Errors, Self::Vectors, Self::Cosine, Self::Latency, Self::Shift];
+
     /// Whether pairs are needed to judge it.
     fn is_of_pairs(self) -> bool {
         matches!(self, Self::Cosine | Self::Latency)
     }
 
     /// Those that windows are held against.
-    const WATCHED: [Self; 4] = [Self::Vectors, Self::Errors, Self::Cosine, Self::Latency];
+    const WATCHED: [Self; 5] = [Self::Vectors, Self::Errors, Self::Cosine, Self::Latency, Self::Shift];
 }
 
 impl fmt::Display for Figure {
@@ -96,6 +106,7 @@ impl fmt::Display for Figure {
             Self::Vectors => "vectors",
             Self::Cosine => "cosine",
             Self::Latency => "latency",
+            Self::Shift => "shift",
         })
     }
 }
@@ -141,6 +152,8 @@ struct Window {
     cosines: Vec<f64>,
     /// Run times of the canary in pairs, as multiples of the stable version's.
     slowdowns: Vec<f64>,
+    /// How far the two versions' vectors lie apart since the trial began, if there is a drift reference and enough was seen.
+    apart: Option<Apart>,
 }
 
 impl Window {
@@ -184,6 +197,13 @@ impl Window {
                     format!("{slow} of {pairs} inputs took more than {} times as long", rules.max_slowdown);
                 more_than_chance(slow, pairs as u64, 0.5)
                     .then(|| (median(&self.slowdowns), rules.max_slowdown, told))
+            }
+            Figure::Shift => {
+                let apart = self.apart?;
+                let (z, bound) = (apart.z_value(), critical(SHIFT_CHANCE));
+                let Apart { canary, stable, .. } = apart;
+                let told = format!("its {canary} vectors lie elsewhere than {stable} of the stable version");
+                (z > bound).then_some((z, bound, told))
             }
         }?;
         // Json has no infinity: a run that did not end has no figure.
@@ -244,7 +264,8 @@ mod tests {
 
     fn window() -> Window {
         let (canary, stable) = (answers(100, 0), answers(900, 3));
-        Window { canary, stable, cosines: vec![0.9999; 20], slowdowns: vec![0.5; 20] }
+        let apart = Some(Apart { stable: 9_000, canary: 1_000, shift_z: 3.9, outside_z: -3.9 });
+        Window { canary, stable, cosines: vec![0.9999; 20], slowdowns: vec![0.5; 20], apart }
     }
 
     fn found(window: &Window) -> Vec<Figure> {
@@ -275,6 +296,9 @@ mod tests {
         let cosines = Window { cosines: vec![0.98; 3], ..window() };
         let not_a_number = Window { cosines: vec![f64::NAN; 3], ..window() };
         let slow = Window { slowdowns: vec![5.0; 14], ..window() };
+        let elsewhere = |shift_z, outside_z| Some(Apart { stable: 9_000, canary: 1_000, shift_z, outside_z });
+        let shifted = Window { apart: elsewhere(9.0, 1.0), ..window() };
+        let collapsed = Window { apart: elsewhere(0.0, -7.0), ..window() };
         let hangs = Window { slowdowns: vec![f64::INFINITY; 14], ..window() };
         for (window, figure, value) in [
             (errors, Figure::Errors, Some(0.3)),
@@ -283,6 +307,8 @@ mod tests {
             (not_a_number, Figure::Cosine, None),
             (slow, Figure::Latency, Some(5.0)),
             (hangs, Figure::Latency, None),
+            (shifted, Figure::Shift, Some(9.0)),
+            (collapsed, Figure::Shift, Some(7.0)),
         ] {
             assert_eq!(found(&window), [figure], "{window:?}");
             assert_eq!(window.breach(figure, &RULES).unwrap().value, value);

@@ -1,13 +1,14 @@
 //! What is seen of a canary on this server, as requests are answered and pairs are compared.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::{Cause, Rules, Streaks, Window, median};
 use crate::compare::{self, cosine, cross_overlap};
+use crate::drift::sides::{Apart, Sides};
 
 /// Which of the two versions answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ const NEIGHBOURS: usize = 10;
 /// A canary or a shadow under watch. The lock is taken only while one runs.
 #[derive(Debug)]
 pub struct Watch {
+    /// Vectors of both versions, held against the drift reference.
+    pub sides: Arc<Sides>,
     rules: Rules,
     open: Mutex<Open>,
     tripped: OnceLock<Cause>,
@@ -96,6 +99,8 @@ pub struct Summary {
     pub neighbour_overlap: Option<f64>,
     /// Median of the last 64 run times, as multiples of the stable version's.
     pub slowdown: Option<f64>,
+    /// How far the vectors of the two versions lie apart, if there is a drift reference and enough was seen.
+    pub apart: Option<Apart>,
     /// Why it gets no requests any more.
     pub cause: Option<Cause>,
 }
@@ -112,7 +117,7 @@ impl Watch {
             kept: VecDeque::new(),
             total: Total::default(),
         };
-        Self { rules, open: Mutex::new(open), tripped: OnceLock::new() }
+        Self { sides: Arc::default(), rules, open: Mutex::new(open), tripped: OnceLock::new() }
     }
 
     /// Counts a request.
@@ -174,6 +179,7 @@ impl Watch {
         let mut open = self.open();
         if open.since.elapsed() >= self.rules.window && open.window.canary.requests >= self.rules.requests {
             let mut window = std::mem::take(&mut open.window);
+            window.apart = self.sides.apart();
             (open.since, open.total.windows) = (Instant::now(), open.total.windows + 1);
             let cause = open.streaks.close(&window, &self.rules);
             if !window.has_pairs() {
@@ -209,6 +215,7 @@ impl Watch {
             least_cosine: *least_cosine,
             neighbour_overlap: overlap,
             slowdown: Some(median(&slowdowns)).filter(|slowdown| slowdown.is_finite()),
+            apart: self.sides.apart(),
             cause: self.tripped().cloned(),
         }
     }

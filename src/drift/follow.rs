@@ -1,0 +1,173 @@
+//! Gives every loaded version the newest reference of its space, as they appear in the repository, and has one learned where there is
+//! none and the operator wants it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::fit::{Sample, fit};
+use super::learn::Learner;
+use super::monitor::{Monitor, Settings};
+use super::reference::Origin;
+use super::score::Scorer;
+use super::shelf;
+use super::watcher::Watcher;
+use crate::embed::{Embedder, Model};
+use crate::metrics::Metrics;
+use crate::repository::Repository;
+
+/// Follows the references of all models for one server.
+pub struct Follower {
+    repository: Repository,
+    /// Ends with whoever serves.
+    embedder: Weak<Embedder>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    interval: Duration,
+    shelves: BTreeMap<String, Shelf>,
+    /// Why references could not be read the last time: told once, not at each look.
+    trouble: Option<String>,
+}
+
+/// What is known of a model's references.
+#[derive(Default)]
+struct Shelf {
+    last: u64,
+    /// One of each space at most.
+    newest: Vec<Arc<Scorer>>,
+}
+
+impl Shelf {
+    fn add(&mut self, newer: Vec<Arc<Scorer>>) {
+        let space = |scorer: &Arc<Scorer>| scorer.reference().origin.space.clone();
+        self.newest.retain(|known| newer.iter().all(|newer| space(newer) != space(known)));
+        self.newest.extend(newer);
+    }
+}
+
+impl Follower {
+    /// Looks for references every `interval`.
+    pub fn new(
+        repository: Repository,
+        embedder: Weak<Embedder>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        interval: Duration,
+    ) -> Self {
+        Self { repository, embedder, settings, metrics, interval, shelves: BTreeMap::new(), trouble: None }
+    }
+
+    /// Runs until nobody serves any more.
+    pub async fn run(mut self) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.embedder.strong_count() == 0 {
+                return;
+            }
+            self.look().await;
+        }
+    }
+
+    /// Looks once. What cannot be read leaves everything as it is.
+    pub async fn look(&mut self) {
+        let Some(embedder) = self.embedder.upgrade() else { return };
+        let mut trouble = None;
+        for name in embedder.models().iter().map(|model| model.manifest.model.clone()) {
+            let known = self.shelves.get(&name).map_or(0, |shelf| shelf.last);
+            match shelf::after(&self.repository, &name, known).await {
+                Ok(found) => {
+                    found.damaged.iter().for_each(|damaged| tracing::warn!("{damaged}"));
+                    let shelf = self.shelves.entry(name.clone()).or_default();
+                    shelf.last = found.last;
+                    shelf.add(found.references);
+                }
+                Err(error) => trouble = Some(error.to_string()),
+            }
+            let Some(resident) = embedder.resident(&name) else { continue };
+            for model in resident.all() {
+                self.attach(model);
+            }
+            self.learn(&resident.stable).await;
+        }
+        if let Some(trouble) = trouble.as_ref().filter(|_| trouble != self.trouble) {
+            tracing::warn!("drift goes on being measured against what is known: {trouble}");
+        }
+        self.trouble = trouble;
+    }
+
+    /// Has a version held against the newest reference of its space, if it is not yet.
+    fn attach(&self, model: &Arc<Model>) {
+        let manifest = &model.manifest;
+        let shelf = self.shelves.get(&manifest.model);
+        let of_space = |scorer: &&Arc<Scorer>| scorer.reference().origin.space == manifest.space;
+        let Some(scorer) = shelf.and_then(|shelf| shelf.newest.iter().find(of_space)) else { return };
+        let watcher = model.watcher();
+        if watcher
+            .as_ref()
+            .and_then(|watcher| watcher.scorer())
+            .is_some_and(|known| known.name == scorer.name)
+        {
+            return;
+        }
+        if let Err(error) = scorer.reference().fits(&manifest.space, manifest.dimensions) {
+            // Told once a look would be too often, and it is no danger: it only stays unused.
+            tracing::debug!("{}: a drift reference is not used: {error}", model.id());
+            return;
+        }
+        let metrics = self.metrics.drift(manifest, scorer);
+        match Monitor::start(model.id(), Arc::clone(scorer), self.settings, metrics) {
+            Ok(monitor) => {
+                tracing::info!(version = model.id(), reference = scorer.name, "drift is measured");
+                self.metrics.learned(manifest, None);
+                model.watch(Watcher::Monitor(monitor));
+            }
+            Err(error) => tracing::warn!("{}: drift is not measured: {error}", model.id()),
+        }
+    }
+
+    /// Has a reference learned from the stable version's traffic where there is none, and stores it when there are enough vectors.
+    async fn learn(&self, model: &Arc<Model>) {
+        let Some(wanted) = self.settings.learn else { return };
+        match model.watcher().as_deref() {
+            Some(Watcher::Monitor(_)) => {}
+            None => {
+                tracing::info!(version = model.id(), vectors = wanted, "a drift reference is being learned");
+                self.metrics.learned(&model.manifest, Some(0));
+                model.watch(Watcher::Learner(Learner::new(wanted, self.settings.per_second)));
+            }
+            Some(Watcher::Learner(learner)) => {
+                self.metrics.learned(&model.manifest, Some(learner.len()));
+                let Some(samples) = learner.take() else { return };
+                if let Err(error) = self.freeze(model, samples).await {
+                    tracing::warn!("{}: learning begins again: {error}", model.id());
+                }
+                // A reference that was stored, here or elsewhere, is attached at the next look.
+                model.watch(Watcher::Learner(Learner::new(wanted, self.settings.per_second)));
+            }
+        }
+    }
+
+    /// Makes a reference of what was learned and stores it, unless another replica was faster.
+    async fn freeze(&self, model: &Arc<Model>, samples: Vec<Sample>) -> Result<(), String> {
+        let manifest = &model.manifest;
+        let origin = Origin::now(model.id(), manifest.space.clone(), "live traffic".to_owned());
+        let fitted = tokio::task::spawn_blocking(move || fit(&samples, origin, fastrand::u64(..))).await;
+        let (reference, report) =
+            fitted.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let stored = shelf::store(&self.repository, &manifest.model, &reference, true).await;
+        match stored.map_err(|error| error.to_string())? {
+            Some(number) => tracing::info!(
+                version = model.id(),
+                number,
+                design_effect = report.design_effect,
+                "a drift reference was learned and stored"
+            ),
+            None => tracing::info!(version = model.id(), "another replica has stored a drift reference"),
+        }
+        Ok(())
+    }
+}

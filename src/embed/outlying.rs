@@ -1,0 +1,46 @@
+//! How far the inputs of a request lie from what its model was meant to see.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{EmbedError, Embedder};
+use crate::batch::Finished;
+use crate::drift::inputs::InputFacts;
+use crate::drift::score::{Observation, Scorer};
+
+/// Vectors that are scored where they are answered: about 0.1 ms of work.
+const SCORE_HERE: usize = 16;
+
+/// How far an input lies from the traffic that the model was meant to see.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outlying {
+    /// See [`Observation::score`].
+    pub score: f32,
+    /// Share of unchanged traffic that lies as far out or farther.
+    pub p_value: f64,
+}
+
+impl Embedder {
+    /// How far each vector lies outside, in one matrix product: of many on a thread kept for such work. None for a vector that is all
+    /// zeros.
+    pub(super) async fn outlying(
+        &self,
+        scorer: Arc<Scorer>,
+        finished: &[Finished],
+    ) -> Result<Vec<Option<Outlying>>, EmbedError> {
+        let vectors: Vec<_> =
+            finished.iter().map(|row| (row.vector.clone(), InputFacts::default())).collect();
+        let work = move || -> Vec<Option<Outlying>> {
+            let outlying = |seen: Observation| Outlying { score: seen.score, p_value: seen.p_value };
+            scorer.observe(&vectors).into_iter().map(|seen| seen.map(outlying)).collect()
+        };
+        if finished.len() <= SCORE_HERE {
+            return Ok(work());
+        }
+        let (reply, answer) = oneshot::channel();
+        // A caller that has gone needs no answer.
+        self.threads.spawn(move || drop(reply.send(work())));
+        answer.await.map_err(|_| EmbedError::Scoring)
+    }
+}
