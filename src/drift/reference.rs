@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::evidence::{NEAR, OUTSIDE};
 use super::inputs::InputCounts;
 use super::tail::TAILS;
 use crate::repository::manifest::Space;
@@ -250,7 +251,9 @@ impl Reference {
         let facts = &self.facts;
         let can_judge = facts.design_effect >= 1.0
             && facts.design_effect.is_finite()
-            && facts.tail_bounds.iter().all(|bound| *bound > 0.0 && *bound <= 1.0)
+            && facts.tail_bounds.iter().all(|bound| *bound > 0.0)
+            // No bet stakes more than it has.
+            && OUTSIDE.iter().chain(&NEAR).all(|bet| bet.stake * facts.tail_bounds[bet.tail] < 1.0)
             && facts.bin_shares.iter().all(is_share);
         if are_finite && is_sorted && can_judge { Ok(()) } else { Err("its numbers cannot be") }
     }

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn shards_add_up_to_the_one_stream_to_the_last_digit() {
         let (scorer, mut traffic) = (scorer(), Traffic::new(9));
-        let mixed = |index: u32| if index % 9 == 0 { traffic.strange() } else { traffic.usual() };
+        let mixed = |index: u32| if index.is_multiple_of(9) { traffic.strange() } else { traffic.usual() };
         let seen = observed(&scorer, (0..20_000).map(mixed));
         let whole = state(&scorer, &seen.iter().collect::<Vec<_>>());
         assert!(whole.statistics.log_evidence_outside > 100.0 && whole.statistics.t_squared > 10.0);

@@ -209,7 +209,7 @@ async fn only_who_has_a_key_is_an_administrator_where_there_are_keys() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 28);
+    assert_eq!(checked, 32);
     let body = json!({ "version": 2, "reason": "x" }).to_string();
     let answer = send("POST", "/admin/v1/models/tiny/rollout", Some("Bearer fedcba9876543210"), &body).await;
     assert_eq!(answer.json()["rollout"]["by"], "bob");

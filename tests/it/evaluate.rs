@@ -9,18 +9,18 @@ use crate::command::{imported, path, sextant};
 use crate::import::import_tiny;
 use crate::support::checkpoint::TinyCheckpoint;
 
-/// Sentences of words that the tiny model knows, no two alike.
-fn sentences(count: usize) -> Vec<String> {
+/// Sentences of words that the tiny model knows, no two alike; others for another seed.
+pub fn sentences(seed: u64, count: usize) -> Vec<String> {
     let words =
         ["cat", "dog", "river", "house", "red", "small", "runs", "sleeps", "over", "what", "the", "and"];
-    let mut random = fastrand::Rng::with_seed(5);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut word = || words[random.usize(..words.len())];
     (0..count).map(|_| (0..7).map(|_| word()).collect::<Vec<_>>().join(" ")).collect()
 }
 
 /// Pairs that version 1 of the model orders without a mistake: their scores are its own cosines.
 fn pairs() -> String {
-    let sentences = sentences(120);
+    let sentences = sentences(5, 120);
     let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
     let vectors = import_tiny(&TinyCheckpoint::bert(), Precision::Fp32).embed(&texts, 8);
     let mut pairs = String::new();
@@ -81,7 +81,7 @@ fn retrieval_is_measured_and_mistyped_texts_are_looked_for() {
     std::fs::create_dir(&data).unwrap();
     let (mut corpus, mut queries, mut qrels) =
         (String::new(), String::new(), "query\tdocument\tgrade\n".to_owned());
-    for (index, text) in sentences(20).iter().enumerate() {
+    for (index, text) in sentences(5, 20).iter().enumerate() {
         writeln!(corpus, r#"{{"_id": "d{index}", "text": "{text}"}}"#).unwrap();
         // Its own document is the nearest of all.
         writeln!(queries, r#"{{"_id": "q{index}", "text": "{text}"}}"#).unwrap();

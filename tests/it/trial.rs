@@ -2,6 +2,7 @@
 
 mod guard;
 mod routing;
+mod shift;
 
 use sextant::rollout::Trial;
 

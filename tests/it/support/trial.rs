@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sextant::config::Settings;
+use sextant::drift::follow::Follower;
 use sextant::embed::{Candidate, Embedder, Model, Resident};
 use sextant::engine::{Batch, EngineError, Vector};
 use sextant::http::App;
@@ -97,6 +98,10 @@ impl OnTrial {
             metrics: Arc::clone(&metrics),
         };
         let followed = Arc::downgrade(&embedder);
+        let (drift, series) = (config.drift, Arc::clone(&metrics));
+        let follower =
+            Follower::new(models.repository.clone(), followed.clone(), drift, series, config.sync_interval);
+        tokio::spawn(follower.run());
         let sync = Sync::new(loader, followed, config.sync_interval, config.guard, logs);
         let app = App::new(embedder, metrics, config.http.clone()).with_operator(sync.operator());
         tokio::spawn(sync.run());

@@ -16,7 +16,7 @@ use crate::support::fake::{DIMENSIONS, Fake};
 use crate::support::trial::{Engine, OnTrial};
 
 /// Windows of 200 ms, three in a row.
-fn guarded() -> Settings {
+pub fn guarded() -> Settings {
     let guard = GuardSettings {
         window: Some("200ms".into()),
         windows: Some(3),
@@ -28,7 +28,7 @@ fn guarded() -> Settings {
 }
 
 /// Clients that ask without a pause, until the flag is set. Whatever is not answered in a second and a half is given up.
-async fn traffic(url: String, done: Arc<AtomicBool>) -> u64 {
+pub async fn traffic(url: String, done: Arc<AtomicBool>) -> u64 {
     let ask = async |index: u64| {
         let (client, mut sent) = (client(), 0);
         while !done.load(Ordering::SeqCst) {
