@@ -27,6 +27,7 @@
 //! - [`repository`]: versions in a directory or a bucket, with [`repository::manifest`] for what a version is.
 //! - [`rollout`]: which version serves, who changes that, how a server follows; and what a version must show before, in
 //!   [`rollout::gate`].
+//! - [`drift`]: whether the traffic is what a model was meant to see.
 //! - [`import`]: a checkpoint becomes a version.
 //! - [`compare`]: how alike vectors are.
 //! - [`evaluate`]: quality on labelled pairs.

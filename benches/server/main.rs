@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
 
 mod client;
+mod drift;
 mod latency;
 mod models;
 mod overload;
@@ -70,6 +71,7 @@ enum Measurement {
     Soak(soak::Options),
     Swaps(swaps::Options),
     Truth(truth::Options),
+    Drift(drift::Options),
 }
 
 /// What all measurements share.
@@ -115,6 +117,7 @@ fn run(command: Command) -> Result<()> {
         Measurement::Soak(options) => run.finish(&soak::measure(&run, &options)?),
         Measurement::Swaps(options) => run.finish(&swaps::measure(&run, &options)?),
         Measurement::Truth(options) => run.finish(&truth::measure(&run, &options)?),
+        Measurement::Drift(options) => run.finish(&drift::measure(&run, &options)?),
     }
 }
 

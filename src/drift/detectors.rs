@@ -106,3 +106,26 @@ impl Detectors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::fixture::{Traffic, observed, scorer};
+
+    #[test]
+    fn a_million_vectors_leave_as_much_behind_as_a_thousand() {
+        let (scorer, mut traffic) = (scorer(), Traffic::new(12));
+        let seen = observed(&scorer, (0..1_000).map(|_| traffic.usual()));
+        let mut detectors = Detectors::new(scorer.facts(), 1e8);
+        let mut sizes = Vec::new();
+        for (mark, seen) in (1..1_000_000_u64).zip(seen.iter().cycle()) {
+            detectors.observe(seen, mark);
+            if [1_000, 999_992].contains(&mark) {
+                sizes.push(detectors.scan.held());
+            }
+        }
+        assert_eq!(sizes[0], sizes[1]);
+        // Beside it there are the counts, a number for each component and topic, and 32 KiB of keys that counted.
+        assert!(sizes[0] < 24 * 1024, "{} bytes", sizes[0]);
+    }
+}

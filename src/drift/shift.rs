@@ -158,6 +158,13 @@ impl Scan {
         inputs.z_values(&self.facts.inputs, self.facts.design_effect)
     }
 
+    /// Bytes that are held, but for the facts of the reference.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let of_block = |block: &Block| size_of::<Block>() + size_of_val(block.projections.as_slice());
+        self.blocks.iter().chain(&self.open).map(of_block).sum()
+    }
+
     /// Forgets everything.
     pub fn reset(&mut self) {
         self.blocks.clear();
