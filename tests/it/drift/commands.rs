@@ -42,6 +42,12 @@ fn a_stream_is_replayed_and_every_alarm_has_its_line() {
     fs::write(&quiet, sentences(21, 3_000).join("\n")).unwrap();
     let printed = run(&["drift", "replay", "tiny@1", &quiet, "--models", &models]);
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), "no alarm in 3000 vectors\n");
+    // A client that sends the same again and again.
+    fs::write(&quiet, "the red cat runs\n".repeat(100)).unwrap();
+    let printed = run(&["drift", "replay", "tiny@1", &quiet, "--models", &models]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let first = printed.lines().nth(1).unwrap();
+    assert!(first.contains("  shift  16  "), "{printed}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What Prometheus makes of the counters of several servers is what their states give added up.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +14,7 @@ use tokio::task::block_in_place;
 use super::{ask_each, counted, serve, watchful, with_reference};
 use crate::evaluate::sentences;
 use crate::support::app::{TestApp, client, until};
+use crate::support::skipped;
 
 /// A Prometheus of its own, ended when it is dropped.
 struct Prometheus {
@@ -38,10 +38,7 @@ impl Prometheus {
             std::env::split_paths(&path).any(|directory| directory.join("prometheus").is_file())
         });
         if !found {
-            let message = "no Prometheus to test with: install the package `prometheus`";
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-            // Past the capture of the test's output: nobody looks at that of a test that passes.
-            let _nobody_to_tell = writeln!(std::io::stderr(), "skipped, {message}");
+            skipped("no Prometheus to test with: install the package `prometheus`");
             return None;
         }
         let data = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 //! spoil the answer.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::app::client;
+use super::skipped;
 
 /// Where `make test` puts moto.
 const PYTHON: &str = ".sextant/test-tools/bin/python";
@@ -150,10 +151,7 @@ struct Moto {
 impl Moto {
     fn start() -> Option<Self> {
         if !Path::new(PYTHON).exists() {
-            let message = format!("no S3 server to test against: `make test` puts one where {PYTHON} is");
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-            // Past the capture of the test's output: nobody looks at that of a test that passes.
-            let _nobody_to_tell = writeln!(std::io::stderr(), "skipped, {message}");
+            skipped(&format!("no S3 server to test against: `make test` puts one where {PYTHON} is"));
             return None;
         }
         let mut child = Command::new(PYTHON)
