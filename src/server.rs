@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::drift::follow::Follower;
+use crate::drift::follow::{Follower, References};
 use crate::embed::{Embedder, ModelError};
 use crate::engine::{Runtime, RuntimeError};
 use crate::http::{self, App};
@@ -111,7 +111,16 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     let repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
-    let loader = Loader { repository, runtime, wanted, limits, bounds, metrics: Arc::clone(&metrics) };
+    let references = References::new(config.drift, Arc::clone(&metrics));
+    let loader = Loader {
+        repository,
+        runtime,
+        wanted,
+        limits,
+        bounds,
+        metrics: Arc::clone(&metrics),
+        references: Arc::clone(&references),
+    };
     let (mut models, mut logs) = (Vec::new(), BTreeMap::new());
     for name in loader.repository.models().await? {
         let seen = Log::open(&loader.repository, &name)?.current().await?;
@@ -142,9 +151,8 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
         .map_err(|error| ServeError::Start(error.to_string()))?;
     let embedder = Arc::new(embedder);
     let repository = loader.repository.clone();
-    let (drift, interval) = (config.drift, config.sync_interval * DRIFT_LOOKS);
-    let mut follower =
-        Follower::new(repository, Arc::downgrade(&embedder), drift, Arc::clone(&metrics), interval);
+    let interval = config.sync_interval * DRIFT_LOOKS;
+    let mut follower = Follower::new(repository, Arc::downgrade(&embedder), references, interval);
     // Before anybody is answered: what is counted from now on should be counted of all.
     follower.look().await;
     tokio::spawn(follower.run());

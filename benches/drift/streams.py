@@ -104,11 +104,10 @@ class Split:
         shuffled = random.permutation(self.reference)
         by_intent = shuffled[np.argsort(self.texts.intents[shuffled], kind="stable")]
         intents = self.texts.intents[by_intent]
-        groups = [
-            group
-            for intent in np.unique(intents)
-            for group in np.array_split(one := by_intent[intents == intent], max(1, len(one) // size))
-        ]
+        groups = []
+        for intent in np.unique(intents):
+            alike = by_intent[intents == intent]
+            groups += [alike[begin : begin + size] for begin in range(0, len(alike), size)]
         return np.concatenate([groups[index] for index in random.permutation(len(groups))])
 
     def sample(self, count: int, purpose: int) -> np.ndarray:

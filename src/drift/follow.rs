@@ -2,7 +2,7 @@
 //! none and the operator wants it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
@@ -18,17 +18,11 @@ use crate::embed::{Embedder, Model};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 
-/// Follows the references of all models for one server.
-pub struct Follower {
-    repository: Repository,
-    /// Ends with whoever serves.
-    embedder: Weak<Embedder>,
+/// The references that are known, for whoever loads a version: it should be held against its own from its first request on.
+pub struct References {
     settings: Settings,
     metrics: Arc<Metrics>,
-    interval: Duration,
-    shelves: BTreeMap<String, Shelf>,
-    /// Why references could not be read the last time: told once, not at each look.
-    trouble: Option<String>,
+    shelves: Mutex<BTreeMap<String, Shelf>>,
 }
 
 /// What is known of a model's references.
@@ -39,12 +33,71 @@ struct Shelf {
     newest: Vec<Arc<Scorer>>,
 }
 
-impl Shelf {
-    fn add(&mut self, newer: Vec<Arc<Scorer>>) {
-        let space = |scorer: &Arc<Scorer>| scorer.reference().origin.space.clone();
-        self.newest.retain(|known| newer.iter().all(|newer| space(newer) != space(known)));
-        self.newest.extend(newer);
+impl References {
+    /// None yet.
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { settings, metrics, shelves: Mutex::default() })
     }
+
+    /// Has a version held against the newest reference of its space, if there is one and it is not yet.
+    pub fn attach(&self, model: &Model) {
+        let manifest = &model.manifest;
+        let of_space = |scorer: &&Arc<Scorer>| scorer.reference().origin.space == manifest.space;
+        let known =
+            self.shelves().get(&manifest.model).and_then(|shelf| shelf.newest.iter().find(of_space).cloned());
+        let Some(scorer) = known else { return };
+        let watcher = model.watcher();
+        if watcher
+            .as_ref()
+            .and_then(|watcher| watcher.scorer())
+            .is_some_and(|known| known.name == scorer.name)
+        {
+            return;
+        }
+        if let Err(error) = scorer.reference().fits(&manifest.space, manifest.dimensions) {
+            // Once a look would be too often, and it is no danger: it only stays unused.
+            tracing::debug!("{}: a drift reference is not used: {error}", model.id());
+            return;
+        }
+        let metrics = self.metrics.drift(manifest, &scorer);
+        match Monitor::start(model.id(), Arc::clone(&scorer), self.settings, metrics) {
+            Ok(monitor) => {
+                tracing::info!(version = model.id(), reference = scorer.name, "drift is measured");
+                self.metrics.learned(manifest, None);
+                model.watch(Watcher::Monitor(monitor));
+            }
+            Err(error) => tracing::warn!("{}: drift is not measured: {error}", model.id()),
+        }
+    }
+
+    /// The number of a model's last reference that was read.
+    fn last(&self, model: &str) -> u64 {
+        self.shelves().get(model).map_or(0, |shelf| shelf.last)
+    }
+
+    fn add(&self, model: &str, last: u64, newer: Vec<Arc<Scorer>>) {
+        let space = |scorer: &Arc<Scorer>| scorer.reference().origin.space.clone();
+        let mut shelves = self.shelves();
+        let shelf = shelves.entry(model.to_owned()).or_default();
+        shelf.last = last;
+        shelf.newest.retain(|known| newer.iter().all(|newer| space(newer) != space(known)));
+        shelf.newest.extend(newer);
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, BTreeMap<String, Shelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Follows the references of all models for one server.
+pub struct Follower {
+    repository: Repository,
+    /// Ends with whoever serves.
+    embedder: Weak<Embedder>,
+    references: Arc<References>,
+    interval: Duration,
+    /// Why references could not be read the last time: told once, not at each look.
+    trouble: Option<String>,
 }
 
 impl Follower {
@@ -52,11 +105,10 @@ impl Follower {
     pub fn new(
         repository: Repository,
         embedder: Weak<Embedder>,
-        settings: Settings,
-        metrics: Arc<Metrics>,
+        references: Arc<References>,
         interval: Duration,
     ) -> Self {
-        Self { repository, embedder, settings, metrics, interval, shelves: BTreeMap::new(), trouble: None }
+        Self { repository, embedder, references, interval, trouble: None }
     }
 
     /// Runs until nobody serves any more.
@@ -77,19 +129,16 @@ impl Follower {
         let Some(embedder) = self.embedder.upgrade() else { return };
         let mut trouble = None;
         for name in embedder.models().iter().map(|model| model.manifest.model.clone()) {
-            let known = self.shelves.get(&name).map_or(0, |shelf| shelf.last);
-            match shelf::after(&self.repository, &name, known).await {
+            match shelf::after(&self.repository, &name, self.references.last(&name)).await {
                 Ok(found) => {
                     found.damaged.iter().for_each(|damaged| tracing::warn!("{damaged}"));
-                    let shelf = self.shelves.entry(name.clone()).or_default();
-                    shelf.last = found.last;
-                    shelf.add(found.references);
+                    self.references.add(&name, found.last, found.references);
                 }
                 Err(error) => trouble = Some(error.to_string()),
             }
             let Some(resident) = embedder.resident(&name) else { continue };
             for model in resident.all() {
-                self.attach(model);
+                self.references.attach(model);
             }
             self.learn(&resident.stable).await;
         }
@@ -99,54 +148,26 @@ impl Follower {
         self.trouble = trouble;
     }
 
-    /// Has a version held against the newest reference of its space, if it is not yet.
-    fn attach(&self, model: &Arc<Model>) {
-        let manifest = &model.manifest;
-        let shelf = self.shelves.get(&manifest.model);
-        let of_space = |scorer: &&Arc<Scorer>| scorer.reference().origin.space == manifest.space;
-        let Some(scorer) = shelf.and_then(|shelf| shelf.newest.iter().find(of_space)) else { return };
-        let watcher = model.watcher();
-        if watcher
-            .as_ref()
-            .and_then(|watcher| watcher.scorer())
-            .is_some_and(|known| known.name == scorer.name)
-        {
-            return;
-        }
-        if let Err(error) = scorer.reference().fits(&manifest.space, manifest.dimensions) {
-            // Told once a look would be too often, and it is no danger: it only stays unused.
-            tracing::debug!("{}: a drift reference is not used: {error}", model.id());
-            return;
-        }
-        let metrics = self.metrics.drift(manifest, scorer);
-        match Monitor::start(model.id(), Arc::clone(scorer), self.settings, metrics) {
-            Ok(monitor) => {
-                tracing::info!(version = model.id(), reference = scorer.name, "drift is measured");
-                self.metrics.learned(manifest, None);
-                model.watch(Watcher::Monitor(monitor));
-            }
-            Err(error) => tracing::warn!("{}: drift is not measured: {error}", model.id()),
-        }
-    }
-
     /// Has a reference learned from the stable version's traffic where there is none, and stores it when there are enough vectors.
     async fn learn(&self, model: &Arc<Model>) {
-        let Some(wanted) = self.settings.learn else { return };
+        let References { settings, metrics, .. } = &*self.references;
+        let Some(wanted) = settings.learn else { return };
+        let learner = || Watcher::Learner(Learner::new(wanted, settings.per_second));
         match model.watcher().as_deref() {
             Some(Watcher::Monitor(_)) => {}
             None => {
                 tracing::info!(version = model.id(), vectors = wanted, "a drift reference is being learned");
-                self.metrics.learned(&model.manifest, Some(0));
-                model.watch(Watcher::Learner(Learner::new(wanted, self.settings.per_second)));
+                metrics.learned(&model.manifest, Some(0));
+                model.watch(learner());
             }
-            Some(Watcher::Learner(learner)) => {
-                self.metrics.learned(&model.manifest, Some(learner.len()));
-                let Some(samples) = learner.take() else { return };
+            Some(Watcher::Learner(full)) => {
+                metrics.learned(&model.manifest, Some(full.len()));
+                let Some(samples) = full.take() else { return };
                 if let Err(error) = self.freeze(model, samples).await {
                     tracing::warn!("{}: learning begins again: {error}", model.id());
                 }
                 // A reference that was stored, here or elsewhere, is attached at the next look.
-                model.watch(Watcher::Learner(Learner::new(wanted, self.settings.per_second)));
+                model.watch(learner());
             }
         }
     }

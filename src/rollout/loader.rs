@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::gate::{Bounds, GateError};
 use crate::batch::Limits;
+use crate::drift::follow::References;
 use crate::embed::{Model, ModelError};
 use crate::engine::{Runtime, Topology, Wanted};
 use crate::metrics::Metrics;
@@ -23,6 +24,8 @@ pub struct Loader {
     pub bounds: Bounds,
     /// Where they count.
     pub metrics: Arc<Metrics>,
+    /// What their traffic is held against.
+    pub references: Arc<References>,
 }
 
 impl Loader {
@@ -39,7 +42,9 @@ impl Loader {
     ) -> Result<Model, ModelError> {
         let manifest = self.repository.manifest(model, version).await.map_err(GateError::from)?;
         let wanted = topology.map_or(self.wanted, |topology| topology.wanted(self.wanted.cores));
-        Model::load(&self.repository, manifest, self.runtime, wanted, self.limits, self.bounds, &self.metrics)
-            .await
+        let Self { repository, runtime, limits, bounds, metrics, references, .. } = self;
+        let model = Model::load(repository, manifest, runtime, wanted, *limits, *bounds, metrics).await?;
+        references.attach(&model);
+        Ok(model)
     }
 }

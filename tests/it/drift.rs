@@ -129,3 +129,22 @@ async fn replicas_learn_a_reference_and_the_first_one_wins() {
     let stored = stored.filter(|entry| Path::new(&entry.as_ref().unwrap().file_name()).extension().is_some());
     assert_eq!(stored.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_rolled_out_has_the_reference_of_its_space_from_its_first_request() {
+    let directory = block_in_place(with_reference);
+    let (checkpoint, models) = (path(&directory, "checkpoint"), path(&directory, "models"));
+    let how = ["--name", "tiny", "--precision", "fp16", "--claim-space-of", "1"];
+    let import = [&["import", &checkpoint, "--models", &models], &how[..]].concat();
+    assert!(block_in_place(|| run(&import)).status.success());
+    let app = serve(&directory, watchful()).await;
+    let body = json!({ "version": 2, "reason": "a test" });
+    assert_eq!(app.post("/admin/v1/models/tiny/rollout", body).await.status, 200);
+    let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": "a cat", "ood": true })).await;
+    assert_eq!((answer.status, answer.header("x-sextant-version")), (200, "tiny@2"));
+    until("it is counted apart", async || {
+        app.metric("sextant_drift_samples_total", &["version=\"2\""]).await == 1.0
+    })
+    .await;
+    assert_eq!(app.metric("sextant_drift_samples_total", &["version=\"1\""]).await, 0.0);
+}

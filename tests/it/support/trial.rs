@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sextant::config::Settings;
-use sextant::drift::follow::Follower;
+use sextant::drift::follow::{Follower, References};
 use sextant::embed::{Candidate, Embedder, Model, Resident};
 use sextant::engine::{Batch, EngineError, Vector};
 use sextant::http::App;
@@ -89,6 +89,7 @@ impl OnTrial {
         let candidate = Some(Candidate::new(loaded, shares, 2, Watch::new(config.guard), series));
         embedder.serve(Resident { candidate, ..embedder.resident("m").unwrap() });
 
+        let references = References::new(config.drift, Arc::clone(&metrics));
         let loader = Loader {
             repository: models.repository.clone(),
             runtime: super::runtime(),
@@ -96,11 +97,11 @@ impl OnTrial {
             limits: config.limits,
             bounds: config.gate,
             metrics: Arc::clone(&metrics),
+            references: Arc::clone(&references),
         };
         let followed = Arc::downgrade(&embedder);
-        let (drift, series) = (config.drift, Arc::clone(&metrics));
-        let follower =
-            Follower::new(models.repository.clone(), followed.clone(), drift, series, config.sync_interval);
+        let repository = models.repository.clone();
+        let follower = Follower::new(repository, followed.clone(), references, config.sync_interval);
         tokio::spawn(follower.run());
         let sync = Sync::new(loader, followed, config.sync_interval, config.guard, logs);
         let app = App::new(embedder, metrics, config.http.clone()).with_operator(sync.operator());
