@@ -8,6 +8,7 @@
 //! A [`reference`] is what the traffic is held against: [`fit`] makes one.
 
 pub mod counts;
+mod dependence;
 pub mod detectors;
 pub mod evidence;
 pub mod fit;

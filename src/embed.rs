@@ -158,11 +158,13 @@ impl Embedder {
         let rows = tokenized.into_iter().map(|input| input.ids).collect();
         let batch = batch::Request { rows, output: request.output, class: request.class };
         let finished = self.run(&model, batch).await?;
-        if let Some(watcher) = watcher.filter(|watcher| watcher.wants(request.key.as_deref())) {
+        if let Some(watcher) = watcher {
+            let (counts, side) =
+                (watcher.wants(request.key.as_deref()), side.filter(|(sides, _)| sides.wants()));
             // One, because the texts of a request resemble each other.
-            let drawn = fastrand::choice(finished.iter().zip(&inputs));
+            let drawn = fastrand::choice(finished.iter().zip(&inputs)).filter(|_| counts || side.is_some());
             if let Some((row, input)) = drawn {
-                watcher.give(Drawn { vector: row.vector.clone(), input: *input, side });
+                watcher.give(Drawn { vector: row.vector.clone(), input: *input, counts, side });
             }
         }
         let outlying = match scorer {

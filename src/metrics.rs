@@ -293,7 +293,7 @@ impl Metrics {
 
     /// Says from how many vectors a reference is being learned; `None` when it no longer is.
     pub fn learned(&self, manifest: &Manifest, vectors: Option<usize>) {
-        self.drift.learned(manifest, vectors);
+        self.drift.learned(&manifest.model, &manifest.version.to_string(), vectors);
     }
 
     /// The series of a version that is loaded on `provider`, all at 0.
@@ -358,6 +358,7 @@ impl Metrics {
         }
         let _ = self.gate_probe_min_cosine.remove_label_values(&of);
         self.trials.forget(model, number);
+        self.drift.learned(model, number, None);
         for counters in [
             &self.embeddings,
             &self.coalesced,

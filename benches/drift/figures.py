@@ -35,7 +35,10 @@ def run_time(alarms: Sequence[int], length: int) -> Figure:
     total = sum(alarms)
     if total == 0:
         return math.inf, length * len(alarms) / 3, math.inf, 0
-    each, error = float(np.mean(alarms)), 1.96 * float(np.std(alarms, ddof=1)) / math.sqrt(len(alarms))
+    each = float(np.mean(alarms))
+    # Of one stream alone nothing is known but that counts of rare events have their mean as variance.
+    variance = float(np.var(alarms, ddof=1)) if len(alarms) > 1 else each
+    error = 1.96 * math.sqrt(variance / len(alarms))
     high = length / (each - error) if each > error else math.inf
     return length / each, length / (each + error), high, total
 

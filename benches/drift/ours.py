@@ -141,7 +141,7 @@ class Bench:
         for number in range(self.settings.splits):
             progress(f"scores: split {number}")
             split = streams.Split(self.texts, number)
-            inside = split.pool if self.settings.splits > 1 else split.pool[::10]
+            inside = split.pool[:: self.settings.scored_every]
             asked = np.concatenate([inside, oos])
             found = peers.nearest(vectors, split.sample(STORED, 1), asked, NEIGHBOURS)
             for count, distance in found.items():

@@ -10,6 +10,7 @@ lies in `.sextant/drift-bench`; the tables and the plot in its folder `out`. Tak
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -87,7 +88,9 @@ def main() -> None:
     texts = streams.Texts(clinc(options.data), HERE / "german.txt")
     sextant = server.Sextant(options.sextant.resolve(), options.models.resolve())
     bench = ours.Bench(sextant, texts, amounts, work)
-    embedded = WORK / "embeddings.npy"
+    # Named by what it was made of.
+    digest = hashlib.sha256("\n".join(texts.texts).encode()).hexdigest()[:8]
+    embedded = WORK / f"embeddings-{server.MODEL}-{digest}.npy"
 
     def keep(step: str):
         return lambda found: (results / f"{step}.json").write_text(json.dumps(found, indent=1))
@@ -108,7 +111,7 @@ def main() -> None:
         if step in steps:
             getattr(peers, step)(texts, vectors, amounts, keep(step))
     if "tables" in steps:
-        tables.write(results, work / "out")
+        tables.write(results, work / "out", amounts, sextant.version())
         settings.progress(f"wrote {work / 'out'}")
 
 

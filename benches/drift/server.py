@@ -31,6 +31,10 @@ class Sextant:
     binary: Path
     models: Path
 
+    def version(self) -> str:
+        """As it names itself."""
+        return subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
     def copy_models(self, to: Path) -> "Sextant":
         """A repository of its own: a reference that is stored there is seen by nobody else."""
         shutil.rmtree(to, ignore_errors=True)

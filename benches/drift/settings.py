@@ -22,9 +22,20 @@ class Settings:
     batches: int = 20
     nulls: int = 20
     null_length: int = 20_000
+    scored_every: int = 1
 
 
-QUICK = Settings(splits=1, runs=6, curve_runs=4, peer_runs=2, peer_nulls=1, batches=2, nulls=3, null_length=4_000)
+QUICK = Settings(
+    splits=1,
+    runs=6,
+    curve_runs=4,
+    peer_runs=2,
+    peer_nulls=1,
+    batches=2,
+    nulls=3,
+    null_length=4_000,
+    scored_every=10,
+)
 
 
 def progress(message: str) -> None:

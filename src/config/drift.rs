@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::drift::monitor::Settings;
 use crate::drift::reference::LEAST_VECTORS;
 
+/// Vectors that are held in memory until a reference is made of them: 300 MB at 384 dimensions.
+const MOST_LEARNED: usize = 200_000;
+
 /// How drift is watched, as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file's table `drift`.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,8 +40,12 @@ impl DriftSettings {
             learn: self.learn,
         };
         let mut mistakes = Vec::new();
-        if let Some(learn) = settings.learn.filter(|learn| *learn < LEAST_VECTORS) {
-            mistakes.push(format!("`drift.learn` is `{learn}`: expected {LEAST_VECTORS} or more"));
+        if let Some(learn) = settings.learn.filter(|learn| !(LEAST_VECTORS..=MOST_LEARNED).contains(learn)) {
+            mistakes.push(format!("`drift.learn` is `{learn}`: expected {LEAST_VECTORS} to {MOST_LEARNED}"));
+        }
+        if settings.learn.is_some() && settings.per_second == 0 {
+            mistakes
+                .push("`drift.per_second` is `0`: with `drift.learn`, expected a number above 0".to_owned());
         }
         if !(settings.run_time.is_finite() && settings.run_time >= 1.0) {
             let given = settings.run_time;
@@ -71,11 +78,12 @@ mod tests {
         let expected = Settings { learn: Some(5_000), ..Settings::DEFAULT };
         assert_eq!(given.validate(), Ok(expected));
         assert_eq!(DriftSettings::from(expected).validate(), Ok(expected));
-        let wrong = DriftSettings { learn: Some(10), expected_run_time: Some(f64::NAN), per_second: None };
+        let wrong = DriftSettings { learn: Some(10), expected_run_time: Some(f64::NAN), per_second: Some(0) };
         assert_eq!(
             wrong.validate().unwrap_err(),
             [
-                "`drift.learn` is `10`: expected 3000 or more",
+                "`drift.learn` is `10`: expected 3000 to 200000",
+                "`drift.per_second` is `0`: with `drift.learn`, expected a number above 0",
                 "`drift.expected_run_time` is `NaN`: expected a number from 1 up",
             ]
         );

@@ -76,20 +76,31 @@ impl Detectors {
 
     /// What each test says now.
     pub fn readings(&self) -> [Reading; Test::ALL.len()] {
-        Test::ALL.map(|test| {
-            let (value, threshold, alarm, since) = match test {
-                Test::Outside | Test::Near => {
-                    let detector = if test == Test::Near { &self.near } else { &self.outside };
-                    let (value, threshold) = (detector.log_evidence(), detector.threshold());
-                    (value, threshold, detector.is_alarmed(), detector.since())
-                }
-                Test::Shift => {
-                    let scan = &self.scan;
-                    (scan.z_value(), scan.critical(), scan.is_alarmed(), scan.since())
-                }
-            };
-            Reading { test, value, threshold, alarm, since }
-        })
+        Test::ALL.map(|test| self.reading(test))
+    }
+
+    /// What a test says now.
+    pub fn reading(&self, test: Test) -> Reading {
+        let of = |detector: &Detector| (detector.log_evidence(), detector.threshold(), detector.since());
+        let (value, threshold, since) = match test {
+            Test::Outside => of(&self.outside),
+            Test::Near => of(&self.near),
+            Test::Shift => (self.scan.z_value(), self.scan.critical(), self.scan.since()),
+        };
+        Reading { test, value, threshold, alarm: self.is_alarmed(test), since }
+    }
+
+    /// Which tests alarm now.
+    pub fn alarms(&self) -> [bool; Test::ALL.len()] {
+        Test::ALL.map(|test| self.is_alarmed(test))
+    }
+
+    fn is_alarmed(&self, test: Test) -> bool {
+        match test {
+            Test::Outside => self.outside.is_alarmed(),
+            Test::Near => self.near.is_alarmed(),
+            Test::Shift => self.scan.is_alarmed(),
+        }
     }
 
     /// How far the last inputs lie from the reference's, for each of [`FEATURES`].

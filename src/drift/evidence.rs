@@ -3,12 +3,11 @@
 //! A bet of stake `l` on a tail of share `a` multiplies its money by `e = 1 + l (1{in the tail} - a)`, whose mean is 1 while nothing
 //! has changed. In the form of Shiryaev and Roberts, `M <- (1 + M) e`, a bet is opened at every vector, and the expected number of
 //! vectors until `M` reaches a level is at least that level: Shin, Ramdas, Rinaldo, "E-detectors: a nonparametric framework for
-//! sequential change detection", 2022. No model of the traffic, no simulation and no independence is needed. The mean over several
-//! bets keeps that.
+//! sequential change detection", 2022. No model of the traffic and no simulation is needed. The mean over several bets keeps that.
 //!
 //! `a` is the upper bound of the tail's share. Where `D` neighbours resemble each other (the design effect) the logarithm of each
-//! factor is divided by `D`: the geometric mean of D factors is at most their arithmetic mean, whose expectation is 1 however the
-//! factors depend on each other.
+//! factor is divided by `D`: the geometric mean of the D factors of a session is at most their arithmetic mean, whose expectation is 1
+//! however they depend on each other. For streams whose dependence has no such borders that is an approximation.
 
 use super::counts::Counts;
 use super::reference::Facts;

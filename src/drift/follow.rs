@@ -46,13 +46,12 @@ impl References {
         let known =
             self.shelves().get(&manifest.model).and_then(|shelf| shelf.newest.iter().find(of_space).cloned());
         let Some(scorer) = known else { return };
-        let watcher = model.watcher();
-        if watcher
-            .as_ref()
-            .and_then(|watcher| watcher.scorer())
-            .is_some_and(|known| known.name == scorer.name)
-        {
-            return;
+        match model.watcher().as_deref() {
+            Some(Watcher::Monitor(monitor)) if monitor.has_ended() => {
+                tracing::error!("{}: drift was no longer measured, and is again", model.id());
+            }
+            Some(Watcher::Monitor(monitor)) if monitor.scorer().name == scorer.name => return,
+            _ => {}
         }
         if let Err(error) = scorer.reference().fits(&manifest.space, manifest.dimensions) {
             // Once a look would be too often, and it is no danger: it only stays unused.
@@ -64,7 +63,7 @@ impl References {
             Ok(monitor) => {
                 tracing::info!(version = model.id(), reference = scorer.name, "drift is measured");
                 self.metrics.learned(manifest, None);
-                model.watch(Watcher::Monitor(monitor));
+                model.watch(Some(Watcher::Monitor(monitor)));
             }
             Err(error) => tracing::warn!("{}: drift is not measured: {error}", model.id()),
         }
@@ -139,6 +138,13 @@ impl Follower {
             let Some(resident) = embedder.resident(&name) else { continue };
             for model in resident.all() {
                 self.references.attach(model);
+                // It was stable when it began, and what comes to it now is no longer the model's traffic.
+                if matches!(model.watcher().as_deref(), Some(Watcher::Learner(_)))
+                    && !Arc::ptr_eq(model, &resident.stable)
+                {
+                    self.references.metrics.learned(&model.manifest, None);
+                    model.watch(None);
+                }
             }
             self.learn(&resident.stable).await;
         }
@@ -158,7 +164,7 @@ impl Follower {
             None => {
                 tracing::info!(version = model.id(), vectors = wanted, "a drift reference is being learned");
                 metrics.learned(&model.manifest, Some(0));
-                model.watch(learner());
+                model.watch(Some(learner()));
             }
             Some(Watcher::Learner(full)) => {
                 metrics.learned(&model.manifest, Some(full.len()));
@@ -167,7 +173,7 @@ impl Follower {
                     tracing::warn!("{}: learning begins again: {error}", model.id());
                 }
                 // A reference that was stored, here or elsewhere, is attached at the next look.
-                model.watch(learner());
+                model.watch(Some(learner()));
             }
         }
     }

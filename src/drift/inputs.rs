@@ -8,7 +8,7 @@ use super::counts::PARTS;
 /// What there is to know of one input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InputFacts {
-    /// Tokens, special tokens included.
+    /// Tokens, special tokens included; 0 if nothing is known of it.
     pub tokens: usize,
     /// Some were cut off.
     pub truncated: bool,
@@ -36,9 +36,12 @@ pub struct InputCounts {
 }
 
 impl InputCounts {
-    /// Counts one input.
+    /// Counts one input, if it is known: of a recorded vector it is not.
     pub fn add(&mut self, facts: InputFacts) {
-        let log = (facts.tokens.max(1) as f64).ln();
+        if facts.tokens == 0 {
+            return;
+        }
+        let log = (facts.tokens as f64).ln();
         self.inputs += 1;
         self.log_tokens += (log * PARTS) as u64;
         self.log_tokens_squared += (log * log * PARTS) as u64;

@@ -30,7 +30,7 @@ impl Learner {
 
     /// Keeps a vector, if it is one.
     pub fn give(&self, drawn: Drawn) {
-        if compare::fault(&drawn.vector).is_some() {
+        if !drawn.counts || compare::fault(&drawn.vector).is_some() {
             return;
         }
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);

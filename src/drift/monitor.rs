@@ -5,13 +5,14 @@
 //! or an equal input in flight answered must count as well, or traffic that repeats itself would not be seen; and no session should
 //! wait for it.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use super::counts::Counts;
-use super::detectors::Detectors;
+use super::detectors::{Detectors, Test};
 use super::inputs::InputFacts;
 use super::sampling::{Sampler, Thrift};
 use super::score::Scorer;
@@ -26,12 +27,14 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Texts that a report shows of a topic.
 const EXAMPLES: usize = 3;
 
-/// A vector that counts.
+/// A vector to observe.
 pub struct Drawn {
     /// In full width, of any length.
     pub vector: Vec<f32>,
     /// Of its input.
     pub input: InputFacts,
+    /// Whether it counts for its version's tests.
+    pub counts: bool,
     /// While a canary runs: where the two versions are compared, and whether this one is the canary.
     pub side: Option<(Arc<Sides>, bool)>,
 }
@@ -54,8 +57,6 @@ impl Settings {
 
 /// Watches one version.
 pub struct Monitor {
-    /// Of the version.
-    id: String,
     settings: Settings,
     shared: Arc<Shared>,
     /// The thread ends when this is dropped.
@@ -63,16 +64,21 @@ pub struct Monitor {
 }
 
 struct Shared {
+    /// Of the version.
+    id: String,
     scorer: Arc<Scorer>,
     sampler: Sampler,
     metrics: DriftMetrics,
     live: Mutex<Live>,
     since: u64,
+    ended: AtomicBool,
 }
 
 struct Live {
     counts: Counts,
     detectors: Detectors,
+    /// Which tests alarmed at the last vector.
+    alarms: [bool; Test::ALL.len()],
     invalid: u64,
 }
 
@@ -93,11 +99,19 @@ impl Monitor {
         let detectors = Detectors::new(facts, settings.run_time);
         let sampler = Sampler::new(settings.per_second);
         metrics.sampling.set(sampler.share());
-        let live = Mutex::new(Live { counts, detectors, invalid: 0 });
-        let shared = Arc::new(Shared { scorer, sampler, metrics, live, since: now() });
+        let live = Mutex::new(Live { counts, detectors, alarms: [false; Test::ALL.len()], invalid: 0 });
+        let shared = Arc::new(Shared {
+            id,
+            scorer,
+            sampler,
+            metrics,
+            live,
+            since: now(),
+            ended: AtomicBool::new(false),
+        });
         let work = Arc::clone(&shared);
-        thread::Builder::new().name(format!("{id}-drift")).spawn(move || run(&work, &queue))?;
-        Ok(Self { id, settings, shared, waiting })
+        thread::Builder::new().name(format!("{}-drift", shared.id)).spawn(move || run(&work, &queue))?;
+        Ok(Self { settings, shared, waiting })
     }
 
     /// What it is held against.
@@ -112,9 +126,20 @@ impl Monitor {
 
     /// Has a vector observed soon. One that there is no room for is counted as dropped.
     pub fn give(&self, drawn: Drawn) {
-        if self.waiting.try_send(drawn).is_err() {
-            self.shared.metrics.dropped.inc();
+        match self.waiting.try_send(drawn) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.shared.metrics.dropped.inc(),
+            // A panic, which is a mistake of this module and has been printed: whoever follows the references starts another.
+            Err(TrySendError::Disconnected(_)) => {
+                self.shared.metrics.dropped.inc();
+                self.shared.ended.store(true, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Whether it observes no more.
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Relaxed)
     }
 
     /// What is known now.
@@ -125,7 +150,7 @@ impl Monitor {
             (live.counts.clone(), live.detectors.readings().to_vec(), live.invalid)
         };
         State {
-            version: self.id.clone(),
+            version: self.shared.id.clone(),
             reference: scorer.name.clone(),
             origin: scorer.reference().origin.clone(),
             facts: scorer.facts().clone(),
@@ -157,14 +182,39 @@ impl Shared {
                 self.metrics.invalid.inc();
                 continue;
             };
-            live.counts.add(&seen);
-            live.detectors.observe(&seen, mark);
-            self.metrics.observed(&seen);
+            if drawn.counts {
+                live.counts.add(&seen);
+                live.detectors.observe(&seen, mark);
+                self.metrics.observed(&seen);
+                self.tell_alarms(&mut live);
+            }
             if let Some((sides, is_canary)) = &drawn.side {
                 sides.add(*is_canary, &seen, &self.scorer);
             }
         }
         self.metrics.tested(&live.detectors.readings(), &live.detectors.input_z_values());
+    }
+
+    /// Counts and logs each test that alarms and did not before: an alarm may be over before anybody looks at a gauge.
+    fn tell_alarms(&self, live: &mut Live) {
+        let alarms = live.detectors.alarms();
+        let before = std::mem::replace(&mut live.alarms, alarms);
+        for (test, (now, before)) in Test::ALL.into_iter().zip(alarms.into_iter().zip(before)) {
+            if now && !before {
+                self.metrics.alarmed(test);
+                let reading = live.detectors.reading(test);
+                let since = reading.since.map(|since| UNIX_EPOCH + Duration::from_secs(since));
+                let since = since.map(|since| humantime::format_rfc3339_seconds(since).to_string());
+                tracing::warn!(
+                    version = self.id,
+                    test = test.label(),
+                    value = reading.value,
+                    threshold = reading.threshold,
+                    since,
+                    "the traffic is not what it was"
+                );
+            }
+        }
     }
 }
 
@@ -173,14 +223,20 @@ fn run(shared: &Shared, queue: &Receiver<Drawn>) {
     while let Ok(first) = queue.recv() {
         // Nobody unparks it; were it to wake too soon, fewer would share a product.
         thread::park_timeout(GATHER);
-        let started = Instant::now();
+        let started = processor_time();
         let drawn: Vec<Drawn> = std::iter::once(first).chain(queue.try_iter().take(WAITING)).collect();
         shared.observe(&drawn);
-        let spent = started.elapsed();
+        let spent = processor_time().saturating_sub(started);
         shared.metrics.seconds.inc_by(spent.as_secs_f64());
         thrift.spent(spent, Instant::now(), &shared.sampler);
         shared.metrics.sampling.set(shared.sampler.share());
     }
+}
+
+/// What this thread has had of the processors: on a busy machine it waits far longer than it works.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Seconds since 1970.

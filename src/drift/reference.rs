@@ -39,6 +39,13 @@ pub struct Facts {
     pub inputs: InputCounts,
 }
 
+impl Facts {
+    /// So many independent vectors tell as much of the tails as those that were held out.
+    pub fn effective(&self) -> usize {
+        (self.calibrated as f64 / self.design_effect) as usize
+    }
+}
+
 /// Where a reference comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,8 +164,13 @@ impl Reference {
     /// As a file: the digest of all that follows, then tensors in the form of safetensors.
     ///
     /// # Errors
-    /// If it cannot be written in that form, which is a mistake in this module.
+    /// If its parts do not fit each other, which is a mistake of whoever made it.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        self.check().map_err(|reason| ReferenceError::Damaged(reason.to_owned()))?;
+        self.encode_unchecked()
+    }
+
+    fn encode_unchecked(&self) -> Result<Vec<u8>> {
         let failed = |error: &dyn std::fmt::Display| ReferenceError::Damaged(error.to_string());
         let about = About {
             origin: Cow::Borrowed(&self.origin),
@@ -311,7 +323,7 @@ mod tests {
         for (change, named) in changes {
             let mut reference = good.clone();
             change(&mut reference);
-            let error = Reference::decode(&reference.encode().unwrap()).unwrap_err().to_string();
+            let error = Reference::decode(&reference.encode_unchecked().unwrap()).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
     }

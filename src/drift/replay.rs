@@ -50,9 +50,8 @@ pub fn replay<'a>(
     for (line, seen) in stream {
         detectors.observe(seen, line);
         counts.add(seen);
-        for Reading { test, value, threshold, since, .. } in
-            detectors.readings().into_iter().filter(|reading| reading.alarm)
-        {
+        for (test, _) in Test::ALL.into_iter().zip(detectors.alarms()).filter(|(_, alarm)| *alarm) {
+            let Reading { value, threshold, since, .. } = detectors.reading(test);
             let vectors = counts.samples;
             alarms.push(Alarm { test, vectors, line, value, threshold, since_line: since });
             detectors.reset(test);

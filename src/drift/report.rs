@@ -37,7 +37,8 @@ impl Report<'_> {
             .enumerate()
             .map(|(bin, (count, expected))| {
                 let found = *count as f64 / samples.max(1.0);
-                let spread = facts.design_effect * (1.0 / samples.max(1.0) + 1.0 / facts.fitted as f64);
+                let spread = facts.design_effect
+                    * (1.0 / samples.max(1.0) + 1.0 / (facts.fitted + facts.calibrated) as f64);
                 let error = (expected.max(1e-6) * (1.0 - expected) * spread).sqrt();
                 let examples = topics.get(bin).map_or(&[] as &[String], Vec::as_slice);
                 Topic { bin, expected: *expected, found, z: (found - expected) / error, examples }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Whoever gave a key counts once in so many seconds: what one person or conversation asks resembles itself, and that dependence is
 /// the largest error there is.
-const KEY_SECONDS: u64 = 60;
+pub const KEY_SECONDS: u64 = 60;
 /// Keys that are remembered, 32 KiB. One that is forgotten too soon counts once more.
 const KEYS: usize = 4096;
 /// Share of a thread's time that observing may take.
@@ -54,19 +54,21 @@ impl Sampler {
         let second = (second + 1) & u64::from(u32::MAX);
         let halvings = self.halvings.load(Ordering::Relaxed);
         let is_drawn = halvings == 0 || fastrand::u32(..) >> (u32::BITS - halvings) == 0;
-        is_drawn && key.is_none_or(|key| self.is_new(key, second)) && self.has_room(second)
-    }
-
-    fn is_new(&self, key: &str, second: u64) -> bool {
+        if !is_drawn {
+            return false;
+        }
+        let Some(key) = key else { return self.has_room(second) };
         let hash = self.hasher.hash_one(key);
         let place = &self.keys[hash as usize % KEYS];
         let (tag, known) = (hash >> 32, place.load(Ordering::Relaxed));
         let (known_tag, counted) = (known >> 32, known & u64::from(u32::MAX));
-        if known_tag == tag && counted > 0 && second.saturating_sub(counted) < KEY_SECONDS {
-            return false;
+        let counted_lately = known_tag == tag && counted > 0 && second.saturating_sub(counted) < KEY_SECONDS;
+        let wants = !counted_lately && self.has_room(second);
+        // Only now: whoever there was no room for may count in the next second.
+        if wants {
+            place.store(tag << 32 | second, Ordering::Relaxed);
         }
-        place.store(tag << 32 | second, Ordering::Relaxed);
-        true
+        wants
     }
 
     fn has_room(&self, second: u64) -> bool {

@@ -14,6 +14,9 @@ use crate::compare;
 /// A projection lies so many standard deviations from the mean at most: one wild vector must not carry a window.
 const CLIP: f32 = 8.0;
 
+/// Vectors of one product: more gain nothing, and a recorded stream has millions.
+const AT_ONCE: usize = 1024;
+
 /// What is seen of one vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
@@ -67,9 +70,13 @@ impl Scorer {
         &self.reference.facts
     }
 
-    /// What is seen of each vector, in one matrix product; nothing of one that is not finite or all zeros. The vectors need no
+    /// What is seen of each vector, in matrix products; nothing of one that is not finite or all zeros. The vectors need no
     /// particular length.
     pub fn observe(&self, vectors: &[(impl AsRef<[f32]>, InputFacts)]) -> Vec<Option<Observation>> {
+        vectors.chunks(AT_ONCE).flat_map(|some| self.observe_some(some)).collect()
+    }
+
+    fn observe_some(&self, vectors: &[(impl AsRef<[f32]>, InputFacts)]) -> Vec<Option<Observation>> {
         let width = self.reference.dimensions();
         let mut rows = Vec::with_capacity(vectors.len() * width);
         for (vector, _) in vectors {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use statrs::distribution::{ContinuousCDF as _, Normal};
 
-use super::counts::{Counts, PARTS};
+use super::counts::PARTS;
 use super::inputs::{FEATURES, InputCounts, InputFacts};
 use super::reference::Facts;
 
@@ -14,22 +14,9 @@ pub fn t_squared(samples: u64, sums: impl IntoIterator<Item = f64>, facts: &Fact
     if samples == 0 {
         return 0.0;
     }
-    two_samples((samples, sums), (facts.fitted, std::iter::repeat(0.0)), facts.design_effect)
-}
-
-/// The same for two samples of vectors, both with the sums of their projections: what is common to both cancels.
-pub fn two_samples(
-    (left, left_sums): (u64, impl IntoIterator<Item = f64>),
-    (right, right_sums): (u64, impl IntoIterator<Item = f64>),
-    design_effect: f64,
-) -> f64 {
-    if left == 0 || right == 0 {
-        return 0.0;
-    }
-    let (n, m) = (left as f64, right as f64);
-    let square = |(left, right): (f64, f64)| (left / n - right / m).powi(2);
-    let distance: f64 = left_sums.into_iter().zip(right_sums).map(square).sum();
-    n * m / (n + m) * distance / design_effect
+    let (n, fitted) = (samples as f64, facts.fitted as f64);
+    let distance: f64 = sums.into_iter().map(|sum| (sum / n).powi(2)).sum();
+    n * fitted / (n + fitted) * distance / facts.design_effect
 }
 
 /// A T-squared of so many degrees of freedom as a standard normal value (Wilson and Hilferty 1931).
@@ -41,11 +28,6 @@ pub fn z_value(t_squared: f64, components: usize) -> f64 {
 /// The z-value that chance exceeds with `probability`.
 pub fn critical(probability: f64) -> f64 {
     Normal::standard().inverse_cdf(1.0 - probability.clamp(1e-15, 0.5))
-}
-
-/// The shift of all counts as a z-value.
-pub fn of_counts(counts: &Counts, facts: &Facts) -> f64 {
-    z_value(t_squared(counts.samples, counts.sums(), facts), counts.projections.len())
 }
 
 /// Vectors of a block: the shortest window.
@@ -76,6 +58,8 @@ pub struct Scan {
     critical: f64,
     /// Looks for which an alarm still stands: until all that alarmed has left the windows.
     standing: usize,
+    /// Where the window begins that began the alarm which stands.
+    began: Option<u64>,
 }
 
 impl Scan {
@@ -83,7 +67,15 @@ impl Scan {
     pub fn new(facts: &Facts, run_time: f64) -> Self {
         let critical = critical(BLOCK as f64 / (WINDOWS as f64 * run_time.max(1.0)));
         let blocks = VecDeque::with_capacity(BLOCKS);
-        Self { facts: facts.clone(), blocks, open: None, largest: (0.0, None), critical, standing: 0 }
+        Self {
+            facts: facts.clone(),
+            blocks,
+            open: None,
+            largest: (0.0, None),
+            critical,
+            standing: 0,
+            began: None,
+        }
     }
 
     /// Takes in a vector's projections and its input's facts; `mark` is its time, or its place in a recorded stream.
@@ -128,7 +120,12 @@ impl Scan {
                 }
             }
         }
-        self.standing = if self.largest.0 > self.critical { BLOCKS } else { self.standing.saturating_sub(1) };
+        if self.largest.0 > self.critical {
+            (self.standing, self.began) = (BLOCKS, self.began.or(self.largest.1));
+        } else {
+            self.standing = self.standing.saturating_sub(1);
+            self.began = self.began.filter(|_| self.standing > 0);
+        }
     }
 
     /// The largest shift of any window at the last look, as a z-value; 0 before the first.
@@ -146,9 +143,9 @@ impl Scan {
         self.standing > 0
     }
 
-    /// Where the window of the largest shift begins.
+    /// Where the change most likely began: of an alarm that stands as it was when it began, else the window of the largest shift.
     pub fn since(&self) -> Option<u64> {
-        self.largest.1
+        self.began.or(self.largest.1)
     }
 
     /// How far the last 512 inputs lie from the reference's, in standard errors, for each of [`FEATURES`].
@@ -168,7 +165,7 @@ impl Scan {
     /// Forgets everything.
     pub fn reset(&mut self) {
         self.blocks.clear();
-        (self.open, self.largest, self.standing) = (None, (0.0, None), 0);
+        (self.open, self.largest, self.standing, self.began) = (None, (0.0, None), 0, None);
     }
 }
 
@@ -185,8 +182,6 @@ mod tests {
         // n = 100 vectors with mean (3, 4) / 10: 100 * 300 / 400 * 0.25 / 2.
         assert!((t_squared(100, [30.0, 40.0], &facts) - 9.375).abs() < 1e-12);
         assert_eq!(t_squared(0, [0.0], &facts), 0.0);
-        let apart = two_samples((100, [30.0, 40.0]), (300, [90.0, 120.0]), 1.0);
-        assert!(apart.abs() < 1e-12, "what is common to both cancels");
         for probability in [0.5, 0.99, 0.9999] {
             let quantile = ChiSquared::new(32.0).unwrap().inverse_cdf(probability);
             let z = z_value(quantile, 32);

@@ -5,26 +5,40 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::counts::Counts;
+use super::sampling::Sampler;
 use super::score::{Observation, Scorer};
-use super::shift::{two_samples, z_value};
+use super::shift::z_value;
 
 /// Fewer vectors of a side say nothing.
 const LEAST_VECTORS: u64 = 200;
 /// Index of the tail whose shares are compared.
 const TAIL: usize = 1;
+/// Vectors of both sides that are compared a second, at most.
+const PER_SECOND: u32 = 200;
 
 /// What is seen of a stable version and of a canary since the trial began. Only of requests that chance gave to one or the other:
 /// whoever has a key is always the same one's, and two groups of people may well ask for different things.
-#[derive(Debug, Default)]
-pub struct Sides(Mutex<Option<Both>>);
+pub struct Sides {
+    /// One for both. Each version's own would draw them by different rules: at the busy hour the stable version's alone is full, and
+    /// the canary's sample would hold more of that hour.
+    sampler: Sampler,
+    both: Mutex<Option<Both>>,
+}
 
 #[derive(Debug)]
 struct Both {
     /// Of the reference: what was counted against another one cannot be compared.
     reference: String,
     design_effect: f64,
-    stable: Counts,
-    canary: Counts,
+    stable: Side,
+    canary: Side,
+}
+
+#[derive(Debug)]
+struct Side {
+    counts: Counts,
+    /// Sums of the squares of the projections; `[components]`.
+    squares: Vec<f64>,
 }
 
 /// How far the two lie apart.
@@ -47,19 +61,58 @@ impl Apart {
     }
 }
 
+impl Default for Sides {
+    fn default() -> Self {
+        Self { sampler: Sampler::new(PER_SECOND), both: Mutex::default() }
+    }
+}
+
+impl std::fmt::Debug for Sides {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Sides").field("apart", &self.apart()).finish()
+    }
+}
+
+impl Side {
+    fn new(components: usize, bins: usize) -> Self {
+        Self { counts: Counts::none(components, bins), squares: vec![0.0; components] }
+    }
+
+    fn add(&mut self, seen: &Observation) {
+        self.counts.add(seen);
+        for (sum, projection) in self.squares.iter_mut().zip(seen.numbers()) {
+            *sum += projection * projection;
+        }
+    }
+
+    /// Variance of each projection about this side's own mean.
+    fn variances(&self) -> impl Iterator<Item = f64> {
+        let count = self.counts.samples as f64;
+        self.squares
+            .iter()
+            .zip(self.counts.sums())
+            .map(move |(squares, sum)| squares / count - (sum / count).powi(2))
+    }
+}
+
 impl Sides {
+    /// Whether a request is compared, whichever of the two answers it.
+    pub fn wants(&self) -> bool {
+        self.sampler.wants(None)
+    }
+
     /// Counts what was seen of a vector.
     pub fn add(&self, is_canary: bool, seen: &Observation, scorer: &Scorer) {
         let mut both = self.lock();
         let both = match &mut *both {
             Some(both) if both.reference == scorer.name => both,
             other => {
-                let none = Counts::none(seen.projections.len(), scorer.facts().bin_shares.len());
+                let none = || Side::new(seen.projections.len(), scorer.facts().bin_shares.len());
                 other.insert(Both {
                     reference: scorer.name.clone(),
                     design_effect: scorer.facts().design_effect,
-                    stable: none.clone(),
-                    canary: none,
+                    stable: none(),
+                    canary: none(),
                 })
             }
         };
@@ -70,25 +123,30 @@ impl Sides {
     pub fn apart(&self) -> Option<Apart> {
         let both = self.lock();
         let Both { design_effect, stable, canary, .. } = both.as_ref()?;
-        if stable.samples.min(canary.samples) < LEAST_VECTORS {
+        let (n, m) = (canary.counts.samples as f64, stable.counts.samples as f64);
+        if stable.counts.samples.min(canary.counts.samples) < LEAST_VECTORS {
             return None;
         }
-        let t_squared =
-            two_samples((canary.samples, canary.sums()), (stable.samples, stable.sums()), *design_effect);
-        let (n, m) = (canary.samples as f64, stable.samples as f64);
-        let (left, right) = (canary.tails[TAIL] as f64, stable.tails[TAIL] as f64);
+        // Traffic that has drifted spreads wider than the reference's, whose variance is 1, and both means scatter by as much.
+        let pooled =
+            canary.variances().zip(stable.variances()).map(|(left, right)| (n * left + m * right) / (n + m));
+        let means = canary.counts.sums().zip(stable.counts.sums()).map(|(left, right)| left / n - right / m);
+        let distance: f64 =
+            means.zip(pooled).map(|(difference, variance)| difference.powi(2) / variance.max(1.0)).sum();
+        let t_squared = n * m / (n + m) * distance / design_effect;
+        let (left, right) = (canary.counts.tails[TAIL] as f64, stable.counts.tails[TAIL] as f64);
         let common = (left + right + 1.0) / (n + m + 2.0);
         let error = (common * (1.0 - common) * (1.0 / n + 1.0 / m) * design_effect).sqrt();
         Some(Apart {
-            stable: stable.samples,
-            canary: canary.samples,
-            shift_z: z_value(t_squared, canary.projections.len()),
+            stable: stable.counts.samples,
+            canary: canary.counts.samples,
+            shift_z: z_value(t_squared, canary.squares.len()),
             outside_z: (left / n - right / m) / error,
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Both>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.both.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,6 +166,41 @@ mod tests {
             sides.add(is_canary, &observed(&scorer, [vector])[0], &scorer);
         }
         sides.apart().unwrap()
+    }
+
+    #[test]
+    fn traffic_that_spreads_wider_is_no_fault_of_the_canary() {
+        let scorer = scorer();
+        let reference = scorer.reference();
+        for seed in 0..5 {
+            let (mut traffic, sides) = (Traffic::new(seed), Sides::default());
+            let mut random = fastrand::Rng::with_seed(seed);
+            for _ in 0..4_000 {
+                // Along the first direction, either way: three times the variance there, and no other mean.
+                let along = &reference.projection[..reference.dimensions()];
+                let norm: f32 = along.iter().map(|value| value * value).sum();
+                let by = if random.bool() { 2.0 } else { -2.0 } / norm;
+                let mut usual = traffic.usual();
+                crate::engine::pooling::normalise(&mut usual);
+                let vector = usual.iter().zip(along).map(|(value, along)| value + by * along).collect();
+                sides.add(random.bool(), &observed(&scorer, [vector])[0], &scorer);
+            }
+            let apart = sides.apart().unwrap();
+            assert!(apart.z_value() < 4.0, "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn a_canary_that_gives_strange_vectors_lies_outside() {
+        let (scorer, mut traffic, sides) = (scorer(), Traffic::new(3), Sides::default());
+        for index in 0..2_000 {
+            let is_canary = index % 2 == 0;
+            let is_strange = is_canary && index % 10 == 0;
+            let vector = if is_strange { traffic.strange() } else { traffic.usual() };
+            sides.add(is_canary, &observed(&scorer, [vector])[0], &scorer);
+        }
+        let apart = sides.apart().unwrap();
+        assert!(apart.outside_z > critical(1e-6) && apart.outside_z > apart.shift_z, "{apart:?}");
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub enum MergeError {
         /// Of another.
         right: String,
     },
+    /// One was given twice.
+    #[error("the same state of {0} is there twice: of the same time, with the same counts")]
+    Twice(String),
     /// They are of different forms.
     #[error("the counts do not fit the reference {0}")]
     Counts(String),
@@ -97,11 +100,21 @@ impl State {
         let mut states = states.into_iter();
         let mut sum = states.next().ok_or(MergeError::Nothing)?;
         sum.check()?;
+        let mut seen = vec![(sum.since, sum.counts.clone())];
         for state in states {
             state.check()?;
-            if state.reference != sum.reference || state.facts != sum.facts {
+            if state.reference != sum.reference {
                 return Err(MergeError::References { left: sum.reference, right: state.reference });
             }
+            if state.facts != sum.facts || state.counts.projections.len() != sum.counts.projections.len() {
+                return Err(MergeError::Counts(state.reference));
+            }
+            let counted = (state.since, state.counts.clone());
+            // Two replicas that have counted nothing yet are alike.
+            if counted.1.samples > 0 && seen.contains(&counted) {
+                return Err(MergeError::Twice(state.version));
+            }
+            seen.push(counted);
             sum.counts.merge(&state.counts);
             sum.invalid += state.invalid;
             sum.replicas += state.replicas;
@@ -117,8 +130,12 @@ impl State {
         let Counts { samples, tails, projections, bins, .. } = &self.counts;
         let fits = bins.len() == self.facts.bin_shares.len()
             && !projections.is_empty()
+            // Far beyond what anybody counts, and their sums stay numbers.
+            && *samples < 1 << 36
             && tails.iter().all(|tail| tail <= samples)
-            && bins.iter().sum::<u64>() == *samples;
+            && bins.iter().all(|bin| bin <= samples)
+            && bins.iter().sum::<u64>() == *samples
+            && projections.iter().all(|sum| sum.unsigned_abs() <= samples << 27);
         if fits { Ok(()) } else { Err(MergeError::Counts(self.reference.clone())) }
     }
 }
@@ -140,7 +157,7 @@ mod tests {
             statistics: Statistics::of(&counts, &facts),
             facts,
             replicas: 1,
-            since: 100,
+            since: 100 + counts.samples,
             expected_run_time: 1e8,
             counts,
             invalid: 1,
@@ -175,6 +192,8 @@ mod tests {
         let good = state(&scorer, &seen.iter().collect::<Vec<_>>());
         let other = State { reference: "ffffffff".into(), ..good.clone() };
         assert!(matches!(State::merge(vec![good.clone(), other]), Err(MergeError::References { .. })));
+        let twice = State::merge(vec![good.clone(), good.clone()]);
+        assert_eq!(twice, Err(MergeError::Twice("m@1".into())));
         let mut edited = good.clone();
         edited.counts.samples += 1;
         assert!(matches!(State::merge(vec![good, edited]), Err(MergeError::Counts(_))));

@@ -1,12 +1,14 @@
 //! A recorded stream of texts or vectors, from a file.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
+use chrono::DateTime;
 use serde::Deserialize;
 use thiserror::Error;
+
+use super::sampling::KEY_SECONDS;
 
 /// Why a file is no stream.
 #[derive(Debug, Error)]
@@ -57,7 +59,6 @@ pub struct Item {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Line {
     #[serde(default)]
     text: Option<String>,
@@ -130,18 +131,29 @@ fn parse(line: u64, content: &str) -> Result<Item, String> {
         None => None,
         Some(Time::Seconds(seconds)) => Some(seconds).filter(|seconds| seconds.is_finite()),
         Some(Time::Text(text)) => {
-            let time = humantime::parse_rfc3339_weak(&text).map_err(|error| format!("`time`: {error}"))?;
-            Some(time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))
+            let time = DateTime::parse_from_rfc3339(&text).map_err(|error| format!("`time`: {error}"))?;
+            Some(time.timestamp_micros() as f64 / 1e6)
         }
     };
     Ok(Item { line, content, session, time })
 }
 
-/// The items that count: of each session the first, as a server takes them.
+/// The items that count: of each session the first, and with times another one when [`KEY_SECONDS`] have passed, as a server takes
+/// them.
 pub fn one_of_each_session(items: Vec<Item>) -> Vec<Item> {
-    let mut seen = HashSet::new();
-    let is_first = |item: &Item| item.session.as_ref().is_none_or(|session| seen.insert(session.clone()));
-    items.into_iter().filter(is_first).collect()
+    let mut counted: HashMap<String, Option<f64>> = HashMap::new();
+    let counts = |item: &Item| {
+        let Some(session) = &item.session else { return true };
+        let lately = match (counted.get(session), item.time) {
+            (Some(Some(before)), Some(now)) => now - before < KEY_SECONDS as f64,
+            (before, _) => before.is_some(),
+        };
+        if !lately {
+            counted.insert(session.clone(), item.time);
+        }
+        !lately
+    };
+    items.into_iter().filter(counts).collect()
 }
 
 /// Items a second, if they have times and these differ.
@@ -163,7 +175,7 @@ mod tests {
     #[test]
     fn items_come_in_the_order_of_time_and_one_of_each_session_counts() {
         let items = read_text(
-            "{\"text\": \"b\", \"session\": 7, \"time\": \"2026-01-01T00:00:04Z\"}\n\n\
+            "{\"text\": \"b\", \"session\": 7, \"time\": \"2026-01-01T01:00:04+01:00\", \"id\": 9}\n\n\
              {\"text\": \"a\", \"session\": \"7\", \"time\": 1767225602}\n\
              {\"vector\": [1, 2.5], \"time\": 1767225606.5}\n{\"text\": \" \", \"time\": 1}\n",
         );
@@ -173,6 +185,17 @@ mod tests {
         let counting = one_of_each_session(items);
         let contents: Vec<_> = counting.into_iter().map(|item| item.content).collect();
         assert_eq!(contents, [Content::Text("a".to_owned()), Content::Vector(vec![1.0, 2.5])]);
+
+        let at = |time: Option<f64>| Item {
+            line: 1,
+            content: Content::Text("a".into()),
+            session: Some("s".into()),
+            time,
+        };
+        let counting =
+            |times: &[Option<f64>]| one_of_each_session(times.iter().map(|time| at(*time)).collect()).len();
+        assert_eq!(counting(&[0.0, 30.0, 59.0, 61.0, 100.0, 122.0].map(Some)), 3);
+        assert_eq!(counting(&[None; 5]), 1);
     }
 
     #[test]

@@ -28,24 +28,19 @@ pub type InTails = [bool; TAILS.len()];
 const CONFIDENCE: f64 = 0.95;
 
 impl Tail {
-    /// The share of unchanged traffic in this tail that a calibration on `calibrated` scores cannot exclude: the upper end of the
-    /// Clopper-Pearson interval. The tail begins at one of those scores, and the share beyond the k-th of n is distributed as
-    /// Beta(k, n + 1 - k), whatever the scores are.
+    /// The share of unchanged traffic in this tail that a calibration on `calibrated` independent scores cannot exclude: the upper end of
+    /// the Clopper-Pearson interval.
     pub fn bound(&self, calibrated: usize) -> f64 {
-        let places = calibrated as f64 + 1.0;
-        let beyond = (self.share * places).floor().max(1.0);
-        Beta::new(beyond, (places - beyond).max(1.0)).map_or(1.0, |share| share.inverse_cdf(CONFIDENCE))
+        self.interval(calibrated).1
     }
 
-    /// The interval that the true share lies in with 90 % confidence.
+    /// The interval that the true share lies in with 90 % confidence. The tail begins at one of the scores, and the share beyond the
+    /// k-th of n is distributed as Beta(k, n + 1 - k), whatever the scores are.
     pub fn interval(&self, calibrated: usize) -> (f64, f64) {
         let places = calibrated as f64 + 1.0;
         let beyond = (self.share * places).floor().max(1.0);
-        let at = |confidence| {
-            Beta::new(beyond, (places - beyond).max(1.0))
-                .map_or(f64::NAN, |share| share.inverse_cdf(confidence))
-        };
-        (at(1.0 - CONFIDENCE), at(CONFIDENCE))
+        let share = Beta::new(beyond, (places - beyond).max(1.0));
+        share.map_or((0.0, 1.0), |share| (share.inverse_cdf(1.0 - CONFIDENCE), share.inverse_cdf(CONFIDENCE)))
     }
 }
 

@@ -143,9 +143,9 @@ impl Model {
         self.watcher.load_full()
     }
 
-    /// From now on `watcher` looks at its vectors.
-    pub fn watch(&self, watcher: Watcher) {
-        self.watcher.store(Some(Arc::new(watcher)));
+    /// From now on `watcher` looks at its vectors, or nothing does.
+    pub fn watch(&self, watcher: Option<Watcher>) {
+        self.watcher.store(watcher.map(Arc::new));
     }
 
     /// The model's tokenizer.

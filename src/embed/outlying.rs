@@ -9,8 +9,8 @@ use crate::batch::Finished;
 use crate::drift::inputs::InputFacts;
 use crate::drift::score::{Observation, Scorer};
 
-/// Vectors that are scored where they are answered: about 0.1 ms of work.
-const SCORE_HERE: usize = 16;
+/// Vectors that are scored where they are answered: waking another thread takes as long.
+const SCORE_HERE: usize = 4;
 
 /// How far an input lies from the traffic that the model was meant to see.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,15 +29,17 @@ impl Embedder {
         scorer: Arc<Scorer>,
         finished: &[Finished],
     ) -> Result<Vec<Option<Outlying>>, EmbedError> {
-        let vectors: Vec<_> =
-            finished.iter().map(|row| (row.vector.clone(), InputFacts::default())).collect();
-        let work = move || -> Vec<Option<Outlying>> {
+        fn score(scorer: &Scorer, vectors: &[(impl AsRef<[f32]>, InputFacts)]) -> Vec<Option<Outlying>> {
             let outlying = |seen: Observation| Outlying { score: seen.score, p_value: seen.p_value };
-            scorer.observe(&vectors).into_iter().map(|seen| seen.map(outlying)).collect()
-        };
-        if finished.len() <= SCORE_HERE {
-            return Ok(work());
+            scorer.observe(vectors).into_iter().map(|seen| seen.map(outlying)).collect()
         }
+        let vectors = finished.iter().map(|row| row.vector.as_slice());
+        if finished.len() <= SCORE_HERE {
+            let vectors: Vec<_> = vectors.map(|vector| (vector, InputFacts::default())).collect();
+            return Ok(score(&scorer, &vectors));
+        }
+        let vectors: Vec<_> = vectors.map(|vector| (vector.to_vec(), InputFacts::default())).collect();
+        let work = move || score(&scorer, &vectors);
         let (reply, answer) = oneshot::channel();
         // A caller that has gone needs no answer.
         self.threads.spawn(move || drop(reply.send(work())));

@@ -7,7 +7,6 @@ use prometheus::{
 };
 
 use super::{Result, counter, gauge, registered};
-use crate::drift::counts::Counts;
 use crate::drift::detectors::{Reading, Test};
 use crate::drift::inputs::FEATURES;
 use crate::drift::score::{Observation, Scorer};
@@ -33,6 +32,7 @@ pub(super) struct DriftFamilies {
     evidence: GaugeVec,
     shift: GaugeVec,
     alarm: IntGaugeVec,
+    alarms: IntCounterVec,
     inputs: GaugeVec,
     truncated: IntCounterVec,
     unknown: IntCounterVec,
@@ -64,7 +64,8 @@ pub struct DriftMetrics {
     pub seconds: Counter,
     evidence: [Gauge; 2],
     shift: Gauge,
-    alarms: Vec<IntGauge>,
+    alarm: Vec<IntGauge>,
+    alarms: Vec<IntCounter>,
     inputs: Vec<Gauge>,
     truncated: IntCounter,
     unknown: IntCounter,
@@ -115,6 +116,11 @@ impl DriftFamilies {
                 "sextant_drift_alarm",
                 "1 while a test of this replica alarms.",
                 &labels(&["test"]),
+            )?,
+            alarms: counts(
+                "sextant_drift_alarms_total",
+                "Alarms of this replica's tests, each counted when it began.",
+                &["test"],
             )?,
             inputs: numbers(
                 "sextant_drift_input_z",
@@ -186,9 +192,13 @@ impl DriftFamilies {
             evidence: [Test::Outside, Test::Near]
                 .map(|test| self.evidence.with_label_values(&with(of, test.label()))),
             shift: self.shift.with_label_values(&of),
-            alarms: Test::ALL
+            alarm: Test::ALL
                 .iter()
                 .map(|test| self.alarm.with_label_values(&with(of, test.label())))
+                .collect(),
+            alarms: Test::ALL
+                .iter()
+                .map(|test| self.alarms.with_label_values(&with(of, test.label())))
                 .collect(),
             inputs: FEATURES
                 .iter()
@@ -205,8 +215,8 @@ impl DriftFamilies {
     }
 
     /// Says from how many vectors a reference is being learned; `None` when it no longer is.
-    pub(super) fn learned(&self, manifest: &Manifest, vectors: Option<usize>) {
-        let labels = [manifest.model.as_str(), &manifest.version.to_string()];
+    pub(super) fn learned(&self, model: &str, version: &str, vectors: Option<usize>) {
+        let labels = [model, version];
         match vectors {
             Some(vectors) => self.learned.with_label_values(&labels).set(vectors as i64),
             // An error says that there is none, which is what is wanted.
@@ -233,9 +243,16 @@ impl DriftMetrics {
         self.tokens.inc_by(seen.input.tokens as u64);
     }
 
+    /// Counts an alarm that begins.
+    pub fn alarmed(&self, test: Test) {
+        if let Some(counter) = self.alarms.get(test as usize) {
+            counter.inc();
+        }
+    }
+
     /// Says what the tests say.
     pub fn tested(&self, readings: &[Reading; Test::ALL.len()], inputs: &[f64; FEATURES.len()]) {
-        for (reading, alarm) in readings.iter().zip(&self.alarms) {
+        for (reading, alarm) in readings.iter().zip(&self.alarm) {
             alarm.set(i64::from(reading.alarm));
             match reading.test {
                 Test::Outside => self.evidence[0].set(reading.value),
@@ -246,12 +263,6 @@ impl DriftMetrics {
         for (gauge, z) in self.inputs.iter().zip(inputs) {
             gauge.set(*z);
         }
-    }
-
-    /// What Prometheus would make of a sum of projections of these counts, for tests of its rules.
-    pub fn projection_sums(counts: &Counts) -> impl Iterator<Item = f64> {
-        let added = PROJECTION_OFFSET * counts.samples as f64;
-        counts.sums().map(move |sum| sum + added)
     }
 }
 
@@ -268,6 +279,7 @@ impl Drop for DriftMetrics {
             let _ = families.bins.remove_label_values(&with);
             let _ = families.evidence.remove_label_values(&with);
             let _ = families.alarm.remove_label_values(&with);
+            let _ = families.alarms.remove_label_values(&with);
             let _ = families.inputs.remove_label_values(&with);
             let _ = families.tail_bounds.remove_label_values(&with);
             let _ = families.bin_shares.remove_label_values(&with);

@@ -25,7 +25,7 @@ fn with_reference() -> TempDir {
     let (models, usual) = (path(&directory, "models"), path(&directory, "usual.txt"));
     let fitted = run(&["drift", "fit", "tiny@1", "--models", &models, "--input", &usual, "--keep-examples"]);
     let printed = String::from_utf8([fitted.stdout, fitted.stderr].concat()).unwrap();
-    assert!(fitted.status.success() && printed.contains("stored as reference 1 of tiny"), "{printed}");
+    assert!(fitted.status.success() && printed.contains(" as number 1 of tiny"), "{printed}");
     assert!(printed.contains("2000 vectors fitted, 1000 held out; 31 directions"), "{printed}");
     directory
 }
@@ -91,7 +91,7 @@ async fn what_is_no_reference_is_named_and_serving_goes_on() {
         assert!(said.contains(named), "{said}");
     }
 
-    // A good one below the damaged ones counts, and a running server takes it up.
+    // A good one beside the damaged ones counts, and a running server takes it up.
     fs::write(references.join("00000004.bin"), &file).unwrap();
     until("it is taken up", async || app.post("/v1/embeddings", body.clone()).await.status == 200).await;
     // One that is newer goes before it.

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::source::{Source, Subject};
 use crate::cli::table::table;
 use crate::cli::{Failure, print_line, progress, warn_line};
-use crate::compare;
 use crate::drift::fit::{FitReport, Sample, fit};
-use crate::drift::reference::Origin;
+use crate::drift::reference::{Origin, Reference};
 use crate::drift::stream::{self, Content};
 use crate::drift::{DEFAULT_RUN_TIME, shelf};
 
@@ -46,25 +46,8 @@ impl Fit {
         let rate = stream::rate(&items);
         let mut source = Source::open(&self.subject).await?;
         let bar = progress::bar("Embedding", 0, false);
-        let vectors = source.vectors(&items, &bar).await?;
+        let vectors = source.vectors(&self.input, &items, &bar).await?;
         bar.finish_and_clear();
-        let width = source.manifest.dimensions;
-        if let Some((item, _)) = items.iter().zip(&vectors).find(|(_, (vector, _))| vector.len() != width) {
-            let message = format!(
-                "`{}`, line {}: the vector has not the {width} dimensions of {}",
-                self.input.display(),
-                item.line,
-                self.subject.version
-            );
-            return Err(Failure { message, code: 1 });
-        }
-        let are_good = |((vector, _), item): (&(Vec<f32>, _), &stream::Item)| {
-            compare::fault(vector).map(|fault| (item.line, fault))
-        };
-        if let Some((line, fault)) = vectors.iter().zip(&items).find_map(are_good) {
-            let message = format!("`{}`, line {line}: the vector is {fault}", self.input.display());
-            return Err(Failure { message, code: 1 });
-        }
         let samples: Vec<Sample> = items
             .into_iter()
             .zip(vectors)
@@ -80,19 +63,25 @@ impl Fit {
         let file = self.input.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let origin = Origin::now(self.subject.version.to_string(), source.manifest.space.clone(), file);
         let (reference, report) = fit(&samples, origin, self.seed)?;
-        let stored = match &self.output {
+        let file = reference.encode()?;
+        let (name, _) = Reference::decode(&file)?;
+        let (number, stored) = match &self.output {
             Some(path) => {
-                fs::write(path, reference.encode()?)?;
-                format!("wrote `{}`", path.display())
+                fs::write(path, file)?;
+                (None, format!("wrote reference {name} into `{}`", path.display()))
             }
             None => {
                 let model = &self.subject.version.model;
                 let number = shelf::store(&source.repository, model, &reference, false).await?;
-                format!("stored as reference {} of {model}", number.unwrap_or_default())
+                (
+                    number,
+                    format!("stored reference {name} as number {} of {model}", number.unwrap_or_default()),
+                )
             }
         };
         if self.json {
-            return print_line(&serde_json::to_string_pretty(&report)?);
+            let fitted = json!({ "reference": name, "number": number, "fit": report });
+            return print_line(&serde_json::to_string_pretty(&fitted)?);
         }
         print_line(&format!("{stored}\n{}", shown(&report, rate)))?;
         if report.design_effect > 1.5 {
@@ -116,7 +105,7 @@ fn shown(report: &FitReport, rate: Option<f64>) -> String {
     let days = |rate: f64| DEFAULT_RUN_TIME / rate / 86_400.0;
     let apart = match rate {
         Some(rate) => format!("{:.1} days at the {rate:.1} a second of this file", days(rate)),
-        None => format!("{:.0} days at 50 a second", days(50.0)),
+        None => format!("{:.0} days at 40 a second", days(40.0)),
     };
     format!(
         "{} vectors fitted, {} held out; {} directions hold {:.0} % of the variance; {} centres; design effect {:.2}\n\

@@ -37,8 +37,6 @@ pub(in crate::cli) struct Replay {
 #[derive(Serialize)]
 struct Replayed {
     file: PathBuf,
-    /// Vectors that are none, and were left out.
-    invalid: usize,
     #[serde(flatten)]
     outcome: Outcome,
 }
@@ -61,23 +59,16 @@ impl Replay {
         let mut replayed = Vec::new();
         for file in &self.files {
             let items = stream::one_of_each_session(stream::read(file)?);
-            let vectors = source.vectors(&items, &bar).await?;
+            let vectors = source.vectors(file, &items, &bar).await?;
             let seen = scorer.observe(&vectors);
-            let invalid = seen.iter().filter(|seen| seen.is_none()).count();
             let lines = items.iter().zip(&seen).filter_map(|(item, seen)| Some((item.line, seen.as_ref()?)));
             let components = scorer.reference().components();
             let outcome = replay(lines, scorer.facts(), components, self.expected_run_time);
-            replayed.push(Replayed { file: file.clone(), invalid, outcome });
+            replayed.push(Replayed { file: file.clone(), outcome });
         }
         bar.finish_and_clear();
         if self.json {
             return print_line(&serde_json::to_string(&replayed)?);
-        }
-        for Replayed { file, invalid, .. } in replayed.iter().filter(|replayed| replayed.invalid > 0) {
-            warn_line(format!(
-                "`{}`: {invalid} vectors are not finite or all zeros: left out",
-                file.display()
-            ));
         }
         print_line(&shown(&replayed))
     }

@@ -1,7 +1,7 @@
 //! Vectors of recorded streams: those that stand in a file, and those that a version makes of its texts.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -10,9 +10,10 @@ use crate::cli::Failure;
 use crate::cli::arguments::{Models, VersionName};
 use crate::cli::cache::Cache;
 use crate::cli::load::load;
+use crate::compare;
 use crate::drift::inputs::InputFacts;
 use crate::drift::stream::{Content, Item};
-use crate::embed::{EmbedRequest, Embedder, Input};
+use crate::embed::{EmbedRequest, Embedder, Input, Prompt};
 use crate::engine::Runtime;
 use crate::repository::Repository;
 use crate::repository::manifest::Manifest;
@@ -29,6 +30,9 @@ pub(super) struct Subject {
     models: Models,
     #[command(flatten)]
     cache: Cache,
+    /// Put this prompt of the model before each text, as requests with `prompt_name` do [default: the model's own default]
+    #[arg(long, value_name = "NAME")]
+    prompt_name: Option<String>,
     /// The ONNX Runtime library [default: looked for]
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
@@ -54,12 +58,30 @@ impl<'a> Source<'a> {
         Ok(Self { subject, repository, manifest, embedder: None, known: HashMap::new() })
     }
 
-    /// The vector of each item, with the facts of its input where it is a text.
+    /// The vector of each item of `file`, with the facts of its input where it is a text.
     pub(super) async fn vectors(
         &mut self,
+        file: &Path,
         items: &[Item],
         bar: &ProgressBar,
     ) -> Result<Vec<(Vec<f32>, InputFacts)>, Failure> {
+        let width = self.manifest.dimensions;
+        for item in items {
+            let Content::Vector(vector) = &item.content else { continue };
+            let wrong = match compare::fault(vector) {
+                _ if vector.len() != width => {
+                    format!(
+                        "has {} dimensions, and those of {} have {width}",
+                        vector.len(),
+                        self.subject.version
+                    )
+                }
+                Some(fault) => format!("is {fault}"),
+                None => continue,
+            };
+            let message = format!("`{}`, line {}: the vector {wrong}", file.display(), item.line);
+            return Err(Failure { message, code: 1 });
+        }
         let mut unknown: Vec<&str> = items.iter().filter_map(text).collect();
         unknown.sort_unstable();
         unknown.dedup();
@@ -86,7 +108,9 @@ impl<'a> Source<'a> {
         bar.inc_length(texts.len() as u64);
         for part in texts.chunks(PER_REQUEST) {
             let inputs = part.iter().map(|text| Input::Text((*text).to_owned())).collect();
-            let embedded = embedder.embed(EmbedRequest { inputs, ..EmbedRequest::default() }).await?;
+            let prompt = self.subject.prompt_name.clone().map_or(Prompt::Default, Prompt::Named);
+            let request = EmbedRequest { inputs, prompt, ..EmbedRequest::default() };
+            let embedded = embedder.embed(request).await?;
             let vectors = embedded.vectors.into_iter().zip(embedded.inputs);
             self.known.extend(part.iter().map(|text| (*text).to_owned()).zip(vectors));
             bar.inc(part.len() as u64);

@@ -64,6 +64,7 @@ async fn strange_texts_are_told_from_usual_ones_one_by_one_and_as_traffic() {
     series_stand_at_zero(&app).await;
     each_input_is_judged(&app).await;
     let series = async || app.get("/metrics").await.text().matches("\nsextant_drift_").count();
+    // One of each of those requests.
     let (before, judged) = (series().await, 4);
 
     ask_each(&app, (5_000..5_200).map(request).collect()).await;
@@ -114,7 +115,7 @@ async fn series_stand_at_zero(app: &TestApp) {
     }
 }
 
-/// Four requests that ask how far their inputs lie outside.
+/// Three requests that ask how far their inputs lie outside, and one that does not.
 async fn each_input_is_judged(app: &TestApp) {
     let inputs: Vec<String> = (4_000..4_030).map(request).chain(STRANGE.map(str::to_owned)).collect();
     let answer = app.post("/v1/embeddings", json!({ "model": "minilm", "input": inputs, "ood": true })).await;
