@@ -105,11 +105,11 @@ async fn prometheus_adds_three_servers_up_as_merging_their_states_does() {
     let statistics = merged.statistics;
     assert!(statistics.inputs_z[2] > 5.0, "of unknown tokens: {statistics:?}");
     let expected = [
-        ("sextant:drift_samples:sum", merged.counts.samples as f64),
-        ("sextant:drift_log_evidence{test=\"outside\"}", statistics.log_evidence_outside),
-        ("sextant:drift_log_evidence{test=\"near\"}", statistics.log_evidence_near),
-        ("sextant:drift_t_squared", statistics.t_squared),
-        ("sextant:drift_shift_z", statistics.shift_z),
+        ("sextant:drift_samples:sum{window=\"all\"}", merged.counts.samples as f64),
+        ("sextant:drift_log_evidence{window=\"all\",test=\"outside\"}", statistics.log_evidence_outside),
+        ("sextant:drift_log_evidence{window=\"all\",test=\"near\"}", statistics.log_evidence_near),
+        ("sextant:drift_t_squared{window=\"all\"}", statistics.t_squared),
+        ("sextant:drift_shift_z{window=\"all\"}", statistics.shift_z),
     ];
     // Rules are evaluated one after another, on scrapes that are not of one moment.
     for (expression, expected) in expected {
