@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-tools check fmt clippy doc deps bench clean
+.PHONY: help fetch setup serve test test-tools check fmt clippy doc deps bench bench-drift clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,9 @@ deps: ## check licences, sources, advisories, unused dependencies
 
 bench: fetch ## run the benchmarks: the server beside the raw session loop, and its parts (half an hour)
 	$(CARGO) bench --locked
+
+bench-drift: setup ## measure drift detection beside alibi-detect and Evidently (an hour; 6 GB of Python packages; needs CLINC150)
+	$(PYTHON) benches/drift/run.py
 
 clean: ## remove what was built and fetched, models imported into .sextant included
 	$(CARGO) clean

@@ -75,6 +75,8 @@ pub struct Detector {
     bets: Vec<Running>,
     /// Evidence at which it alarms, as a logarithm.
     threshold: f64,
+    /// An alarm stands until the evidence is the root of that: at the threshold itself it would come and go.
+    stands: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -98,7 +100,7 @@ impl Detector {
             let (hit, miss) = bet.gains(facts);
             Running { tail: bet.tail, hit, miss, money: f64::NEG_INFINITY, best: (0.0, None) }
         };
-        Self { bets: bets.iter().map(running).collect(), threshold: run_time.max(1.0).ln() }
+        Self { bets: bets.iter().map(running).collect(), threshold: run_time.max(1.0).ln(), stands: false }
     }
 
     /// Takes in a vector; `mark` is its time, or its place in a recorded stream.
@@ -114,6 +116,8 @@ impl Detector {
                 _ => (0.0, None),
             };
         }
+        let evidence = self.log_evidence();
+        self.stands = evidence >= self.threshold || (self.stands && evidence > self.threshold / 2.0);
     }
 
     /// Logarithm of the evidence, no less than 0.
@@ -126,9 +130,9 @@ impl Detector {
         self.threshold
     }
 
-    /// Whether the evidence is enough.
+    /// Whether the evidence was enough, and has not gone since.
     pub fn is_alarmed(&self) -> bool {
-        self.log_evidence() >= self.threshold
+        self.stands
     }
 
     /// Where the change most likely began, by the bet with the most gain.
@@ -141,6 +145,7 @@ impl Detector {
         for bet in &mut self.bets {
             (bet.money, bet.best) = (f64::NEG_INFINITY, (0.0, None));
         }
+        self.stands = false;
     }
 }
 
@@ -262,11 +267,15 @@ mod tests {
             "{:?}",
             detector.since()
         );
+        // An alarm that goes does so once: the evidence has far to fall.
+        let mut changes = 0;
         // Six thousand vectors of change are not paid off one by one.
-        for mark in 9_000..9_600 {
+        for mark in 9_000..9_900 {
+            let before = detector.is_alarmed();
             detector.observe(&tails(random.f64()), mark);
+            changes += usize::from(before != detector.is_alarmed());
         }
-        assert!(!detector.is_alarmed());
+        assert!(!detector.is_alarmed() && changes == 1, "{changes}");
     }
 
     #[test]
