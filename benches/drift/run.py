@@ -4,7 +4,8 @@
     python3 benches/drift/run.py
 
 Needs a release build, the model `minilm` (`make setup`) and, for the first run, an index of Python packages. Everything that is made
-lies in `.sextant/drift-bench`; the tables and the plot in its folder `out`. Takes about an hour on two cores.
+lies in `.sextant/drift-bench`; the tables and the plot in its folder `out`. Takes an hour and a half on two cores,
+most of it alibi-detect's.
 """
 
 from __future__ import annotations

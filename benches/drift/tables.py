@@ -8,15 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import figures
+import ours
+import peers
 import plot
 import streams
 from settings import Settings
 
 OURS, PEER = "Sextant", "MMDDriftOnline"
-EXPLANATION = """\
-Every figure stands with its 95 % interval. *delay*: vectors from the change to the alarm, the change after 500 unchanged ones, in
-the runs without an alarm before it. *no alarm*: runs in which none came. *splits*: the least and the most of the splits' means.
-*cold start*: the change is there from the first vector."""
+EXPLANATION = f"""\
+Every figure stands with its 95 % interval. *delay*: vectors from the change to the alarm, the change after {streams.BEFORE} unchanged
+ones, in the runs without an alarm before it. *no alarm*: runs in which none came in {ours.AFTER:,} changed vectors (Sextant) or
+{streams.AFTER:,} (MMDDriftOnline). *splits*: the least and the most of the splits' means. *cold start*: the change is there from the
+first vector. MMDDriftOnline has {peers.STORED:,} reference vectors, a window of {peers.WINDOW} and {peers.BOOTSTRAPS:,} bootstraps."""
 
 
 def write(results: Path, out: Path, settings: Settings, sextant: str) -> None:
@@ -68,7 +71,7 @@ def _delays(raw: dict, settings: Settings) -> list[dict]:
 
 def _run_times(raw: dict) -> list[dict]:
     table = []
-    ours, peer = raw.get("replay", {}), raw.get("alibi", {})
+    replayed, peer = raw.get("replay", {}), raw.get("alibi", {})
     settings = {
         "plain": "every vector",
         "keyed": "one of each session",
@@ -77,8 +80,8 @@ def _run_times(raw: dict) -> list[dict]:
     for row in streams.NULLS:
         for kind, takes in settings.items():
             key = f"{row.number} {kind}"
-            for test, alarms in ours.get("nulls", {}).get(key, {}).items():
-                time = figures.run_time(alarms, ours["lengths"][key])
+            for test, alarms in replayed.get("nulls", {}).get(key, {}).items():
+                time = figures.run_time(alarms, replayed["lengths"][key])
                 table.append({"stream": row.name, "detector": f"{OURS}, {test}", "takes": takes, "run_time": time})
         if alarms := peer.get("nulls", {}).get(str(row.number)):
             time = figures.run_time(alarms, peer["lengths"][str(row.number)])

@@ -45,12 +45,17 @@ pub(super) fn dependence(observed: &[Observation], held_out: &[&Observation]) ->
     found
 }
 
+/// What goes beyond 1 is taken as half as much again: rare vectors that come together weigh more in a product of bets than their
+/// variance says. Without it sessions of four questions of one kind (CLINC150) alarmed after 1,923 vectors instead of 2,000.
+const MARGIN: f64 = 1.5;
+
 impl Dependence {
     /// The same, or a larger ratio of blocks of `length`, if it is more than chance with so many degrees of `freedom`.
     fn or(self, ratio: f64, length: usize, freedom: usize) -> Self {
         let error = (2.0 / freedom as f64).sqrt();
-        let is_larger = ratio > 1.0 + STANDARD_ERRORS * error && ratio > self.effect;
-        if is_larger { Self { effect: ratio, length } } else { self }
+        let effect = 1.0 + (ratio - 1.0) * MARGIN;
+        let is_larger = ratio > 1.0 + STANDARD_ERRORS * error && effect > self.effect;
+        if is_larger { Self { effect, length } } else { self }
     }
 }
 

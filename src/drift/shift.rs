@@ -30,11 +30,12 @@ pub fn critical(probability: f64) -> f64 {
     Normal::standard().inverse_cdf(1.0 - probability.clamp(1e-15, 0.5))
 }
 
-/// Vectors of a block: the shortest window.
-pub const BLOCK: usize = 16;
+/// Independent vectors of a block, the shortest window: as many times more where neighbours resemble each other, or the mean of a
+/// window would be that of a session or two, which is far from normal.
+const BLOCK: f64 = 16.0;
 /// Blocks of the longest window.
 const BLOCKS: usize = 32;
-/// Windows: 16, 32, ... 512 vectors.
+/// Windows: 16, 32, ... 512 independent vectors.
 const WINDOWS: usize = BLOCKS.ilog2() as usize + 1;
 
 /// Sums over the vectors of a block.
@@ -47,10 +48,12 @@ struct Block {
     inputs: InputCounts,
 }
 
-/// Looks for a shift in the last 16, 32, ... 512 vectors.
+/// Looks for a shift in the last 16, 32, ... 512 independent vectors.
 #[derive(Debug, Clone)]
 pub struct Scan {
     facts: Facts,
+    /// Vectors of a block.
+    block: usize,
     blocks: VecDeque<Block>,
     open: Option<Block>,
     /// Largest of the windows at the last look, and where that window begins.
@@ -65,10 +68,12 @@ pub struct Scan {
 impl Scan {
     /// Alarms once in `run_time` vectors of unchanged traffic, or less often: the windows of all looks share that rate.
     pub fn new(facts: &Facts, run_time: f64) -> Self {
-        let critical = critical(BLOCK as f64 / (WINDOWS as f64 * run_time.max(1.0)));
+        let block = (BLOCK * facts.design_effect).ceil();
+        let critical = critical(block / (WINDOWS as f64 * run_time.max(1.0)));
         let blocks = VecDeque::with_capacity(BLOCKS);
         Self {
             facts: facts.clone(),
+            block: block as usize,
             blocks,
             open: None,
             largest: (0.0, None),
@@ -91,7 +96,7 @@ impl Scan {
             *sum += projection;
         }
         block.inputs.add(input);
-        if block.vectors == BLOCK
+        if block.vectors == self.block
             && let Some(block) = self.open.take()
         {
             if self.blocks.len() == BLOCKS {
@@ -112,7 +117,7 @@ impl Scan {
             }
             let blocks = index + 1;
             if blocks.is_power_of_two() {
-                let samples = (blocks * BLOCK) as u64;
+                let samples = (blocks * self.block) as u64;
                 let numbers = sums.iter().map(|sum| *sum as f64 / PARTS);
                 let z = z_value(t_squared(samples, numbers, &self.facts), sums.len());
                 if z > self.largest.0 {
@@ -138,7 +143,7 @@ impl Scan {
         self.critical
     }
 
-    /// Whether a window was beyond it, in the last 512 vectors.
+    /// Whether a window was beyond it, in the last 512 independent vectors.
     pub fn is_alarmed(&self) -> bool {
         self.standing > 0
     }
