@@ -240,7 +240,7 @@ impl Metrics {
     /// # Errors
     /// If a metric cannot be written as text.
     pub fn render(&self) -> Result<String> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        TextEncoder::new().encode_to_string(&self.drift.uncounted(|| self.registry.gather()))
     }
 
     /// Makes the route's series, so that they stand at 0 before the first request.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,18 +16,18 @@ use crate::texts::{Kind, TextSet};
 use crate::{Result, Run};
 
 const CLIENTS: usize = 64;
-const WARMUP: Duration = Duration::from_secs(2);
+const WARMUP: Duration = Duration::from_secs(1);
 /// Texts that the reference is fitted on.
 const FITTED: usize = 6_000;
 
 /// Throughput with drift watched over that without
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Turns of with and without; the figures are medians over them
+    /// Turns of without, with, with and without; the figures are medians over them
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each measurement is
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 8.0)]
     seconds: f64,
     /// Which texts
     #[arg(long, value_enum, default_value = "mixed")]
@@ -82,17 +83,17 @@ pub(crate) fn measure(run: &Run, options: &Options) -> Result<Figures> {
             errors: 0,
         };
         for round in 1..=options.rounds {
-            // Each goes first every other time.
-            let order = if round % 2 == 0 { [true, false] } else { [false, true] };
-            for is_with in order {
-                let server = if is_with { &with } else { &without };
-                let (tokens, failed) = load(server, &set, options)?;
-                if is_with { &mut row.with } else { &mut row.without }.push(tokens);
+            // Whatever comes later finds a warmer machine: each comes as early as the other.
+            let (mut of_with, mut of_without) = (0.0, 0.0);
+            for is_with in [false, true, true, false] {
+                let (tokens, failed) = load(if is_with { &with } else { &without }, &set, options)?;
+                *(if is_with { &mut of_with } else { &mut of_without }) += tokens / 2.0;
                 row.errors += failed;
             }
-            let ratio = row.with[round - 1] / row.without[round - 1];
-            eprintln!("round {round}: {} with / without = {ratio:.4}", row.precision);
-            row.ratios.push(ratio);
+            eprintln!("round {round}: {} with / without = {:.4}", row.precision, of_with / of_without);
+            row.ratios.push(of_with / of_without);
+            row.with.push(of_with);
+            row.without.push(of_without);
         }
         row.median_ratio = median(&row.ratios);
         row.observed = with.metric("sextant_drift_samples_total", "")?.0;
@@ -120,10 +121,11 @@ fn watched(model: &Model, set: &TextSet, directory: &std::path::Path) -> Result<
     let lines = set.texts.iter().take(FITTED).map(|text| text.text.as_str());
     fs::write(&input, lines.collect::<Vec<_>>().join("\n"))?;
     let status = sextant()
-        .args(["drift", "fit", &format!("{name}@1"), "--input"])
+        .args(["drift", "fit", &format!("{name}@1"), "--json", "--input"])
         .arg(&input)
         .arg("--models")
         .arg(&watched.repository)
+        .stdout(Stdio::null())
         .status()?;
     if status.success() { Ok(watched) } else { Err("no reference was fitted".into()) }
 }

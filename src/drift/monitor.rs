@@ -175,7 +175,7 @@ impl Shared {
     fn observe(&self, drawn: &[Drawn]) {
         let vectors: Vec<_> = drawn.iter().map(|drawn| (drawn.vector.as_slice(), drawn.input)).collect();
         let (seen, mark) = (self.scorer.observe(&vectors), now());
-        let mut live = self.lock();
+        let (mut live, _whole) = (self.lock(), self.metrics.whole());
         for (seen, drawn) in seen.into_iter().zip(drawn) {
             let Some(seen) = seen else {
                 live.invalid += 1;

@@ -1,6 +1,6 @@
 //! The series of drift: counters that add up over replicas, and what one replica makes of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -22,6 +22,8 @@ const OF_REFERENCE: &[&str] = &["model", "version", "ref"];
 const FACTS: [&str; 3] = ["fitted", "calibrated", "design_effect"];
 
 pub(super) struct DriftFamilies {
+    /// Held while vectors are counted, and while metrics are written: sums without all of their vectors would look like a shift.
+    whole: Mutex<()>,
     samples: IntCounterVec,
     tails: IntCounterVec,
     projections: CounterVec,
@@ -86,6 +88,7 @@ impl DriftFamilies {
             registered(registry, GaugeVec::new(Opts::new(name, help), &labels(more))?)
         };
         Ok(Arc::new(Self {
+            whole: Mutex::new(()),
             samples: counts("sextant_drift_samples_total", "Vectors that counted.", &[])?,
             tails: counts(
                 "sextant_drift_tail_total",
@@ -214,6 +217,12 @@ impl DriftFamilies {
         }
     }
 
+    /// Does something while no vector is counted.
+    pub(super) fn uncounted<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
     /// Says from how many vectors a reference is being learned; `None` when it no longer is.
     pub(super) fn learned(&self, model: &str, version: &str, vectors: Option<usize>) {
         let labels = [model, version];
@@ -226,6 +235,11 @@ impl DriftFamilies {
 }
 
 impl DriftMetrics {
+    /// While this is held, nobody sees the counters.
+    pub fn whole(&self) -> MutexGuard<'_, ()> {
+        self.families.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a vector.
     pub fn observed(&self, seen: &Observation) {
         self.samples.inc();
