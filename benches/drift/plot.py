@@ -45,7 +45,7 @@ def write(curve: list[dict], path: Path) -> None:
     axes.set_xlabel("expected vectors between false alarms")
     axes.set_ylabel("vectors from the change to the alarm")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="center right")
+    axes.legend(frameon=False, loc="upper right")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

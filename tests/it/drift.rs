@@ -97,8 +97,8 @@ async fn what_is_no_reference_is_named_and_serving_goes_on() {
     // One that is newer goes before it.
     let (models, usual) = (path(&directory, "models"), path(&other, "usual.txt"));
     let fit = ["drift", "fit", "tiny@1", "--models", &models, "--input", &usual, "--seed", "2"];
-    assert!(block_in_place(|| run(&fit)).status.success());
     let first = state(&app).await["reference"].clone();
+    assert!(block_in_place(|| run(&fit)).status.success());
     until("the newer is taken up", async || state(&app).await["reference"] != first).await;
     until("the series of the older are gone", async || {
         !app.get("/metrics").await.text().contains(first.as_str().unwrap())
