@@ -5,7 +5,7 @@
 //! ([`shift`]), on counts that add up over replicas ([`counts`]). Has the model changed? That is not asked here, but by the gate and
 //! the guard of [`rollout`](crate::rollout), where a canary and its stable version are compared on the same traffic.
 //!
-//! A [`reference`] is what the traffic is held against: [`fit`] makes one.
+//! A [`mod@reference`] is what the traffic is held against: [`fit`] makes one.
 
 pub mod counts;
 mod dependence;

@@ -49,6 +49,8 @@ impl References {
         match model.watcher().as_deref() {
             Some(Watcher::Monitor(monitor)) if monitor.has_ended() => {
                 tracing::error!("{}: drift was no longer measured, and is again", model.id());
+                // Before the next one: its series have the same labels, and go with it.
+                model.watch(None);
             }
             Some(Watcher::Monitor(monitor)) if monitor.scorer().name == scorer.name => return,
             _ => {}

@@ -98,7 +98,7 @@ impl Sampler {
     }
 }
 
-/// Keeps what observing costs below [`MOST_SHARE`].
+/// Keeps what observing costs below 1 %.
 #[derive(Debug)]
 pub struct Thrift {
     since: Instant,
