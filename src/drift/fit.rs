@@ -225,8 +225,8 @@ fn fit_split(
 /// stream, and how far the shares of the tails may be from what they seem.
 fn calibrate(reference: &mut Reference, samples: &[Sample], held_out: &[usize]) -> Dependence {
     // Without scores first: which of them are in the tails is not known before there are some.
-    let scores = observations(reference, samples);
-    reference.scores = held_out.iter().map(|index| scores[*index].score).collect();
+    let unranked = observations(reference, held_out.iter().map(|index| &samples[*index]));
+    reference.scores = unranked.into_iter().map(|seen| seen.score).collect();
     reference.scores.sort_by(f32::total_cmp);
     let observed = observations(reference, samples);
     let facts = &mut reference.facts;
@@ -244,8 +244,11 @@ fn calibrate(reference: &mut Reference, samples: &[Sample], held_out: &[usize]) 
 }
 
 /// What is seen of each sample. All are directions, which was checked, so none is missing.
-fn observations(reference: &Reference, samples: &[Sample]) -> Vec<Observation> {
-    let vectors: Vec<_> = samples.iter().map(|sample| (&sample.vector, sample.input)).collect();
+fn observations<'a>(
+    reference: &Reference,
+    samples: impl IntoIterator<Item = &'a Sample>,
+) -> Vec<Observation> {
+    let vectors: Vec<_> = samples.into_iter().map(|sample| (&sample.vector, sample.input)).collect();
     Scorer::new(String::new(), reference.clone()).observe(&vectors).into_iter().flatten().collect()
 }
 

@@ -14,6 +14,7 @@ use std::{io, thread};
 use super::counts::Counts;
 use super::detectors::{Detectors, Test};
 use super::inputs::InputFacts;
+use super::report::time;
 use super::sampling::{Sampler, Thrift};
 use super::score::Scorer;
 use super::sides::Sides;
@@ -203,8 +204,7 @@ impl Shared {
             if now && !before {
                 self.metrics.alarmed(test);
                 let reading = live.detectors.reading(test);
-                let since = reading.since.map(|since| UNIX_EPOCH + Duration::from_secs(since));
-                let since = since.map(|since| humantime::format_rfc3339_seconds(since).to_string());
+                let since = reading.since.map(time);
                 tracing::warn!(
                     version = self.id,
                     test = test.label(),

@@ -12,6 +12,7 @@ use super::evidence::{NEAR, OUTSIDE};
 use super::inputs::InputCounts;
 use super::tail::TAILS;
 use crate::repository::manifest::Space;
+use crate::rollout::Signature;
 
 /// Fewer vectors say too little of the tails.
 pub const LEAST_VECTORS: usize = 3_000;
@@ -65,8 +66,7 @@ pub struct Origin {
 impl Origin {
     /// That of a reference of this form, made now.
     pub fn now(version: String, space: Space, source: String) -> Self {
-        let created = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        Self { schema: SCHEMA, version, space, created, source }
+        Self { schema: SCHEMA, version, space, created: Signature::now(), source }
     }
 }
 

@@ -59,7 +59,8 @@ fn question(test: Test) -> &'static str {
     }
 }
 
-fn time(seconds: u64) -> String {
+/// Seconds since 1970 as a person reads them: RFC 3339, UTC.
+pub(super) fn time(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
