@@ -1,0 +1,58 @@
+{{/* The server's TOML file. Helm's own toToml writes 262144 as 262144.0, which the server refuses. */}}
+
+{{- define "sextant.tomlValue" -}}
+{{- if kindIs "string" . }}
+{{- toJson . }}
+{{- else if kindIs "bool" . }}
+{{- . }}
+{{- else if eq (float64 .) (float64 (int64 .)) }}
+{{- int64 . }}
+{{- else }}
+{{- printf "%v" . }}
+{{- end }}
+{{- end }}
+
+{{- define "sextant.toml" -}}
+{{- $set := dict
+  "listen" (include "sextant.address" (list .Values.listenAddress .Values.ports.data))
+  "admin_listen" (include "sextant.address" (list .Values.listenAddress .Values.ports.admin))
+  "drain_delay" (printf "%ds" (int .Values.drain.delaySeconds))
+  "drain_timeout" (printf "%ds" (int .Values.drain.timeoutSeconds))
+  "liveness_deadline" (printf "%ds" (int .Values.probes.liveness.deadlineSeconds))
+  "models" (include "sextant.models" .)
+  "cache_dir" "/cache"
+  "cache_dir_bytes" .Values.cache.bytes
+-}}
+{{- if include "sextant.hasAdminKeys" . }}
+{{- $_ := set $set "admin_keys_file" "/etc/sextant/admin/keys" }}
+{{- end }}
+{{- range $name, $value := .Values.config }}
+{{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
+{{- $_ := set $set $name $value }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $set }}
+{{ $name }} = {{ include "sextant.tomlValue" $value }}
+{{- end }}
+{{- range $table, $values := .Values.config }}
+{{- if kindIs "map" $values }}
+
+[{{ $table }}]
+{{- range $name, $value := $values }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $name }} = {{ include "sextant.tomlValue" $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sextant.address" -}}
+{{- $host := index . 0 }}
+{{- if contains ":" $host }}{{ $host = printf "[%s]" $host }}{{ end }}
+{{- printf "%s:%d" $host (int (index . 1)) }}
+{{- end }}
+
+{{- define "sextant.models" -}}
+{{- default "/models" .Values.repository.bucket.url }}
+{{- end }}

@@ -1,0 +1,149 @@
+"""Rules of Prometheus: they are valid, each alert was seen to fire and not to fire, and none speaks of what is not there.
+
+Needs PyYAML, and promtool of the package `prometheus`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import metrics  # noqa: E402
+import yaml  # noqa: E402
+
+ROOT = metrics.ROOT
+RULES = sorted((ROOT / "prometheus").glob("*.yaml"))
+TESTS = sorted((ROOT / "tests/deploy/rules").glob("*.test.yaml"))
+RUNBOOK = ROOT / "docs/runbook.md"
+SEVERITIES = {"critical", "warning", "info"}
+
+
+def rules() -> list[dict]:
+    return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict]:
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def anchors(text: str) -> set[str]:
+    """Of headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@unittest.skipUnless(shutil.which("promtool"), "no promtool to test with: install the package `prometheus`")
+class Promtool(unittest.TestCase):
+    def run_promtool(self, *arguments: str) -> None:
+        done = subprocess.run(["promtool", *arguments], cwd=ROOT / "tests/deploy/rules", capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_rules_are_valid(self) -> None:
+        self.run_promtool("check", "rules", *map(str, RULES))
+
+    def test_alerts_do_what_their_tests_say(self) -> None:
+        self.run_promtool("test", "rules", *(path.name for path in TESTS))
+
+
+class Alerts(unittest.TestCase):
+    def test_each_was_seen_to_fire_and_not_to_fire_and_without_any_series(self) -> None:
+        seen, without = defaultdict(set), set()
+        for path in TESTS:
+            for group in yaml.safe_load(path.read_text())["tests"]:
+                for test in group.get("alert_rule_test", []):
+                    seen[test["alertname"]].add(bool(test["exp_alerts"]))
+                    if not group["input_series"]:
+                        without.add(test["alertname"])
+        for name in alerts():
+            with self.subTest(name):
+                self.assertEqual(seen[name], {True, False})
+                self.assertIn(name, without)
+        self.assertEqual(set(seen) - set(alerts()), set(), "tests of alerts that are not there")
+
+    def test_groups_are_evaluated_in_their_order(self) -> None:
+        """promtool takes groups in any order unless told: an alert may then not see what was recorded for it, now and then."""
+        for path in TESTS:
+            tests = yaml.safe_load(path.read_text())
+            groups = [group["name"] for file in tests["rule_files"] for group in yaml.safe_load((path.parent / file).read_text())["groups"]]
+            self.assertEqual(tests["group_eval_order"], groups, path.name)
+
+    def test_names_are_given_once(self) -> None:
+        names = [rule["alert"] for rule in rules() if "alert" in rule]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_each_says_how_bad_it_is_what_it_saw_and_where_to_read_on(self) -> None:
+        there = anchors(RUNBOOK.read_text(encoding="utf-8"))
+        for name, alert in alerts().items():
+            with self.subTest(name):
+                self.assertIn(alert["labels"]["severity"], SEVERITIES)
+                notes = alert["annotations"]
+                self.assertEqual(set(notes), {"summary", "description", "runbook_url"})
+                page, _, anchor = notes["runbook_url"].partition("#")
+                self.assertEqual(page, "docs/runbook.md")
+                self.assertIn(anchor, there)
+
+    def test_the_runbook_has_no_section_of_an_alert_that_is_gone(self) -> None:
+        headings = {anchor for anchor in anchors(RUNBOOK.read_text(encoding="utf-8")) if anchor.startswith("sextant")}
+        self.assertEqual(headings, {alert["annotations"]["runbook_url"].partition("#")[2] for alert in alerts().values()})
+
+
+class Runbook(unittest.TestCase):
+    def test_commands_and_flags_that_it_names_are_there(self) -> None:
+        text = RUNBOOK.read_text(encoding="utf-8")
+        sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.rs")}
+        command_line = {path.relative_to(ROOT / "src/cli").with_suffix("").as_posix() for path in sources if "cli" in path.parts}
+        for line in re.findall(r"^sextant (.*?)(?:  |$)|`sextant ([a-z][^`]*)`", text, re.M):
+            words = "".join(line).split()
+            name = "/".join(words[:2]) if words[0] == "drift" else words[0]
+            self.assertIn(name, command_line, " ".join(words))
+        code = "\n".join(sources.values())
+        # kubectl has --previous.
+        for flag in set(re.findall(r"--([a-z][a-z-]+)", text)) - {"previous"}:
+            known = rf"\b{flag.replace('-', '_')}: |long = \"{flag}\"|\b{flag.split('-', 1)[-1].replace('-', '_')}: "
+            self.assertRegex(code, known, flag)
+
+
+class Names(unittest.TestCase):
+    def test_every_series_is_the_servers_or_a_rules(self) -> None:
+        known = metrics.labels_of_series()
+        recorded = {rule["record"] for rule in rules() if "record" in rule}
+        labels_there_are = set().union(*known.values()) | {"bet", "window"}
+        for rule in rules():
+            name = rule.get("alert") or rule["record"]
+            with self.subTest(name):
+                for series, labels in metrics.used(rule["expr"]).items():
+                    self.assertTrue(series in known or series in recorded, f"no such series: {series}")
+                    if series in known:
+                        self.assertLessEqual(labels, known[series], f"labels of {series}")
+                self.assertLessEqual(metrics.grouped(rule["expr"]), labels_there_are)
+
+    def test_labels_of_texts_are_those_of_the_result(self) -> None:
+        labels_there_are = set().union(*metrics.labels_of_series().values())
+        for name, alert in alerts().items():
+            spoken = set(re.findall(r"\$labels\.(\w+)", str(alert["annotations"])))
+            self.assertLessEqual(spoken, labels_there_are, name)
+
+    def test_the_source_is_read_as_it_is_written(self) -> None:
+        found = metrics.defined()
+        some = {
+            "sextant_http_requests_total": ("counter", ("route", "method", "status")),
+            "sextant_stage_duration_seconds": ("histogram", ("model", "version", "stage")),
+            "sextant_gate_probe_min_cosine": ("gauge", ("model", "version")),
+            "sextant_drift_tail_total": ("counter", ("model", "version", "ref", "tail")),
+            "sextant_drift_alarm": ("gauge", ("model", "version", "ref", "test")),
+            "sextant_drift_learned_vectors": ("gauge", ("model", "version")),
+            "sextant_shadow_seconds": ("histogram", ("model", "version", "side")),
+            "sextant_shadow_failures_total": ("counter", ("model", "version")),
+        }
+        for name, expected in some.items():
+            self.assertEqual((found[name].kind, found[name].labels), expected, name)
+
+
+if __name__ == "__main__":
+    unittest.main()
