@@ -1,4 +1,5 @@
-"""Rules of Prometheus: they are valid, each alert was seen to fire and not to fire, and none speaks of what is not there."""
+"""Rules of Prometheus: they are valid, each alert was seen to fire and not to fire, and none speaks of what is not there; nor do the
+pages that operators read."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from metrics import ALERTS, RECORDED, RULE_FILES, RULES
 
 TESTS = sorted((ROOT / "tests/deploy/rules").glob("*.test.yaml"))
 RUNBOOK = ROOT / "docs/runbook.md"
+# What an operator reads beside the chart's page.
+PAGES = [RUNBOOK, ROOT / "docs/operate.md"]
+OTHER_TOOLS = r"(?:aws|\(cd|helm|kubectl)"
 SEVERITIES = {"critical", "warning", "info"}
 
 
@@ -21,6 +25,18 @@ def anchors(text: str) -> set[str]:
     """Of headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def flags(source: str) -> set[str]:
+    """Those that a file defines, each before the field that holds it."""
+    argument, others = r"#\[arg\(\s*long(?: = \"([^\"]+)\")?.*?\)\]\s+", r"(?:#\[[^\n]*\]\s+)*"
+    found = re.findall(rf"{argument}{others}(?:pub(?:\(\w+\))? )?(\w+):", source, re.S)
+    return {name or field.replace("_", "-") for name, field in found}
+
+
+def without_other_tools(text: str) -> str:
+    """A page without the commands of others, whose flags are not ours; what `sextant` is given inside of one stays."""
+    return re.sub(rf"(?:^|`){OTHER_TOOLS} [^`\n]*?(?=-- sextant|`|$)", "", text, flags=re.M)
 
 
 @needs("promtool")
@@ -78,20 +94,38 @@ class Alerts(unittest.TestCase):
         self.assertEqual(headings, {alert["annotations"]["runbook_url"].partition("#")[2] for alert in ALERTS.values()})
 
 
-class Runbook(unittest.TestCase):
-    def test_commands_and_flags_that_it_names_are_there(self) -> None:
-        text = RUNBOOK.read_text(encoding="utf-8")
+class Pages(unittest.TestCase):
+    """What operators paste at night must be there."""
+
+    def test_commands_and_flags_that_they_name_are_there(self) -> None:
         sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.rs")}
         command_line = {path.relative_to(ROOT / "src/cli").with_suffix("").as_posix() for path in sources if "cli" in path.parts}
-        for line in re.findall(r"^sextant (.*?)(?:  |$)|`sextant ([a-z][^`]*)`", text, re.M):
-            words = "".join(line).split()
-            name = "/".join(words[:2]) if words[0] == "drift" else words[0]
-            self.assertIn(name, command_line, " ".join(words))
-        code = "\n".join(sources.values())
-        # kubectl has --previous.
-        for flag in set(re.findall(r"--([a-z][a-z-]+)", text)) - {"previous"}:
-            known = rf"\b{flag.replace('-', '_')}: |long = \"{flag}\"|\b{flag.split('-', 1)[-1].replace('-', '_')}: "
-            self.assertRegex(code, known, flag)
+        known = set().union(*map(flags, sources.values()))
+        self.assertLessEqual({"models", "of", "guard-window"}, known)
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for line in re.findall(r"^sextant (.*?)(?:  |$)|`sextant ([a-z][^`]*)`|-- sextant ([a-z][^`\n]*)", text, re.M):
+                words = "".join(line).split()
+                name = "/".join(words[:2]) if words[0] == "drift" else words[0]
+                self.assertIn(name, command_line, f"{page.name}: {' '.join(words)}")
+            named = set(re.findall(r"--([a-z][a-z-]+)", without_other_tools(text)))
+            # clap's own.
+            self.assertEqual(named - known - {"version"}, set(), page.name)
+
+    def test_series_that_they_name_are_there(self) -> None:
+        known = set(metrics.defined()) | set(metrics.labels_of_series()) | RECORDED
+        for page in PAGES:
+            named = set(re.findall(r"\bsextant[_:][a-z_:]*[a-z]", page.read_text(encoding="utf-8")))
+            self.assertEqual(named - known, set(), page.name)
+
+    def test_links_between_pages_lead_somewhere(self) -> None:
+        for page in PAGES:
+            for link in re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text(encoding="utf-8")):
+                name, _, anchor = link.partition("#")
+                target = page.parent / name if name else page
+                self.assertTrue(target.exists(), f"{page.name}: {link}")
+                if anchor:
+                    self.assertIn(anchor, anchors(target.read_text(encoding="utf-8")), f"{page.name}: {link}")
 
 
 class Names(unittest.TestCase):
