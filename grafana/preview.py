@@ -200,7 +200,8 @@ def draw(data: Path) -> None:
 
 def slim(svg: str) -> str:
     """The same picture in half the bytes: tenths of a point are enough, and nobody asks for a group by its name."""
-    svg = re.sub(r"(?<=\d)\.(\d)\d{2,}", r".\1", svg)
+    # Of coordinates, not of what is written.
+    svg = re.sub(r'="[^"]*"', lambda value: re.sub(r"(?<=\d)\.(\d)\d{2,}", r".\1", value[0]), svg)
     svg = re.sub(r' id="(?:patch|text|axes|line2d|xtick|ytick|legend|figure|matplotlib|FillBetween)[\w.]*"', "", svg)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     return svg.replace("; stroke-linejoin: miter", "").replace("; stroke-linecap: square", "").replace("; stroke-linecap: butt", "")
