@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps bench bench-drift preview clean
+.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,13 +31,14 @@ test-tools: ## fetch what only tests need into .sextant: an S3 server (does noth
 test: setup test-tools ## run all tests, with the real runtime and weights
 	$(CARGO) test --locked
 	$(PYTHON) tests/setup/test_setup.py
+	SEXTANT=$(SEXTANT) $(PYTHON) tests/docs/test_page.py
 	@$(MAKE) --no-print-directory test-deploy
 
 test-deploy: setup ## run the tests of the chart, the rules and the dashboards alone
 	@PYTHON=$(PYTHON) tests/deploy/run.sh
 
 
-check: fmt clippy doc deps ## run all checks that need no run of the server
+check: fmt clippy doc deps openapi ## run all checks that need no run of the server
 
 fmt: ## check the formatting
 	$(CARGO) fmt --check
@@ -50,6 +51,9 @@ doc: ## build the documentation, private items too, without a warning
 
 deps: ## check licences, sources, advisories, unused dependencies
 	@scripts/check-deps.sh
+
+openapi: ## lint openapi.yaml (fetches the linter into .sextant; needs node and npm)
+	@scripts/check-openapi.sh
 
 bench: fetch ## run the benchmarks: the server beside the raw session loop, and its parts (half an hour)
 	$(CARGO) bench --locked
