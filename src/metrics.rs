@@ -74,6 +74,8 @@ pub struct SyncFailures {
     pub repository: IntCounter,
     /// A version that was rolled out could not be loaded.
     pub load: IntCounter,
+    /// A document could not be read, or one that was followed is not there any more.
+    pub document: IntCounter,
 }
 
 impl Metrics {
@@ -89,7 +91,7 @@ impl Metrics {
         let sync_failures = counter(
             &registry,
             "sextant_sync_failures_total",
-            "Looks at the repository, and loads of versions that were rolled out, that failed.",
+            "What went wrong in following the rollout logs: looks at the repository, loads of versions that were rolled out, documents.",
             &["reason"],
         )?;
         let metrics = Self {
@@ -228,6 +230,7 @@ impl Metrics {
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),
+                document: sync_failures.with_label_values(&["document"]),
             },
             registry,
         };

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode};
 
 pub use cache::CacheSettings;
 pub use error::RepositoryError;
@@ -26,7 +26,7 @@ pub use fetch::Fetched;
 pub use layout::check_name;
 use layout::{MANIFEST, key, version_number};
 use manifest::{Manifest, SCHEMA};
-pub(crate) use numbered::{LAST_NUMBER, Numbered};
+pub(crate) use numbered::{LAST_NUMBER, Listed, Numbered};
 use store::Place;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
@@ -149,10 +149,10 @@ impl Repository {
         Ok(manifest)
     }
 
-    /// The keys below a directory that come after `after` in the order of their bytes, in no order.
-    async fn list_after(&self, directory: &Key, after: &Key) -> Result<Vec<Key>> {
+    /// What lies below a directory and comes after `after` in the order of the keys' bytes, in no order.
+    async fn list_after(&self, directory: &Key, after: &Key) -> Result<Vec<ObjectMeta>> {
         let listing = self.store.list_with_offset(Some(directory), after);
-        listing.map_ok(|object| object.location).try_collect().await.map_err(|error| self.failed(error))
+        listing.try_collect().await.map_err(|error| self.failed(error))
     }
 
     /// An object's bytes, `None` if there is no such object.

@@ -21,7 +21,7 @@ mod sync;
 
 pub use document::{Rollout, SCHEMA};
 pub use loader::Loader;
-pub use log::{Damaged, Log, RolloutError, Seen, Signature};
+pub use log::{Damaged, Later, Log, RolloutError, Seen, Signature};
 pub use operator::{OperateError, Operator};
 pub use overview::{Facts, Overview, Version};
 pub use roles::{Percent, Role, Roles, State, Trial};

@@ -59,7 +59,10 @@ pub enum ServeError {
         source: ModelError,
     },
     /// Nothing to serve.
-    #[error("there is no activated version in `{0}`: import one with `sextant import ... --activate`")]
+    #[error(
+        "there is no activated version in `{0}`: import one with `sextant import ... --activate`, or name one that is there with \
+         `sextant rollout NAME@N`"
+    )]
     NoModels(String),
     /// The default model is not there.
     #[error("the default model `{asked}` is not served; there are: {}", available.join(", "))]

@@ -31,6 +31,7 @@ impl ChangeArguments {
     /// Makes the change in the log of `model`, and prints what came of it.
     pub(super) fn run(self, model: &str, change: Change) -> Result<(), Failure> {
         let place = self.target.open()?;
+        let through_server = matches!(place, Place::Server(_));
         let rollout = tokio::runtime::Runtime::new()?.block_on(async {
             match place {
                 Place::Repository(repository) => self.in_repository(&repository, model, change).await,
@@ -41,7 +42,11 @@ impl ChangeArguments {
             let written = !self.dry_run;
             serde_json::json!({ "model": model, "written": written, "rollout": rollout }).to_string()
         } else {
-            told(model, &rollout, self.dry_run)
+            let mut text = told(model, &rollout, self.dry_run);
+            if !through_server && !self.dry_run {
+                text += "\nit is written; servers check it and follow within their sync interval";
+            }
+            text
         });
         match printed {
             // Whoever reads of a failure would make the change once more.

@@ -199,6 +199,11 @@ async fn known(app: &App, model: &str) -> Result<(), ApiError> {
     if models.iter().any(|known| known == model) {
         return Ok(());
     }
+    // A directory that is not mounted looks like an empty one.
+    if app.0.embedder.resident(model).is_some() {
+        let message = format!("the repository has no model `{model}` any more, which is served here");
+        return Err(ApiError::new(Kind::Unavailable, message));
+    }
     let message = format!("there is no model `{model}` in the repository; there are: {}", models.join(", "));
     Err(ApiError::new(Kind::UnknownModel, message))
 }
@@ -262,7 +267,9 @@ impl From<RolloutError> for ApiError {
                 _ => Kind::StateConflict,
             },
             RolloutError::Repository(_) | RolloutError::NotWritten { .. } => Kind::Unavailable,
-            RolloutError::NoNumberLeft(_) | RolloutError::Blocked { .. } => Kind::StateConflict,
+            RolloutError::NoNumberLeft(_) | RolloutError::Blocked { .. } | RolloutError::Newer(_) => {
+                Kind::StateConflict
+            }
             RolloutError::Encoding(_) | RolloutError::Contradicts(_) => Kind::Internal,
         };
         Self::new(kind, error.to_string())

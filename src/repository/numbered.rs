@@ -1,5 +1,6 @@
 //! Documents of a model that are numbered and never changed: the log of its rollouts, its drift references.
 
+use object_store::ObjectMeta;
 use object_store::path::Path as Key;
 
 use super::{Repository, Result};
@@ -29,14 +30,36 @@ impl Numbered<'_> {
     }
 }
 
+/// A document as a listing has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) number: u64,
+    /// Another one for another object, though it has the same key.
+    pub(crate) stamp: String,
+}
+
+impl Listed {
+    fn new(number: u64, object: ObjectMeta) -> Self {
+        let ObjectMeta { e_tag, last_modified, size, .. } = object;
+        Self { number, stamp: e_tag.unwrap_or_else(|| format!("{last_modified}, {size} bytes")) }
+    }
+}
+
 impl Repository {
-    /// Numbers of the documents above `known`, ascending.
-    pub(crate) async fn numbers_after(&self, documents: Numbered<'_>, known: u64) -> Result<Vec<u64>> {
+    /// The documents above `known`, ascending.
+    pub(crate) async fn listed_after(&self, documents: Numbered<'_>, known: u64) -> Result<Vec<Listed>> {
         let directory = Key::from_iter([documents.model, documents.directory]);
-        let keys = self.list_after(&directory, &documents.key(known)).await?;
-        let mut numbers: Vec<u64> = keys.iter().filter_map(|key| documents.number(key)).collect();
-        numbers.retain(|number| (known + 1..=LAST_NUMBER).contains(number));
-        numbers.sort_unstable();
-        Ok(numbers)
+        let objects = self.list_after(&directory, &documents.key(known)).await?.into_iter();
+        let mut listed: Vec<Listed> = objects
+            .filter_map(|object| Some(Listed::new(documents.number(&object.location)?, object)))
+            .filter(|listed| (known + 1..=LAST_NUMBER).contains(&listed.number))
+            .collect();
+        listed.sort_unstable_by_key(|listed| listed.number);
+        Ok(listed)
+    }
+
+    /// Their numbers.
+    pub(crate) async fn numbers_after(&self, documents: Numbered<'_>, known: u64) -> Result<Vec<u64>> {
+        Ok(self.listed_after(documents, known).await?.into_iter().map(|listed| listed.number).collect())
     }
 }

@@ -43,7 +43,8 @@ enum Kind {
 const STALL: &str = "60s";
 const WHOLE_REQUEST: &str = "1h";
 
-/// A store that hiccups is asked again; one that is away is told of within a quarter of a minute.
+/// A store that hiccups is asked again; one that refuses connections is told of within a quarter of a minute, one that takes them and
+/// says nothing within three.
 const RETRY: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
         init_backoff: Duration::from_millis(200),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::guard::Cause;
 use super::roles::{Roles, Trial};
@@ -50,6 +51,17 @@ pub struct Rollout {
     /// change made in the repository is measured by the servers that follow it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gate: BTreeMap<String, f64>,
+}
+
+/// Why a document cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    /// By this code. A newer one wrote it, and knows what it says.
+    #[error("it was written by a newer sextant: schema {0}, and this one reads schema {SCHEMA}")]
+    Newer(u32),
+    /// By anybody.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// Only the schema: of another one the rest would be misread.
@@ -100,14 +112,14 @@ impl Rollout {
     }
 
     /// Reads the document that lies at `number`, or says what is wrong with it.
-    pub(super) fn read(number: u64, text: &[u8]) -> Result<Self, String> {
-        let told = |error: serde_json::Error| error.to_string();
+    pub(super) fn read(number: u64, text: &[u8]) -> Result<Self, Unreadable> {
+        let told = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
         let rollout = match serde_json::from_slice::<Head>(text).map_err(told)?.schema {
             None => serde_json::from_slice::<Activation>(text).map_err(told)?.into(),
             Some(SCHEMA) => serde_json::from_slice::<Self>(text).map_err(told)?,
-            Some(schema) => return Err(format!("schema {schema} is not known, this is for schema {SCHEMA}")),
+            Some(newer) => return Err(Unreadable::Newer(newer)),
         };
-        rollout.check(number)?;
+        rollout.check(number).map_err(Unreadable::Damaged)?;
         Ok(rollout)
     }
 
@@ -183,7 +195,7 @@ mod tests {
         Trial { version, canary_percent: 10.try_into().ok(), shadow_percent: None }
     }
 
-    fn read(rollout: &Rollout) -> Result<Rollout, String> {
+    fn read(rollout: &Rollout) -> Result<Rollout, Unreadable> {
         Rollout::read(3, &serde_json::to_vec(rollout).unwrap())
     }
 
@@ -238,9 +250,8 @@ mod tests {
                 "on trial without requests",
             ),
             (Rollout { change: Change::Rollback { of: Some(2), to: None }, ..rollout() }, "rollback of 2"),
-            (Rollout { schema: 2, ..rollout() }, "schema 2 is not known"),
         ] {
-            let reason = read(&document).unwrap_err();
+            let reason = read(&document).unwrap_err().to_string();
             assert!(reason.contains(expected), "{reason}");
         }
         for (text, expected) in [
@@ -251,8 +262,10 @@ mod tests {
             (b"{\"schema\": \"x\"}", "invalid type"),
             (b"[]", "invalid length"),
         ] {
-            let reason = Rollout::read(3, text).unwrap_err();
+            let reason = Rollout::read(3, text).unwrap_err().to_string();
             assert!(reason.contains(expected), "{reason}");
         }
+        // What else is in it may be anything.
+        assert_eq!(Rollout::read(3, b"{\"schema\": 2, \"serves\": []}"), Err(Unreadable::Newer(2)));
     }
 }

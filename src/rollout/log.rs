@@ -6,11 +6,11 @@ use std::time::SystemTime;
 use futures_util::future::try_join_all;
 use thiserror::Error;
 
-use super::document::{Rollout, SCHEMA};
+use super::document::{Rollout, SCHEMA, Unreadable};
 use super::guard::Cause;
 use super::roles::State;
 use super::state::{self, Change, Refusal, Versions};
-use crate::repository::{LAST_NUMBER, Numbered, Repository, RepositoryError, check_name};
+use crate::repository::{LAST_NUMBER, Listed, Numbered, Repository, RepositoryError, check_name};
 
 /// Whoever asks for it has looked at the roles before.
 const UNNAMED_ROLLBACK: Change = Change::Rollback { of: None, to: None };
@@ -43,6 +43,9 @@ pub enum RolloutError {
         /// Why.
         source: Box<RepositoryError>,
     },
+    /// Whoever wrote a newer document knows more than this code: what it said would be taken back unread.
+    #[error("{0}; make the change with that one")]
+    Newer(Damaged),
     /// A mistake of the state machine.
     #[error("the rollout document would contradict itself: {0}")]
     Contradicts(String),
@@ -56,14 +59,14 @@ pub enum RolloutError {
 
 /// A document that cannot be read, or contradicts itself. It is never removed: the log goes on above it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the rollout document `{key}` is damaged: {reason}")]
+#[error("the rollout document `{key}` cannot be read: {reason}")]
 pub struct Damaged {
     /// Its number, by its name.
     pub number: u64,
     /// Its key in the repository.
     pub key: String,
     /// What is wrong with it.
-    pub reason: String,
+    pub reason: Unreadable,
 }
 
 /// Who makes a change, when and why.
@@ -95,12 +98,30 @@ pub struct Seen {
     pub damaged: Vec<Damaged>,
     /// The highest number, of a good document or a damaged one; 0 if there is none.
     pub last: u64,
+    /// Tells the document of that number from another one that is put in its place; none if it was not listed yet.
+    stamp: Option<String>,
+}
+
+/// What a later look at a log found.
+#[derive(Debug)]
+pub enum Later {
+    /// What is known.
+    Nothing,
+    /// Documents above what is known, or another one in place of the last.
+    More(Seen),
+    /// The last one is not there any more: it was removed, or an older log was restored. The log as it is now.
+    Shorter(Seen),
 }
 
 impl Seen {
     /// The end of an empty log.
     pub fn nothing() -> Self {
-        Self { good: None, damaged: Vec::new(), last: 0 }
+        Self { good: None, damaged: Vec::new(), last: 0, stamp: None }
+    }
+
+    /// The end of a log on which `rollout` was just written.
+    pub(super) fn written(rollout: Rollout) -> Self {
+        Self { last: rollout.number, good: Some(rollout), ..Self::nothing() }
     }
 
     /// What the log says of the model.
@@ -114,11 +135,22 @@ impl Seen {
 
     /// Adds what was written since.
     pub(super) fn extend(&mut self, newer: Self) {
-        self.last = newer.last;
+        (self.last, self.stamp) = (newer.last, newer.stamp);
         if newer.good.is_some() {
             (self.good, self.damaged) = (newer.good, newer.damaged);
         } else {
+            // The last one may have been damaged later.
+            self.damaged.retain(|known| newer.damaged.iter().all(|found| found.number != known.number));
             self.damaged.splice(0..0, newer.damaged);
+        }
+    }
+
+    /// The log is shorter than it was. If nobody can say now who serves, what is known stays.
+    pub(super) fn shrink(&mut self, now: Self) {
+        if now.good.is_some() {
+            *self = now;
+        } else {
+            (self.last, self.stamp) = (now.last, now.stamp);
         }
     }
 }
@@ -145,18 +177,33 @@ impl<'a> Log<'a> {
     /// # Errors
     /// If the repository fails. Damaged documents are no failure: they are in what was seen.
     pub async fn current(&self) -> Result<Seen, RepositoryError> {
-        self.after(0).await
+        self.end(self.repository.listed_after(self.documents(), 0).await?).await
     }
 
-    /// The same, of the documents above `known` only: for whoever has seen the rest, and asks often.
+    /// What is new to whoever has seen the log as far as `known`, and asks often: one listing, unless something is.
     ///
     /// # Errors
     /// If the repository fails.
-    pub async fn after(&self, known: u64) -> Result<Seen, RepositoryError> {
-        let mut numbers = self.repository.numbers_after(self.documents(), known).await?;
-        let last = numbers.last().copied().unwrap_or(known);
-        let mut seen = Seen { good: None, damaged: Vec::new(), last };
-        while let Some(number) = numbers.pop() {
+    pub async fn after(&self, known: &Seen) -> Result<Later, RepositoryError> {
+        // With the last one: it may be another by now, of the same number.
+        let listed = self.repository.listed_after(self.documents(), known.last.saturating_sub(1)).await?;
+        Ok(match listed.last() {
+            None if known.last == 0 => Later::Nothing,
+            None => Later::Shorter(self.current().await?),
+            Some(end) if end.number == known.last && known.stamp.as_ref() == Some(&end.stamp) => {
+                Later::Nothing
+            }
+            Some(_) => Later::More(self.end(listed).await?),
+        })
+    }
+
+    /// The end of a log of these documents: the newest good one, and what is damaged above it.
+    async fn end(&self, mut listed: Vec<Listed>) -> Result<Seen, RepositoryError> {
+        let mut seen = Seen::nothing();
+        if let Some(Listed { number, stamp }) = listed.last() {
+            (seen.last, seen.stamp) = (*number, Some(stamp.clone()));
+        }
+        while let Some(Listed { number, .. }) = listed.pop() {
             match self.read(number).await? {
                 Ok(rollout) => {
                     seen.good = Some(rollout);
@@ -224,7 +271,7 @@ impl<'a> Log<'a> {
         {
             return Ok(true);
         }
-        if self.after(draft.number - 1).await?.last < draft.number {
+        if self.repository.numbers_after(self.documents(), draft.number - 1).await?.is_empty() {
             return Err(RolloutError::Blocked { key: key.to_string() });
         }
         // A store asks again by itself when an answer is lost, and is told then that its own document is there.
@@ -238,6 +285,10 @@ impl<'a> Log<'a> {
         versions: &Versions,
         signature: Signature<'_>,
     ) -> Result<Rollout, RolloutError> {
+        let is_newer = |damaged: &&Damaged| matches!(damaged.reason, Unreadable::Newer(_));
+        if let Some(newer) = seen.damaged.iter().find(is_newer) {
+            return Err(RolloutError::Newer(newer.clone()));
+        }
         // Of all documents only one that ended a trial and nothing else is a rollback with a previous version.
         if let Some(Rollout { change: Change::Rollback { .. }, previous: Some(_), stable, by, .. }) =
             &seen.good
@@ -292,7 +343,7 @@ impl<'a> Log<'a> {
         let key = self.documents().key(number);
         let damaged = |reason| Damaged { number, key: key.to_string(), reason };
         let Some(text) = self.repository.read(&key).await? else {
-            return Ok(Err(damaged("it was removed while it was read".to_owned())));
+            return Ok(Err(damaged(Unreadable::Damaged("it was removed while it was read".to_owned()))));
         };
         Ok(Rollout::read(number, &text).map_err(damaged))
     }
@@ -327,19 +378,34 @@ mod tests {
     }
 
     fn damaged(numbers: &[u64]) -> Vec<Damaged> {
-        numbers.iter().map(|&number| Damaged { number, key: String::new(), reason: String::new() }).collect()
+        let reason = Unreadable::Damaged(String::new());
+        numbers.iter().map(|&number| Damaged { number, key: String::new(), reason: reason.clone() }).collect()
     }
 
     #[test]
     fn what_was_seen_grows_as_if_it_had_been_read_at_once() {
         let mut seen = Seen::nothing();
         assert_eq!(seen.state(), State::Empty);
-        seen.extend(Seen { good: None, damaged: damaged(&[1]), last: 1 });
+        let end = |good, of: &[u64], last| Seen { good, damaged: damaged(of), last, stamp: None };
+        seen.extend(end(None, &[1], 1));
         assert_eq!(seen.state(), State::Lost);
-        seen.extend(Seen { good: good(2), damaged: damaged(&[3]), last: 3 });
-        assert_eq!(seen, Seen { good: good(2), damaged: damaged(&[3]), last: 3 });
-        seen.extend(Seen { good: None, damaged: damaged(&[5, 4]), last: 5 });
-        assert_eq!(seen, Seen { good: good(2), damaged: damaged(&[5, 4, 3]), last: 5 });
+        seen.extend(end(good(2), &[3], 3));
+        assert_eq!(seen, end(good(2), &[3], 3));
+        seen.extend(end(None, &[5, 4], 5));
+        assert_eq!(seen, end(good(2), &[5, 4, 3], 5));
         assert_eq!(seen.state(), State::Known(Roles { stable: 1, previous: None, trial: None }));
+        // Damaged once more, in another way.
+        seen.extend(end(None, &[5], 5));
+        assert_eq!(seen, end(good(2), &[5, 4, 3], 5));
+    }
+
+    #[test]
+    fn a_log_that_shrinks_is_followed_while_it_says_who_serves() {
+        let end = |good, last| Seen { good, damaged: Vec::new(), last, stamp: None };
+        let mut seen = end(good(5), 5);
+        seen.shrink(end(good(3), 3));
+        assert_eq!(seen, end(good(3), 3));
+        seen.shrink(Seen::nothing());
+        assert_eq!(seen, end(good(3), 0));
     }
 }

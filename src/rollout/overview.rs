@@ -95,7 +95,7 @@ impl Overview {
     pub fn document(document: &Result<Rollout, Damaged>) -> Value {
         match document {
             Ok(rollout) => json!(rollout),
-            Err(Damaged { number, reason, .. }) => json!({ "number": number, "damaged": reason }),
+            Err(Damaged { number, reason, .. }) => json!({ "number": number, "damaged": reason.to_string() }),
         }
     }
 }

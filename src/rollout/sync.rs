@@ -16,10 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::document::Rollout;
 use super::gate::{GateError, Verdict};
 use super::guard::{Cause, Figure, Rules, Watch};
 use super::loader::Loader;
-use super::log::{Log, Seen, Signature};
+use super::log::{Later, Log, Seen, Signature};
 use super::operator::{Command, Operator};
 use super::roles::{Roles, State, Trial};
 use super::state::Change;
@@ -48,20 +49,20 @@ enum LookError {
     Ended(#[from] JoinError),
 }
 
-/// What came after the numbers that are known, of every model.
-async fn read_on(
-    repository: &Repository,
-    known: BTreeMap<String, u64>,
-) -> Result<Vec<(String, Seen)>, LookError> {
+/// What a look found of every model: the log as it was known when the look began, and what is new.
+type Looked = Vec<(String, Seen, Later)>;
+
+/// Reads on in the log of every model.
+async fn read_on(repository: &Repository, mut known: BTreeMap<String, Seen>) -> Result<Looked, LookError> {
     let models = repository.models().await?;
     if let Some(gone) = known.keys().find(|known| !models.contains(known)) {
         return Err(LookError::Gone(gone.clone()));
     }
     let mut newer = Vec::new();
     for model in models {
-        let last = known.get(&model).copied().unwrap_or(0);
-        let seen = Log::open(repository, &model)?.after(last).await?;
-        newer.push((model, seen));
+        let before = known.remove(&model).unwrap_or_else(Seen::nothing);
+        let later = Log::open(repository, &model)?.after(&before).await?;
+        newer.push((model, before, later));
     }
     Ok(newer)
 }
@@ -76,7 +77,9 @@ pub struct Sync {
     logs: BTreeMap<String, Followed>,
     loads: Loads,
     /// One at most: the logs are being read.
-    looks: JoinSet<Result<Vec<(String, Seen)>, LookError>>,
+    looks: JoinSet<Result<Looked, LookError>>,
+    /// Looks that were begun.
+    begun: u64,
     loaded: LoadedVersions,
     /// Why the repository could not be read the last time: told once, not at each look.
     trouble: Option<String>,
@@ -87,12 +90,21 @@ pub struct Sync {
 /// How far a model's log was read, and followed.
 struct Followed {
     seen: Seen,
+    /// The last look that was taken in.
+    look: u64,
     /// Versions that could not be loaded: when to try again, and how long to wait after that.
     retry: BTreeMap<u32, (Instant, Duration)>,
-    /// Who waits until the document of that number, or a later one, is served.
-    waiting: Vec<(u64, oneshot::Sender<Result<(), String>>)>,
+    waiting: Vec<Waiting>,
     /// A canary on its way out.
     taking_back: Option<JoinHandle<()>>,
+}
+
+/// Who waits until the document of that number, or a later one, is served.
+struct Waiting {
+    number: u64,
+    /// The look that must have been taken in before.
+    look: u64,
+    reply: oneshot::Sender<Result<(), String>>,
 }
 
 impl Sync {
@@ -122,6 +134,7 @@ impl Sync {
             logs: logs.into_iter().map(|(model, seen)| (model, Followed::from(seen))).collect(),
             loads: Loads::default(),
             looks: JoinSet::new(),
+            begun: 0,
             loaded,
             trouble: None,
             operator,
@@ -159,15 +172,16 @@ impl Sync {
     /// Reads on in every log, unless that is under way.
     fn look(&mut self) {
         if self.looks.is_empty() {
+            self.begun += 1;
             let known =
-                self.logs.iter().map(|(model, followed)| (model.clone(), followed.seen.last)).collect();
+                self.logs.iter().map(|(model, followed)| (model.clone(), followed.seen.clone())).collect();
             let repository = self.loader.repository.clone();
             self.looks.spawn(async move { read_on(&repository, known).await });
         }
     }
 
     /// Takes in what was read. What cannot be read leaves everything as it is.
-    fn looked(&mut self, looked: Result<Vec<(String, Seen)>, LookError>) {
+    fn looked(&mut self, looked: Result<Looked, LookError>) {
         let trouble = looked.as_ref().err().map(ToString::to_string);
         if trouble.is_some() {
             self.loader.metrics.sync_failures.repository.inc();
@@ -179,33 +193,58 @@ impl Sync {
             }
             self.trouble = trouble;
         }
-        for (model, newer) in looked.into_iter().flatten() {
-            for document in &newer.damaged {
-                tracing::warn!("{document}");
+        for (model, before, later) in looked.into_iter().flatten() {
+            let begun = self.begun;
+            let followed = self.followed(&model);
+            // A look that began before a change was made here ends with what is known already.
+            if followed.seen == before {
+                followed.look = begun;
+                self.read(&model, later);
             }
-            self.read(&model, newer);
         }
         for model in self.logs.keys().cloned().collect::<Vec<_>>() {
             self.install(&model);
         }
     }
 
-    /// Takes in what is newer in a model's log.
-    fn read(&mut self, model: &str, newer: Seen) {
+    fn followed(&mut self, model: &str) -> &mut Followed {
         if !self.logs.contains_key(model) {
             self.loader.metrics.prepare_changes(model);
         }
-        let followed = self.logs.entry(model.to_owned()).or_insert_with(|| Followed::from(Seen::nothing()));
-        // A look that began before a change was made here ends with what is known already.
-        if newer.last <= followed.seen.last {
-            return;
+        self.logs.entry(model.to_owned()).or_insert_with(|| Followed::from(Seen::nothing()))
+    }
+
+    /// Takes in what is new in a model's log.
+    fn read(&mut self, model: &str, later: Later) {
+        let loader = Arc::clone(&self.loader);
+        let followed = self.followed(model);
+        let before = followed.number();
+        match later {
+            Later::Nothing => {}
+            Later::More(newer) => {
+                for document in &newer.damaged {
+                    tracing::warn!("{document}");
+                    loader.metrics.sync_failures.document.inc();
+                }
+                if let Some(rollout) = newer.good.as_ref().filter(|rollout| !followed.follows(rollout)) {
+                    followed.retry.clear();
+                    let cause = rollout.cause.as_ref().map(|cause| cause.figure);
+                    loader.metrics.changed(model, &rollout.change, cause);
+                }
+                followed.seen.extend(newer);
+            }
+            // Servers that start do as the log says, and one fleet should serve one version.
+            Later::Shorter(now) => {
+                loader.metrics.sync_failures.document.inc();
+                followed.retry.clear();
+                followed.seen.shrink(now);
+                tracing::warn!(
+                    "the rollout log of {model} ends before document {before}, which was followed: it was removed, or an older log was \
+                     restored; what serves is now as document {} says",
+                    followed.number()
+                );
+            }
         }
-        if let Some(rollout) = &newer.good {
-            followed.retry.clear();
-            let cause = rollout.cause.as_ref().map(|cause| cause.figure);
-            self.loader.metrics.changed(model, &rollout.change, cause);
-        }
-        followed.seen.extend(newer);
     }
 
     fn obey(&mut self, command: Command) {
@@ -219,10 +258,14 @@ impl Sync {
             },
             // What was loaded for it is held until it has its place.
             Command::Follow { model, rollout, loaded: _held, reply } => {
-                let number = rollout.number;
-                self.read(&model, Seen { good: Some(*rollout), damaged: Vec::new(), last: number });
-                if let Some(followed) = self.logs.get_mut(&model) {
-                    followed.waiting.push((number, reply));
+                let (number, begun) = (rollout.number, self.begun);
+                let followed = self.followed(&model);
+                // Otherwise another one is known that is later, or has this number: then the next look tells which of them counts.
+                let is_next = number > followed.seen.last;
+                let look = if is_next { followed.look } else { begun + 1 };
+                followed.waiting.push(Waiting { number, look, reply });
+                if is_next {
+                    self.read(&model, Later::More(Seen::written(*rollout)));
                 }
                 self.install(&model);
             }
@@ -381,18 +424,23 @@ impl Followed {
         self.seen.good.as_ref().map_or(0, |rollout| rollout.number)
     }
 
+    /// Whether this very document is the one that is followed.
+    fn follows(&self, rollout: &Rollout) -> bool {
+        self.seen.good.as_ref().is_some_and(|good| (good.number, &good.id) == (rollout.number, &rollout.id))
+    }
+
     /// Answers whoever waits for what was read so far.
     fn answer(&mut self, answer: Result<(), String>) {
-        let last = self.seen.last;
-        for (_, waiting) in self.waiting.extract_if(.., |(number, _)| *number <= last) {
+        let (last, look) = (self.seen.last, self.look);
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.number <= last && waiting.look <= look) {
             // A caller that has gone needs no answer.
-            let _ = waiting.send(answer.clone());
+            let _ = waiting.reply.send(answer.clone());
         }
     }
 }
 
 impl From<Seen> for Followed {
     fn from(seen: Seen) -> Self {
-        Self { seen, retry: BTreeMap::new(), waiting: Vec::new(), taking_back: None }
+        Self { seen, look: 0, retry: BTreeMap::new(), waiting: Vec::new(), taking_back: None }
     }
 }

@@ -19,7 +19,7 @@ START = time.time()
 VALUES: dict[str, list[str]] = {
     "model": ["minilm"], "version": ["1", "2"], "route": ["/v1/embeddings", "/embed", "/metrics"], "method": ["POST"],
     "status": ["200", "429", "503"], "kind": ["real", "padding"], "stage": ["tokenize", "queue", "infer", "finish"],
-    "reason": ["repository", "load"], "space": ["d8db44abdd824389"], "precision": ["fp32"], "provider": ["cpu"], "digest": ["0123456789abcdef"],
+    "reason": ["repository", "load", "document"], "space": ["d8db44abdd824389"], "precision": ["fp32"], "provider": ["cpu"], "digest": ["0123456789abcdef"],
     "role": ["stable", "canary", "shadow", "previous"], "action": ["rollout", "rollback"], "cause": ["operator", "cosine"],
     "ref": ["08b39f6c"], "test": ["outside", "near", "shift"], "tail": ["0.01", "0.05", "0.20", "low"], "c": [str(c) for c in range(32)],
     "bin": [str(b) for b in range(64)], "feature": ["tokens", "truncated", "unknown"], "fact": ["fitted", "calibrated", "design_effect"],

@@ -43,7 +43,10 @@ async fn a_version_is_rolled_out_and_taken_back_and_all_of_it_is_told() {
     models.publish_in("aab").await;
     let why = ["--reason", "a test", "--by", "ada"];
     let text = printed(&models, &[&["rollout", "m@1"], &why[..]].concat());
-    assert_eq!(text, "m@1 is the version that serves (rollout 1)\n");
+    assert_eq!(
+        text,
+        "m@1 is the version that serves (rollout 1)\nit is written; servers check it and follow within their sync interval\n"
+    );
     let tried = printed_json(&models, &[&["rollout", "m@2", "--dry-run"], &why[..]].concat());
     assert_eq!((&tried["written"], &tried["rollout"]["stable"]), (&json!(false), &json!(2)));
     assert_eq!(documents(&models), 1, "a dry run writes nothing");
@@ -102,7 +105,7 @@ async fn a_damaged_document_is_a_warning_and_a_row() {
     for command in [&["list"][..], &["rollback", "m", "--to", "1", "--reason", "x"]] {
         let warning = String::from_utf8(on(&models, command).stderr).unwrap();
         assert!(
-            warning.contains("warning: the rollout document `m/rollouts/00000002.json` is damaged"),
+            warning.contains("warning: the rollout document `m/rollouts/00000002.json` cannot be read"),
             "{warning}"
         );
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use futures_util::future::join_all;
 use sextant::rollout::state::Refusal;
-use sextant::rollout::{Change, Log, Roles, RolloutError, Signature, State, Trial};
+use sextant::rollout::{Change, Later, Log, Roles, RolloutError, Seen, Signature, State, Trial};
 
 use super::{SIGNATURE, begin, rollout};
 use crate::repository::Models;
@@ -50,9 +50,54 @@ async fn changes_are_numbered_and_say_what_they_were_decided_on() {
         [None, None, Some("b123456789abcdef".to_owned()), Some("a123456789abcdef".to_owned())]
     );
     assert_eq!((history[3].by.as_str(), history[3].reason.as_str()), ("me", "a test"));
-    assert_eq!(log.after(3).await.unwrap().good.as_ref(), history.last());
-    assert_eq!(log.after(4).await.unwrap().last, 4);
-    assert_eq!(log.after(4).await.unwrap().good, None);
+}
+
+#[tokio::test]
+async fn a_later_look_finds_what_is_new_or_gone_or_another_of_the_same_number() {
+    let models = Models::new();
+    models.publish_in("aa").await;
+    let log = Log::open(&models.repository, "m").unwrap();
+    assert!(matches!(log.after(&Seen::nothing()).await.unwrap(), Later::Nothing));
+    let newest = async |known: &Seen| match log.after(known).await.unwrap() {
+        Later::More(seen) => seen.good.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let first = log.change(rollout(1), SIGNATURE).await.unwrap();
+    assert_eq!(newest(&Seen::nothing()).await, first);
+    let one = log.current().await.unwrap();
+    assert!(matches!(log.after(&one).await.unwrap(), Later::Nothing));
+    let second = log.change(rollout(2), SIGNATURE).await.unwrap();
+    assert_eq!(newest(&one).await, second);
+
+    let two = log.current().await.unwrap();
+    let file = models.path("m/rollouts/00000002.json");
+    fs::remove_file(&file).unwrap();
+    let Later::Shorter(now) = log.after(&two).await.unwrap() else { panic!() };
+    assert_eq!(now, one);
+    let again = log.change(rollout(2), SIGNATURE).await.unwrap();
+    assert_eq!((again.number, again.id == second.id), (2, false));
+    assert_eq!(newest(&two).await, again);
+    // Above the lost one as well, while that is still what is known.
+    assert_eq!(newest(&two).await.number, 2);
+    fs::remove_dir_all(models.path("m/rollouts")).unwrap();
+    let Later::Shorter(now) = log.after(&two).await.unwrap() else { panic!() };
+    assert_eq!(now.state(), State::Empty);
+}
+
+#[tokio::test]
+async fn nothing_is_decided_above_a_document_of_a_newer_server() {
+    let models = Models::new();
+    models.publish_in("aa").await;
+    let log = Log::open(&models.repository, "m").unwrap();
+    log.change(rollout(1), SIGNATURE).await.unwrap();
+    write(&models, "00000002.json", "{\"schema\": 2, \"serves\": [2]}");
+    assert_eq!(log.current().await.unwrap().state(), known(1, None));
+    for change in [rollout(2), BACK] {
+        let error = log.change(change, SIGNATURE).await.unwrap_err();
+        assert!(matches!(error, RolloutError::Newer(_)), "{error}");
+        assert!(error.to_string().contains("written by a newer sextant: schema 2"), "{error}");
+    }
+    assert!(!models.path("m/rollouts/00000003.json").exists());
 }
 
 #[tokio::test]
@@ -113,7 +158,7 @@ async fn a_damaged_document_is_named_and_the_log_goes_on_above_it() {
         (second.clone(), "it says that it is number 2"),
         (edited("\"from\": 1", "\"from\": 3"), "decided on document 3"),
         (edited("\"stable\": 2", "\"stable\": 3"), "does not lead to stable 3"),
-        (edited("\"schema\": 1", "\"schema\": 9"), "schema 9 is not known"),
+        (edited("\"schema\": 1", "\"schema\": \"9\""), "invalid type"),
     ] {
         write(&models, "00000003.json", &text);
         let seen = log.current().await.unwrap();

@@ -149,6 +149,61 @@ async fn what_cannot_be_loaded_leaves_everything_as_it_is() {
     assert_eq!(failures("repository").await, 0.0);
 }
 
+/// A document that is lost takes its number with it: the next change has the same one, and counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_is_followed_as_it_is() {
+    let tiny = Tiny::new();
+    tiny.import("tiny", &["--precision", "int8"]);
+    let (app, other) = (TestApp::repository(&tiny.models()).await, TestApp::repository(&tiny.models()).await);
+    let document = tiny.models().join("tiny/rollouts/00000002.json");
+    tiny.sextant(&["rollout", "tiny@2", "--force"]);
+    for app in [&app, &other] {
+        served(app, "tiny@2").await;
+    }
+    fs::remove_file(&document).unwrap();
+    for app in [&app, &other] {
+        served(app, "tiny@1").await;
+        assert_eq!(app.metric("sextant_rollout_generation", &["tiny"]).await, 1.0);
+        assert_eq!(app.metric("sextant_sync_failures_total", &["document"]).await, 1.0);
+    }
+    tiny.sextant(&["rollout", "tiny@2", "--force"]);
+    for app in [&app, &other] {
+        served(app, "tiny@2").await;
+    }
+    // Faster than anybody looks, and through a server that still knows the other one.
+    let (first, gone) = (fs::read(&document).unwrap(), tiny.models().join("gone"));
+    fs::rename(&document, &gone).unwrap();
+    let change = json!({ "version": 3, "force": true, "reason": "a test" });
+    let answer = app.post("/admin/v1/models/tiny/rollout", change).await;
+    assert_eq!((answer.status, &answer.json()["rollout"]["number"]), (200, &json!(2)), "{}", answer.text());
+    assert_eq!(ask(&app, "tiny").await.1, "tiny@3", "as the answer says");
+    served(&other, "tiny@3").await;
+    assert_ne!(fs::read(&document).unwrap(), first);
+
+    // Of a log that is lost altogether nobody can say what it said: serving goes on until it begins anew.
+    fs::remove_dir_all(tiny.models().join("tiny/rollouts")).unwrap();
+    until("it is missed", async || app.metric("sextant_sync_failures_total", &["document"]).await >= 2.0)
+        .await;
+    assert_eq!(ask(&app, "tiny").await, (200, "tiny@3".to_owned()));
+    tiny.sextant(&["rollout", "tiny@2", "--force"]);
+    for app in [&app, &other] {
+        served(app, "tiny@2").await;
+        assert_eq!(app.metric("sextant_rollout_generation", &["tiny"]).await, 1.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_server_wrote_is_neither_followed_nor_taken_back() {
+    let tiny = Tiny::new();
+    let app = TestApp::repository(&tiny.models()).await;
+    fs::write(tiny.models().join("tiny/rollouts/00000002.json"), "{\"schema\": 2}").unwrap();
+    until("it is told", async || app.metric("sextant_sync_failures_total", &["document"]).await >= 1.0).await;
+    assert_eq!(ask(&app, "tiny").await, (200, "tiny@1".to_owned()));
+    let answer = app.post("/admin/v1/models/tiny/rollback", json!({ "to": 1, "reason": "a test" })).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.text().contains("newer sextant"), "{}", answer.text());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_repository_serving_goes_on() {
     let tiny = Tiny::new();
@@ -158,6 +213,11 @@ async fn without_the_repository_serving_goes_on() {
     until("it is missed", async || app.metric("sextant_sync_failures_total", &["repository"]).await >= 2.0)
         .await;
     assert_eq!(ask(&app, "tiny").await, (200, "tiny@1".to_owned()));
+    // As an empty directory looks where one should be mounted.
+    fs::create_dir(tiny.models()).unwrap();
+    let answer = app.post("/admin/v1/models/tiny/rollback", json!({ "reason": "a test" })).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    fs::remove_dir(tiny.models()).unwrap();
     fs::rename(&away, tiny.models()).unwrap();
     tiny.sextant(&["rollout", "tiny@2", "--force"]);
     served(&app, "tiny@2").await;
