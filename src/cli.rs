@@ -6,6 +6,7 @@ mod cache;
 mod change;
 mod drift;
 mod evaluate;
+mod health;
 mod history;
 mod import;
 mod list;
@@ -61,6 +62,8 @@ enum Command {
     Drift(drift::Drift),
     /// Measure a server under load
     Bench(Box<bench::Bench>),
+    /// Ask the server on this machine whether it is alive
+    Health(health::Health),
 }
 
 /// Runs the command and says how it went. Failures are one sentence on standard error.
@@ -77,6 +80,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Evaluate(command) => command.run(),
         Command::Drift(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Health(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

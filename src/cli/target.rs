@@ -105,15 +105,13 @@ impl Server {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        let failed = |error: &dyn std::error::Error| {
-            // The innermost says what happened, as "connection refused".
-            let innermost = std::iter::successors(Some(error), |error| error.source()).last();
-            let why = innermost.map(ToString::to_string).unwrap_or_default();
-            Failure { message: format!("{} does not answer: {why}", self.url), code: 1 }
+        let failed = |error: reqwest::Error| Failure {
+            message: format!("{} does not answer: {}", self.url, innermost(&error)),
+            code: 1,
         };
-        let response = request.send().await.map_err(|error| failed(&error))?;
+        let response = request.send().await.map_err(failed)?;
         let status = response.status();
-        let body = response.bytes().await.map_err(|error| failed(&error))?;
+        let body = response.bytes().await.map_err(failed)?;
         if status.is_success() {
             return Ok(serde_json::from_slice(&body)?);
         }
@@ -122,4 +120,10 @@ impl Server {
         let code = if error["error"]["code"] == "gate_not_passed" { NOT_PASSED } else { 1 };
         Err(Failure { message: format!("{message} ({status})"), code })
     }
+}
+
+/// What happened, as "connection refused"; the errors around it say only that something did.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let innermost = std::iter::successors(Some(error), |error| error.source()).last();
+    innermost.map(ToString::to_string).unwrap_or_default()
 }

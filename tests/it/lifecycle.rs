@@ -7,6 +7,7 @@ use sextant::config::Settings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::command::{failure, sextant};
 use crate::support::app::{TestApp, client, settings, until};
 use crate::support::load::Load;
 
@@ -135,6 +136,40 @@ async fn livez_fails_when_the_engine_does_not_answer_and_not_when_it_is_idle() {
     until("it is alive again", async || app.get("/livez").await.status == 200).await;
     fake.fail(true);
     until("an engine that fails is not alive", async || app.get("/livez").await.status == 503).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_for_containers_asks_the_server_that_its_settings_start() {
+    let apart = Settings { admin_listen: Some("127.0.0.1:0".into()), ..settings() };
+    let (app, fake) = TestApp::fake_with(&apart, |_| ()).await;
+    let (data, admin) = (app.address.to_string(), app.admin.unwrap());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, format!("listen = '{data}'\nadmin_listen = '0.0.0.0:{}'\n", admin.port())).unwrap();
+    let health = async |listen: Option<&str>| {
+        let mut command = sextant(&["health"]);
+        match listen {
+            Some(address) => command.env("SEXTANT_LISTEN", address),
+            None => command.env("SEXTANT_CONFIG", file.path()),
+        };
+        // What lies outside is asked through a proxy, this machine never.
+        command.env("http_proxy", "http://127.0.0.1:9");
+        tokio::task::spawn_blocking(move || failure(&mut command)).await.unwrap()
+    };
+    assert_eq!(health(None).await, (0, String::new()));
+    let (code, text) = health(Some(&data)).await;
+    assert!(code == 1 && text.contains("(404 Not Found)"), "{text}");
+    let (code, text) = health(Some("127.0.0.1:9")).await;
+    assert!(
+        code == 1 && text.contains("http://127.0.0.1:9/livez does not answer: Connection refused"),
+        "{text}"
+    );
+    let (code, text) = health(Some("8080")).await;
+    assert!(code == 2 && text.contains("`listen` is `8080`"), "{text}");
+    fake.hold();
+    until("the held engine is noticed", async || health(None).await.0 == 1).await;
+    let (_, text) = health(None).await;
+    assert!(text.contains("no answer within 200ms from: tiny@1"), "{text}");
+    fake.release();
 }
 
 #[tokio::test]
