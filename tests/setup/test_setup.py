@@ -159,7 +159,7 @@ class SetupTest(unittest.TestCase):
             f"s = importlib.util.module_from_spec(spec); sys.modules['s'] = s; spec.loader.exec_module(s)\n"
             f"s.ROOT = Path({str(self.state.parent)!r})\n"
             f"runtime = s.Part('runtime', {self.parts[0].requirement!r}, 1, s.unpack_runtime, {TAG!r})\n"
-            f"s.wanted_parts = lambda: [runtime]\n"
+            f"s.wanted_parts = lambda names: [runtime]\n"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", head + code],
@@ -337,11 +337,11 @@ class Faults(SetupTest):
 class Choices(SetupTest):
     """`main` from outside: exit code, standard error, and which parts it wants."""
 
-    def main(self, **variables: str) -> tuple[int, str, str]:
+    def main(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
         printed, complained = io.StringIO(), io.StringIO()
         with contextlib.ExitStack() as patches:
             patches.enter_context(mock.patch.dict(os.environ, variables))
-            patches.enter_context(mock.patch.object(sys, "argv", ["setup.py"]))
+            patches.enter_context(mock.patch.object(sys, "argv", ["setup.py", *arguments]))
             patches.enter_context(mock.patch.object(setup, "ROOT", self.state.parent))
             patches.enter_context(mock.patch.object(setup.signal, "signal"))
             patches.enter_context(contextlib.redirect_stdout(printed))
@@ -366,6 +366,27 @@ class Choices(SetupTest):
         os.environ["ORT_DYLIB_PATH"] = ""
         with mock.patch.object(setup, "runtime_platform", return_value=TAG):
             self.assertEqual([part.name for part in setup.wanted_parts()], ["runtime", "weights"])
+
+    def test_only_what_is_asked_for(self) -> None:
+        with mock.patch.object(setup, "wanted_parts", return_value=self.parts[:1]) as wanted:
+            self.assertEqual(self.main("--only", "runtime")[0], 0)
+        wanted.assert_called_once_with(["runtime"])
+        self.assertTrue((self.state / "runtime").is_dir())
+        self.assertFalse((self.state / "weights").exists())
+
+    def test_the_library_for_gpus_has_the_provider_and_a_platform_of_its_own(self) -> None:
+        with mock.patch.object(setup, "runtime_platform", side_effect=lambda oldest: f"manylinux_{oldest}"):
+            [part] = setup.wanted_parts(["runtime-cuda"])
+        self.assertEqual(part.platform, f"manylinux_{setup.CUDA_GLIBC}")
+        self.assertRegex(part.requirement, r"^onnxruntime-gpu==[\d.]+( --hash=sha256:[0-9a-f]{64}){2}$")
+        folder = "onnxruntime/capi/libonnxruntime"
+        members = {f"{folder}_providers_{name}.so": name.encode() for name in ("shared", "cuda", "tensorrt")}
+        members |= {f"{folder}.so.9.9.9": LIBRARY, "onnxruntime/LICENSE": b"", "onnxruntime/ThirdPartyNotices.txt": b""}
+        pin = self.wheel("onnxruntime-gpu", "9.9.9", f"cp312-cp312-{TAG}", members)
+        self.run_setup([setup.Part(part.name, pin, 1, part.unpack, TAG)])
+        libraries = sorted(path.name for path in (self.state / "runtime-cuda").glob("*.so"))
+        names = ["libonnxruntime.so", "libonnxruntime_providers_cuda.so", "libonnxruntime_providers_shared.so"]
+        self.assertEqual(libraries, names)
 
     def test_platforms(self) -> None:
         cases = {
