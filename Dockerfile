@@ -4,8 +4,9 @@
 #   docker build --target cuda .       the same on CUDA 13 and cuDNN 9
 #   docker build --target demo .       cpu with all-MiniLM-L6-v2 in it
 #
-# The bases are named by tag: their digests could not be looked up where this was written, and none is made up. Who needs the same
-# image twice names them as --build-arg DEBIAN=debian@sha256:...; whoever wants the fixes of the distribution builds with --pull.
+# The bases are named by tag alone: their digests could not be looked up where this was written, and none is made up.
+# Whoever needs the same image twice gives them, as --build-arg DEBIAN=debian:bookworm-slim@sha256:...; whoever wants the
+# distribution's fixes builds with --pull.
 ARG DEBIAN=debian:bookworm-slim
 # Debian's glibc must not be newer than the oldest under the server: that of DEBIAN.
 ARG RUST=rust:1.95-slim-bookworm
@@ -14,22 +15,20 @@ ARG CUDA=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 # --- The server ---------------------------------------------------------------------------------------------------------
 
 FROM ${RUST} AS build
-# `dev` compiles in half the time, and is for trying the image out.
-ARG PROFILE=release
 ENV CARGO_INCREMENTAL=0
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
-# The crates alone, under empty sources: this layer stays as long as these two files do. The benches are named in Cargo.toml.
+# The crates alone, under empty sources: this layer stays as long as these two files do. Cargo.toml names the benches too.
 RUN mkdir -p src benches/server \
     && touch src/lib.rs \
     && for file in src/main.rs benches/micro.rs benches/server/main.rs; do echo 'fn main() {}' > "$file"; done \
-    && cargo build --locked --profile "$PROFILE" --bin sextant
+    && cargo build --locked --release --bin sextant
 COPY openapi.yaml ./
 COPY src src
 # The sources may be older than what was built of the empty ones, and Cargo goes by time.
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --locked --profile "$PROFILE" --bin sextant \
-    && cp target/*/sextant /sextant
+    && cargo build --locked --release --bin sextant \
+    && cp target/release/sextant /sextant
 
 # --- What it runs on ----------------------------------------------------------------------------------------------------
 
@@ -48,8 +47,8 @@ RUN python3 scripts/setup.py --only runtime
 FROM fetch AS weights
 RUN python3 scripts/setup.py --only weights
 
-# The part of the root file system that all targets share. No package manager runs in what is shipped: the one package that it
-# would have to bring, the certificates for https to buckets, is a file.
+# The part of the root file system that all targets share. No package manager runs in what is shipped: the one package
+# that it would bring, the certificates for https to buckets, is a file.
 FROM fetch AS files
 WORKDIR /image
 COPY --from=build /sextant usr/local/bin/sextant

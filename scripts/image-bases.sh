@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes what it takes to build the Dockerfile where there is no container engine and no registry of images: stand-ins for its
-# bases out of Debian's packages and this machine's Rust, in a storage of their own below FOLDER, and in FOLDER/options the options
-# by which a build reaches the package indexes as this machine does. Needs root, buildah, debootstrap and a Rust of rustup's. Then:
+# Makes what it takes to build the Dockerfile where there is neither a container engine nor a registry of images: stand-ins
+# for its bases, of Debian's packages and this machine's Rust, in a storage of their own below FOLDER; and in FOLDER/options
+# how a build reaches the indexes of packages as this machine does. Needs root, buildah, debootstrap and a Rust of rustup's.
 #
+#   scripts/image-bases.sh FOLDER
 #   export CONTAINERS_STORAGE_CONF=FOLDER/storage.conf
 #   buildah bud $(< FOLDER/options) --target cpu --tag sextant .
 set -euo pipefail
@@ -21,7 +22,7 @@ runroot = "$folder/run"
 CONF
 export CONTAINERS_STORAGE_CONF=$folder/storage.conf
 
-# Of this machine: how it is known who an index is, and which index. Mounted while something is built, never in an image.
+# Which indexes this machine uses, and how it knows them. Mounted while something is built, never in an image.
 machine=$folder/machine
 cp "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$machine/ca.crt"
 {
@@ -56,7 +57,7 @@ if ((${#sources[@]})); then
     printf '%s\n' "${sources[@]}" > "$folder/debian/etc/apt/sources.list"
 fi
 # As the slim image has it.
-rm -rf "$folder"/debian/usr/share/{doc,info,locale,man}/* "$folder"/debian/var/lib/apt/lists/* "$folder"/debian/var/cache/apt/*
+rm -rf "$folder"/debian/usr/share/{doc,info,locale,man}/* "$folder"/debian/var/{lib/apt/lists,cache/apt}/*
 container=$(buildah from scratch)
 buildah add --quiet "$container" "$folder/debian" / > /dev/null
 # For short names buildah looks below localhost first.

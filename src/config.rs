@@ -3,9 +3,10 @@
 mod drift;
 mod gate;
 mod guard;
+mod health;
 mod settings;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,10 +28,9 @@ pub use gate::GateSettings;
 pub use guard::GuardSettings;
 pub use settings::{Auto, Count, Settings};
 
-/// Where to serve, if nothing is said.
+/// Where to serve, and how long `/livez` waits for an inference, if nothing is said.
 const LISTEN: &str = "127.0.0.1:8080";
-/// How long `/livez` waits for an inference, if nothing is said.
-const LIVENESS_DEADLINE: &str = "10s";
+const DEADLINE: &str = "10s";
 
 /// Why there is no configuration.
 #[derive(Debug, Error)]
@@ -177,7 +177,7 @@ impl Settings {
                 liveness_deadline: check.time(
                     "liveness_deadline",
                     self.liveness_deadline.as_deref(),
-                    LIVENESS_DEADLINE,
+                    DEADLINE,
                 ),
                 tokenize_threads: cores.get(),
                 cache_bytes: self.cache_bytes.unwrap_or(0),
@@ -208,32 +208,6 @@ impl Settings {
             check.mistakes.push(format!("`log` is `{}`: {error}", config.log));
         }
         if check.mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(check.mistakes)) }
-    }
-
-    /// Where the health routes of a server with these settings answer on its own machine, and how long to wait for `/livez`: two
-    /// seconds more than the server waits itself, since its answer says what is stuck.
-    ///
-    /// # Errors
-    /// [`ConfigError::Invalid`] if one of the three settings asked is wrong; the others are not looked at.
-    pub fn health(&self) -> Result<(SocketAddr, Duration), ConfigError> {
-        let mut check = Check::default();
-        let mut address = match &self.admin_listen {
-            Some(given) => check.parse("admin_listen", Some(given), LISTEN),
-            None => check.parse("listen", self.listen.as_deref(), LISTEN),
-        };
-        // All addresses of the machine are no address to connect to.
-        if address.ip() == Ipv4Addr::UNSPECIFIED {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        } else if address.ip() == Ipv6Addr::UNSPECIFIED {
-            address.set_ip(Ipv6Addr::LOCALHOST.into());
-        }
-        let deadline = check.time("liveness_deadline", self.liveness_deadline.as_deref(), LIVENESS_DEADLINE);
-        let patience = deadline.saturating_add(Duration::from_secs(2));
-        if check.mistakes.is_empty() {
-            Ok((address, patience))
-        } else {
-            Err(ConfigError::Invalid(check.mistakes))
-        }
     }
 }
 
@@ -426,23 +400,5 @@ mod tests {
         let printed = config.to_toml().unwrap();
         let again = settings(&printed).validate(CORES).unwrap();
         assert_eq!(format!("{again:?}"), format!("{config:?}"));
-    }
-    #[test]
-    fn health_is_asked_where_it_answers() {
-        for (toml, expected) in [
-            ("", "127.0.0.1:8080"),
-            ("listen = '0.0.0.0:80'", "127.0.0.1:80"),
-            ("listen = '[::]:80'", "[::1]:80"),
-            ("listen = '10.0.0.7:80'", "10.0.0.7:80"),
-            ("listen = 'wrong, and not asked'\nadmin_listen = '0.0.0.0:90'", "127.0.0.1:90"),
-        ] {
-            let (address, patience) = settings(toml).health().unwrap();
-            assert_eq!((address.to_string().as_str(), patience.as_secs()), (expected, 12));
-        }
-        let deadline = settings("liveness_deadline = '1s'").health().unwrap().1;
-        assert_eq!(deadline.as_secs(), 3);
-        let error =
-            settings("admin_listen = '9090'\nliveness_deadline = 'soon'").health().unwrap_err().to_string();
-        assert!(error.contains("`admin_listen`") && error.contains("`liveness_deadline`"), "{error}");
     }
 }

@@ -11,8 +11,8 @@ use super::{Failure, print_line};
 use crate::config::Settings;
 use crate::tls;
 
-/// What the health check of a container runs: its image has no other client. It is given the server's own settings, so that
-/// one variable or one file says to both where to listen.
+/// What the health check of a container runs: its image has no other client. It takes the server's own settings, so that one
+/// variable or one file says to both where the server listens.
 #[derive(Debug, Args)]
 pub(super) struct Health {
     /// TOML file that the server is given; flags and SEXTANT_* variables go over it

@@ -1,4 +1,4 @@
-"""A command in the root of an image, as a container engine runs it: read-only, as any user, processes and network its own.
+"""A command in the root of an image, as an engine runs it: read-only, as any user, with processes and network of its own.
 
 Run as a program it is what comes between the new namespaces and the command.
 """
@@ -31,12 +31,15 @@ class Container:
         """`writable` are paths of empty volumes, `files` the texts of files that are mounted."""
         self.root, self.environment = pathlib.Path(root), environment
         self.user, self.group = map(int, user.split(":"))
-        plan = {"root": str(root), "user": self.user, "group": self.group, "command": command, "environment": environment,
-                "writable": list(writable), "files": files or {}}
+        plan = {
+            "root": str(root), "user": self.user, "group": self.group, "command": command, "environment": environment,
+            "writable": list(writable), "files": files or {},
+        }
         # The kernel kills what is left of it when unshare goes.
-        line = ["unshare", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--kill-child", sys.executable, __file__]
+        line = ["unshare", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--kill-child"]
+        line += [sys.executable, __file__, json.dumps(plan)]
         self.process = subprocess.Popen(
-            [*line, json.dumps(plan)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def first(self):
@@ -47,14 +50,16 @@ class Container:
     def execute(self, command):
         """Another command inside, as the same user, as a health check is run; returns the finished process."""
         first = self.first()
-        line = ["nsenter", f"--target={first}", "--mount", "--pid", "--net", f"--root=/proc/{first}/root", f"--wd=/proc/{first}/root",
-                f"--setuid={self.user}", f"--setgid={self.group}", "--", *command]
+        line = ["nsenter", f"--target={first}", "--mount", "--pid", "--net"]
+        line += [f"--root=/proc/{first}/root", f"--wd=/proc/{first}/root"]
+        line += [f"--setuid={self.user}", f"--setgid={self.group}", "--", *command]
         return subprocess.run(line, env=self.environment, capture_output=True, text=True, timeout=60)
 
     def post(self, url, body):
         """What a client on its network is answered."""
         line = ["nsenter", f"--target={self.first()}", "--net", "--", sys.executable, "-c", POST, url]
-        return json.loads(subprocess.run(line, input=json.dumps(body).encode(), capture_output=True, check=True, timeout=90).stdout)
+        data = json.dumps(body).encode()
+        return json.loads(subprocess.run(line, input=data, capture_output=True, check=True, timeout=90).stdout)
 
     def end(self):
         """Waits; the exit code and everything that was printed."""
@@ -78,7 +83,7 @@ def enter(plan):
     loopback_up()
     mount("--make-rprivate", "/")
     mount("--bind", root, root)
-    # An engine makes the places of volumes before the root becomes read-only.
+    # As an engine does, the places of volumes come before the root becomes read-only.
     for path in plan["writable"]:
         (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
     for path, text in plan["files"].items():

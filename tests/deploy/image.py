@@ -20,7 +20,9 @@ def obstacle():
     if platform.system() != "Linux" or os.geteuid():
         return "images are built by root on Linux only"
     missing = [name for name in PROGRAMS if not shutil.which(name)]
-    return f"images need {', '.join(missing)}, which is not there (Debian: apt-get install buildah debootstrap)" if missing else None
+    if missing:
+        return f"images need {', '.join(missing)}, not there (Debian: apt-get install buildah debootstrap)"
+    return None
 
 
 class Workshop:
@@ -31,7 +33,7 @@ class Workshop:
         self.temporary = tempfile.TemporaryDirectory(prefix="image-", dir=ROOT / ".sextant")
         self.folder = pathlib.Path(self.temporary.name) / "bases"
         self.environment = os.environ | {"CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf")}
-        # Whatever the script or buildah mounts goes with their own namespace, so that removing the folder removes nothing else.
+        # What the script or buildah mount goes with a namespace of theirs: removing the folder removes nothing else.
         self.run([ROOT / "scripts/image-bases.sh", self.folder])
 
     def run(self, command):
@@ -75,7 +77,7 @@ class Workshop:
 
 @functools.lru_cache(maxsize=None)
 def stages():
-    """The instructions of each stage by its name; the last one has none but its number. Comments and line breaks are gone."""
+    """The instructions of each stage, without comments and line breaks, by its name, or else its number."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if line and not line.startswith("#")]
     found = {}
     for instruction in "\n".join(lines).replace("\\\n", " ").splitlines():
