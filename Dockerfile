@@ -17,8 +17,8 @@ ARG CUDA=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 FROM ${RUST} AS build
 ENV CARGO_INCREMENTAL=0
 WORKDIR /build
-COPY Cargo.toml Cargo.lock ./
-# The crates alone, under empty sources: this layer stays as long as these two files do. Cargo.toml names the benches too.
+COPY Cargo.toml Cargo.lock build.rs ./
+# The crates alone, under empty sources: this layer stays as long as these files do. Cargo.toml names the benches too.
 RUN mkdir -p src benches/server \
     && touch src/lib.rs \
     && for file in src/main.rs benches/micro.rs benches/server/main.rs; do echo 'fn main() {}' > "$file"; done \

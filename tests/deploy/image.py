@@ -10,7 +10,8 @@ import subprocess
 import tarfile
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from machine import ROOT
+
 DOCKERFILE = ROOT / "Dockerfile"
 PROGRAMS = ("apt-get", "buildah", "cargo", "debootstrap", "nsenter", "rustc", "unshare")
 

@@ -14,7 +14,8 @@ import unittest
 
 from chart import container, find, render, server
 from container import Container
-from image import DOCKERFILE, ROOT, Workshop, obstacle, stages
+from image import DOCKERFILE, Workshop, obstacle, stages
+from machine import ROOT
 
 HADOLINT = pathlib.Path(sys.executable).parent / "hadolint"
 # The image's own, and one of a platform that gives them out as it likes. /etc/passwd knows neither.
