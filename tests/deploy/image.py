@@ -37,21 +37,22 @@ class Workshop:
         # What the script or buildah mount goes with a namespace of theirs: removing the folder removes nothing else.
         self.run([ROOT / "scripts/image-bases.sh", self.folder])
 
-    def run(self, command):
+    def run(self, command, errors=subprocess.PIPE):
         line = ["unshare", "--mount", *map(str, command)]
-        finished = subprocess.run(line, cwd=ROOT, env=self.environment, capture_output=True, text=True)
+        finished = subprocess.run(line, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         if finished.returncode:
-            raise AssertionError(f"{line}\n{finished.stdout[-4000:]}\n{finished.stderr[-4000:]}")
+            raise AssertionError(f"{line}\n{finished.stdout[-4000:]}\n{(finished.stderr or '')[-4000:]}")
         return finished.stdout
 
     def buildah(self, *arguments):
         return self.run(["buildah", *arguments])
 
     def build(self, target, **arguments):
-        """Builds a target; returns what the build printed."""
+        """Builds a target; returns what the build printed, and what its programs said of their work among it."""
         options = (self.folder / "options").read_text().splitlines()
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        return self.buildah("bud", *options, *given, "--layers=false", f"--target={target}", f"--tag={target}", ".")
+        command = ["buildah", "bud", *options, *given, "--layers=false", f"--target={target}", f"--tag={target}", "."]
+        return self.run(command, errors=subprocess.STDOUT)
 
     def config(self, image):
         return json.loads(self.buildah("inspect", "--type=image", image))["Docker"]["config"]

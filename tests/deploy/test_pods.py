@@ -91,7 +91,7 @@ class Life(ChartTest):
             self.assertIn(f'drain_timeout = "{timeout}s"', toml)
         self.assertEqual(server(render({"terminationGracePeriodSeconds": 90}))["terminationGracePeriodSeconds"], 90)
         finished = helm("template", values={"terminationGracePeriodSeconds": 40})
-        self.assertIn("the drain needs more", finished.stderr)
+        self.assertIn("the drain takes 40 s", finished.stderr)
 
     def test_an_update_takes_no_pod_away_before_its_successor_is_ready(self):
         strategy = find(render(BUCKET), "Deployment")["spec"]["strategy"]

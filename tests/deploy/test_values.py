@@ -77,6 +77,17 @@ REFUSED = [
     (merged(CANARY, {"canary": {"reason": ""}}), "a reason"),
     (merged(CANARY, {"canary": {"percent": None}}), "canary.percent or"),
     ({"httpRoute": {"enabled": True}}, "parentRefs"),
+    ({"ports": {"data": 9090}}, "both 9090"),
+    ({"image": {"repository": "host:5000/sextant:1.0"}}, "image.tag"),
+    ({"service": {"nodePort": 30080}}, "service.type"),
+    ({"podSecurityContext": {"runAsUser": 0}}, "runAsUser"),
+    ({"strategy": {"type": "recreate"}}, "type"),
+    ({"replicaCount": 3, "repository": {"volume": {"existingClaim": "mine"}}}, "cannot share"),
+    (merged(BUCKET, {"repository": {"volume": {"existingClaim": "mine"}}}), "which of them"),
+    ({"repository": {"bucket": {"existingSecret": "mine"}}}, "no url"),
+    (merged(BUCKET, {"repository": {"bucket": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}}), "which is secret"),
+    (merged(CANARY, {"canary": {"model": "m@2"}}), "canary.version"),
+    ({"import": {"name": "my model"}}, "name"),
     ({"ingress": {"enabled": True}}, "hosts"),
 ]
 

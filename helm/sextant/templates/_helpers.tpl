@@ -64,8 +64,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* A volume that only one node can have at a time: two pods on two nodes would wait for each other. */}}
 {{- define "sextant.volumeOfOneNode" -}}
-{{- $modes := .Values.repository.volume.accessModes }}
-{{- if and (include "sextant.createsVolume" .) (not (has "ReadWriteMany" $modes)) }}true{{ end }}
+{{- if not (or .Values.repository.bucket.url (has "ReadWriteMany" .Values.repository.volume.accessModes)) }}true{{ end }}
 {{- end }}
 
 {{- define "sextant.hasAdminKeys" -}}
@@ -87,7 +86,7 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- if kindIs "invalid" $given }}
 {{- add $needed 5 }}
 {{- else if le (int $given) (int $needed) }}
-{{- fail (printf "terminationGracePeriodSeconds is %v: the drain needs more than its %v seconds, or requests are cut off" $given $needed) }}
+{{- fail (printf "terminationGracePeriodSeconds is %v: the drain takes %v s, so it must be more, or null" $given $needed) }}
 {{- else }}
 {{- $given }}
 {{- end }}
@@ -96,10 +95,10 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{/* Values that are right one by one and wrong together. */}}
 {{- define "sextant.check" -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled }}
-{{- fail "autoscaling and keda are both enabled: two autoscalers on one Deployment work against each other" }}
+{{- fail "autoscaling and keda are both enabled: two autoscalers on one Deployment work against each other, switch one off" }}
 {{- end }}
 {{- if and .Values.keda.enabled (not .Values.keda.prometheus) }}
-{{- fail "keda.prometheus is empty: KEDA reads the queue from a Prometheus" }}
+{{- fail "keda.prometheus is empty: KEDA reads the queue from a Prometheus, as http://prometheus.monitoring:9090" }}
 {{- end }}
 {{- if and .Values.autoscaling.enabled (not (or .Values.autoscaling.cpu .Values.autoscaling.queueTokens)) }}
 {{- fail "autoscaling has neither cpu nor queueTokens: there is nothing to scale by" }}
@@ -124,7 +123,7 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- end }}
 {{- with .Values.adminKeys }}
 {{- if and .keys .existingSecret }}
-{{- fail "adminKeys has keys and existingSecret: which of them?" }}
+{{- fail "adminKeys has keys and existingSecret: which of them? Remove one" }}
 {{- end }}
 {{- if and .client (not (hasKey .keys .client)) }}
 {{- fail (printf "adminKeys.client is %q, which is no name in adminKeys.keys" .client) }}
@@ -134,11 +133,11 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- fail "an import Job on another node than the server cannot have a ReadWriteOnce volume: set import.mode to InitContainer" }}
 {{- end }}
 {{- if and .Values.import.enabled (not (and .Values.import.name .Values.import.source)) }}
-{{- fail "import needs a name and a source" }}
+{{- fail "import needs a name and a source: set import.name and import.source" }}
 {{- end }}
 {{- if .Values.canary.enabled }}
 {{- if not (include "sextant.hasAdminKeys" .) }}
-{{- fail "canary needs adminKeys: without a key a server takes changes from its own pod only" }}
+{{- fail "canary needs adminKeys.existingSecret, or adminKeys.keys and adminKeys.client: without a key a server takes changes from its own pod only" }}
 {{- end }}
 {{- if and .Values.adminKeys.keys (not .Values.adminKeys.client) }}
 {{- fail "canary needs adminKeys.client: the name of the key that it uses" }}
@@ -148,6 +147,31 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- end }}
 {{- if and (eq .Values.canary.action "trial") (not (or .Values.canary.percent .Values.canary.shadowPercent)) }}
 {{- fail "a trial needs canary.percent or canary.shadowPercent" }}
+{{- end }}
+{{- end }}
+{{- if contains "@" .Values.canary.model }}
+{{- fail (printf "canary.model is %q: it is a name alone, the number goes into canary.version" .Values.canary.model) }}
+{{- end }}
+{{- if eq (int .Values.ports.data) (int .Values.ports.admin) }}
+{{- fail (printf "ports.data and ports.admin are both %d: they must differ" (int .Values.ports.data)) }}
+{{- end }}
+{{- if regexMatch ":[^/]*$" .Values.image.repository }}
+{{- fail (printf "image.repository is %q: the tag goes into image.tag" .Values.image.repository) }}
+{{- end }}
+{{- if and (eq .Values.service.type "ClusterIP") .Values.service.nodePort }}
+{{- fail "service.nodePort needs service.type NodePort or LoadBalancer" }}
+{{- end }}
+{{- with .Values.repository }}
+{{- if and .bucket.url .volume.existingClaim }}
+{{- fail "repository has a bucket and an existingClaim: which of them? Remove one" }}
+{{- end }}
+{{- if and (not .bucket.url) (or .bucket.existingSecret .bucket.credentials .bucket.env) }}
+{{- fail "repository.bucket has credentials or variables and no url" }}
+{{- end }}
+{{- range $name, $_ := .bucket.env }}
+{{- if regexMatch "(SECRET|TOKEN$|_ACCOUNT_KEY|STORAGE_ACCESS_KEY|_SAS)" $name }}
+{{- fail (printf "repository.bucket.env has %s, which is secret: put it into the Secret that existingSecret names" $name) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
