@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod answer;
+mod docs;
 pub mod encode;
 mod error;
 mod extract;
@@ -55,6 +56,7 @@ struct State {
     config: HttpConfig,
     /// Makes changes of what is served, if a repository is followed.
     operator: Option<Operator>,
+    docs: docs::Files,
     /// Places for embedding requests.
     places: Semaphore,
     draining: AtomicBool,
@@ -64,8 +66,8 @@ impl App {
     /// An application that serves what `embedder` has.
     pub fn new(embedder: Arc<Embedder>, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
         let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
-        let (operator, draining) = (None, AtomicBool::new(false));
-        Self(Arc::new(State { embedder, metrics, config, operator, places, draining }))
+        let (operator, docs, draining) = (None, docs::Files::new(), AtomicBool::new(false));
+        Self(Arc::new(State { embedder, metrics, config, operator, docs, places, draining }))
     }
 
     /// The same with routes that change what is served. Only before the application is cloned.
@@ -123,6 +125,8 @@ fn embedding() -> Routes {
         .get("/info", tei::info)
         .get("/health", health::health)
         .get("/openapi.yaml", health::openapi)
+        .get("/docs", docs::page)
+        .get("/docs/{file}", docs::file)
 }
 
 fn operations() -> Routes {

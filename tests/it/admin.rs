@@ -12,11 +12,16 @@ use crate::command::{imported, path, run};
 use crate::support::app::{Answer, TestApp, settings, until};
 
 /// `tiny@1`, which serves, `tiny@2`, the same once more, and `tiny@3` in int8, of another space.
-struct Tiny(TempDir);
+pub struct Tiny(TempDir);
 
 impl Tiny {
     fn new() -> Self {
-        let tiny = Self(imported());
+        Self::beside(imported())
+    }
+
+    /// Of a repository with `tiny@1`.
+    pub fn beside(first: TempDir) -> Self {
+        let tiny = Self(first);
         for precision in ["fp32", "int8"] {
             let (checkpoint, models) = (path(&tiny.0, "checkpoint"), path(&tiny.0, "models"));
             let output = run(&[
@@ -34,7 +39,7 @@ impl Tiny {
         tiny
     }
 
-    async fn serve(&self) -> TestApp {
+    pub async fn serve(&self) -> TestApp {
         TestApp::repository(&self.0.path().join("models")).await
     }
 }

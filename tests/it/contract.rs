@@ -1,5 +1,8 @@
 //! The routes and `openapi.yaml` are the same. What they answer is held against it in every test, by `TestApp`.
 
+mod examples;
+mod refusals;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -24,27 +27,6 @@ fn the_document_has_every_route_and_no_other() {
 async fn the_document_is_served_as_it_is() {
     let (app, _) = TestApp::fake().await;
     assert_eq!(app.get("/openapi.yaml").await.text(), include_str!("../../openapi.yaml"));
-}
-
-/// The body of each documented example, sent to its route.
-#[tokio::test]
-async fn the_examples_of_the_document_work() {
-    let (app, _) = TestApp::fake_with(&crate::support::app::settings(), |manifest| {
-        manifest.model = "minilm".into();
-    })
-    .await;
-    let mut sent = 0;
-    for (path, item) in document()["paths"].as_object().unwrap() {
-        let examples = &item["post"]["requestBody"]["content"]["application/json"]["examples"];
-        for (name, example) in examples.as_object().into_iter().flatten() {
-            // Ids of another vocabulary than the test's.
-            let expected = if path == "/decode" { 422 } else { 200 };
-            let answer = app.post(path, example["value"].clone()).await;
-            assert_eq!(answer.status, expected, "{path}, {name}: {}", answer.text());
-            sent += 1;
-        }
-    }
-    assert!(sent >= 8, "{sent}");
 }
 
 /// A field of a request that is not documented, or documented and not read, is a difference too: each documented one is

@@ -19,7 +19,7 @@ use crate::evaluate::sentences;
 use crate::support::app::{TestApp, settings, until};
 
 /// A repository with the model `tiny`, and a reference of 3,000 sentences for it.
-fn with_reference() -> TempDir {
+pub fn with_reference() -> TempDir {
     let directory = imported();
     fs::write(directory.path().join("usual.txt"), sentences(1, 3_000).join("\n")).unwrap();
     let (models, usual) = (path(&directory, "models"), path(&directory, "usual.txt"));

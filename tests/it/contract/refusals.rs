@@ -1,0 +1,161 @@
+//! The documented refusals are those that the server gives, word for word.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use sextant::config::Settings;
+use tokio::task::block_in_place;
+
+use crate::command::imported;
+use crate::support::app::{TestApp, settings, until};
+use crate::support::contract::{document, route};
+
+/// A request that is refused.
+struct Refused<'a> {
+    /// The documented answer.
+    name: &'a str,
+    method: &'a str,
+    path: &'a str,
+    header: Option<(&'a str, &'a str)>,
+    body: Value,
+}
+
+fn refused<'a>(name: &'a str, path: &'a str, body: Value) -> Refused<'a> {
+    Refused { name, method: "POST", path, header: None, body }
+}
+
+impl<'a> Refused<'a> {
+    fn with(self, name: &'a str, value: &'a str) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    fn by(self, method: &'a str) -> Self {
+        Self { method, ..self }
+    }
+
+    /// Sends it, and holds the answer against the documented one, in which `changes` are made first.
+    async fn check(self, app: &TestApp, changes: &[(&str, &str)]) -> String {
+        let Self { name, method, path, header, body } = self;
+        let header = header.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let answer = app.send(method, path, HeaderMap::from_iter(header), body).await;
+        let example =
+            document()["components"]["responses"][name]["content"]["application/json"]["example"].to_string();
+        let example = changes.iter().fold(example, |text, (from, to)| text.replace(from, to));
+        let example: Value = serde_json::from_str(&example).unwrap();
+        assert_eq!(answer.json(), example, "{name}: {method} {path}");
+        // A wrong method is documented with the right one.
+        let methods = document()["paths"][route(path)].as_object().unwrap();
+        let operation = methods.get(&method.to_lowercase()).or_else(|| methods.values().next()).unwrap();
+        let documented = &operation["responses"][answer.status.to_string()]["$ref"];
+        assert_eq!(documented, &json!(format!("#/components/responses/{name}")), "{method} {path}");
+        name.to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_refusals_are_real() {
+    let mut seen = BTreeSet::new();
+    seen.extend(of_the_data_routes().await);
+    seen.extend(of_a_busy_server().await);
+    seen.extend(of_the_administrators_routes().await);
+    let responses = document()["components"]["responses"].as_object().unwrap().iter();
+    let documented =
+        responses.filter(|(_, response)| response["content"]["application/json"]["example"].is_object());
+    assert_eq!(seen, documented.map(|(name, _)| name.clone()).collect());
+}
+
+async fn of_the_data_routes() -> Vec<String> {
+    let (app, fake) = TestApp::fake_with(&settings(), |manifest| manifest.model = "minilm".into()).await;
+    let (openai, tei) = ("/v1/embeddings", "/embed");
+    let (text, inputs) = (json!({ "model": "minilm", "input": "a" }), json!({ "inputs": "a" }));
+    let (plain, other) = (("content-type", "text/plain"), ("x-sextant-space", "fedcba9876543210"));
+    let mut seen = Vec::new();
+    for request in [
+        refused("OpenAiBad", openai, json!({ "model": "minilm", "input": "" })),
+        refused("OpenAiUnknown", openai, json!({ "model": "other", "input": "a" })),
+        refused("OpenAiWrongMethod", openai, Value::Null).by("GET"),
+        refused("OpenAiConflict", openai, text.clone()).with(other.0, other.1),
+        refused("OpenAiTooLarge", openai, json!({ "model": "minilm", "input": vec!["a"; 2049] })),
+        refused("OpenAiNotJson", openai, text.clone()).with(plain.0, plain.1),
+        refused("TeiBad", tei, json!({ "inputs": "" })),
+        refused("TeiUnknown", tei, json!({ "inputs": "a", "model": "other" })),
+        refused("TeiWrongMethod", tei, Value::Null).by("GET"),
+        refused("TeiConflict", tei, inputs.clone()).with(other.0, other.1),
+        refused("TeiTooLarge", tei, json!({ "inputs": vec!["a"; 2049] })),
+        refused("TeiNotJson", tei, inputs.clone()).with(plain.0, plain.1),
+        refused("TeiInvalid", tei, json!({ "inputs": 1 })),
+    ] {
+        seen.push(request.check(&app, &[]).await);
+    }
+    fake.give_nan(true);
+    for request in [refused("OpenAiFailed", openai, text.clone()), refused("TeiFailed", tei, inputs.clone())]
+    {
+        seen.push(request.check(&app, &[]).await);
+    }
+    fake.give_nan(false);
+    fake.hold();
+    for request in [
+        refused("OpenAiTooLate", openai, text).with("x-request-timeout-ms", "1"),
+        refused("TeiTooLate", tei, inputs).with("x-request-timeout-ms", "1"),
+        refused("TeiUnavailable", "/livez", Value::Null).by("GET"),
+    ] {
+        seen.push(request.check(&app, &[]).await);
+    }
+    seen
+}
+
+async fn of_a_busy_server() -> Vec<String> {
+    let few = Settings { max_requests: Some(1), ..settings() };
+    let (app, fake) = TestApp::fake_with(&few, |_| ()).await;
+    fake.hold();
+    let others = async {
+        until("the only place is taken", async || fake.waiting() == 1).await;
+        let (openai, tei) = (json!({ "model": "tiny", "input": "b" }), json!({ "inputs": "b" }));
+        let changes = [("4096", "1")];
+        let seen = vec![
+            refused("OpenAiOverloaded", "/v1/embeddings", openai).check(&app, &changes).await,
+            refused("TeiOverloaded", "/embed", tei).check(&app, &changes).await,
+        ];
+        fake.release();
+        seen
+    };
+    tokio::join!(app.post("/embed", json!({ "inputs": "a" })), others).1
+}
+
+async fn of_the_administrators_routes() -> Vec<String> {
+    let (list, rollback) = ("/admin/v1/models", "/admin/v1/models/tiny/rollback");
+    let why = json!({ "reason": "x" });
+    let mut seen = Vec::new();
+
+    let small = Settings { max_body_bytes: Some(1000), ..settings() };
+    let (without, _) = TestApp::fake_with(&small, |_| ()).await;
+    for request in [
+        refused("AdminNotFromHere", list, Value::Null).by("GET").with("via", "1.1 proxy"),
+        refused("AdminWrongMethod", list, Value::Null).by("DELETE"),
+        refused("AdminUnavailable", list, Value::Null).by("GET"),
+        refused("AdminTooLarge", rollback, json!({ "reason": "x".repeat(1000) })),
+        refused("AdminNotJson", rollback, why.clone()).with("content-type", "text/plain"),
+    ] {
+        seen.push(request.check(&without, &[]).await);
+    }
+
+    let directory = block_in_place(imported);
+    let app = TestApp::repository(&directory.path().join("models")).await;
+    for request in [
+        refused("AdminBad", rollback, json!({ "reason": " " })),
+        refused("AdminUnknown", "/admin/v1/models/other/rollback", why.clone()),
+        refused("AdminConflict", rollback, why.clone()),
+    ] {
+        seen.push(request.check(&app, &[("minilm", "tiny")]).await);
+    }
+
+    let keys = directory.path().join("keys");
+    fs::write(&keys, "alice:0123456789abcdef\n").unwrap();
+    let guarded = Settings { admin_keys_file: Some(keys), ..settings() };
+    let (guarded, _) = TestApp::fake_with(&guarded, |_| ()).await;
+    seen.push(refused("AdminNoKey", list, Value::Null).by("GET").check(&guarded, &[]).await);
+    seen
+}
