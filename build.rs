@@ -9,7 +9,6 @@ use zip::ZipArchive;
 
 const FILES: [&str; 2] = ["swagger-ui-bundle.js", "swagger-ui.css"];
 
-#[expect(clippy::print_stdout, reason = "that is how a build script speaks to Cargo")]
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     let out = std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or(io::ErrorKind::NotFound)?;

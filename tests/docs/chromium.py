@@ -26,8 +26,8 @@ class Chromium:
         ]
         to_browser, self.commands = os.pipe()
         self.answers, from_browser = os.pipe()
-        # The protocol wants to be spoken on 3 and 4, which one of the pipes may have already: a shell puts them there.
-        script = f'exec 8<&{to_browser} 9>&{from_browser}; exec 3<&8 4>&9; exec "$@"'
+        # The protocol is spoken on 3 and 4, which one of the pipes may have already: a shell puts them aside, and then there.
+        script = f'exec {{to}}<&{to_browser} {{from}}>&{from_browser}; exec 3<&"$to" 4>&"$from"; exec "$@"'
         self.process = subprocess.Popen(
             ["bash", "-c", script, "bash", *arguments], pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL)
         os.close(to_browser)
@@ -93,13 +93,12 @@ class Chromium:
         return result["result"].get("value")
 
     def until(self, script):
-        """Waits until the expression holds, and gives its value."""
+        """Waits until the expression holds."""
         end = time.monotonic() + PATIENCE
-        while not (value := self.run(script)):
+        while not self.run(f"Boolean({script})"):
             if time.monotonic() > end:
                 raise TimeoutError(f"{PATIENCE} s, and not yet: {script}\n" + "\n".join(self.console))
             time.sleep(0.05)
-        return value
 
     def screenshot(self, file):
         file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))

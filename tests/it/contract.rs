@@ -27,6 +27,7 @@ fn the_document_has_every_route_and_no_other() {
 async fn the_document_is_served_as_it_is() {
     let (app, _) = TestApp::fake().await;
     assert_eq!(app.get("/openapi.yaml").await.text(), include_str!("../../openapi.yaml"));
+    assert_eq!(document()["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 
 /// A field of a request that is not documented, or documented and not read, is a difference too: each documented one is

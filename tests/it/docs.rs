@@ -45,7 +45,7 @@ async fn the_page_loads_its_files_and_nothing_else() {
     let script = app.get("/docs/page.js").await;
     assert!(script.text().contains("url: \"openapi.yaml\"") && script.text().contains("validatorUrl: null"));
     for text in [page.text(), script.text()] {
-        assert!(!text.contains("//") || !text.contains("://"), "another host: {text}");
+        assert!(!text.contains("://"), "another host: {text}");
     }
 }
 
