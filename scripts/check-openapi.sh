@@ -7,6 +7,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source=scripts/openapi
 tools=.sextant/openapi-tools
 
+# Another network has another registry; what is fetched is told by its digests.
+if grep --quiet '"resolved"' "$source/package-lock.json"; then
+    echo "$source/package-lock.json names a registry: make it with \`npm install --package-lock-only --omit-lockfile-registry-resolved\`"
+    exit 1
+fi
+
 if ! command -v node > /dev/null || ! command -v npm > /dev/null; then
     echo "openapi.yaml NOT linted: there is no node and npm (Debian: apt-get install nodejs npm)"
     # Where everything must run, nothing is skipped.
