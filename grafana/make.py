@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes service.json and drift.json, or with --check says whether they are what would be written."""
+"""Writes the dashboards into the chart, or with --check says whether they are what would be written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import drift
 import service
 from board import dashboard
 
-HERE = Path(__file__).resolve().parent
+THERE = Path(__file__).resolve().parents[1] / "helm/sextant/files/dashboards"
 SERVICE, DRIFT = ("sextant-service", "Sextant: service"), ("sextant-drift", "Sextant: drift and versions")
 
 
@@ -26,12 +26,12 @@ def dashboards() -> dict[str, dict]:
 def main() -> int:
     stale = False
     for name, board in dashboards().items():
-        path, text = HERE / name, json.dumps(board, indent=1, ensure_ascii=False) + "\n"
+        path, text = THERE / name, json.dumps(board, indent=1, ensure_ascii=False) + "\n"
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale = True
-            print(f"grafana/{name} is not what grafana/make.py makes: run it", file=sys.stderr)
+            print(f"{name} is not what grafana/make.py makes: run it", file=sys.stderr)
     return int(stale)
 
 

@@ -42,7 +42,7 @@ PARTS = {
     ),
     "service monitor": ({"monitor": {"enabled": True}}, [("ServiceMonitor", "")]),
     "pod monitor": ({"monitor": {"enabled": True, "kind": "PodMonitor"}}, [("PodMonitor", "")]),
-    "rules": ({"prometheusRule": {"enabled": True, "labels": {"release": "p"}}}, [("PrometheusRule", "-drift")]),
+    "rules": ({"prometheusRule": {"enabled": True, "labels": {"release": "p"}}}, []),
     "dashboards": ({"dashboards": {"enabled": True}}, []),
     "ingress": (
         {"ingress": {"enabled": True, "className": "nginx", "hosts": [{"host": "a.example"}, {"host": "b.example", "path": "/e"}]}},

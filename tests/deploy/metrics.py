@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+RULES = sorted((ROOT / "helm/sextant/files/rules").glob("*.yaml"))
 # Of the process, from the crate `prometheus`.
 PROCESS = {name: "gauge" for name in ("process_max_fds", "process_open_fds", "process_resident_memory_bytes",
                                       "process_start_time_seconds", "process_threads", "process_virtual_memory_bytes")}  # fmt: skip
 PROCESS["process_cpu_seconds_total"] = "counter"
-# Named in alerts and panels before the server has them.
-PLANNED = {"sextant_drift_alarms_total": ("counter", ("model", "version", "ref", "test"))}
 # What Prometheus adds to each series it scrapes, and those that it makes itself.
 TARGET = {"namespace", "job", "instance"}
 OWN = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity", "model", "version"}}
@@ -46,7 +45,6 @@ def _kind(call: str, name: str) -> str:
 def defined() -> dict[str, Metric]:
     """Every family of src/metrics*.rs by its name."""
     found = {name: Metric(name, kind, ()) for name, kind in PROCESS.items()}
-    found |= {name: Metric(name, *rest) for name, rest in PLANNED.items()}
     files = [ROOT / "src/metrics.rs", *sorted((ROOT / "src/metrics").glob("*.rs"))]
     for text in (path.read_text(encoding="utf-8") for path in files):
         for match in CALL.finditer(text):

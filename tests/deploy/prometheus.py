@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from metrics import RULES
 
 
 def free_port() -> int:
@@ -31,7 +31,7 @@ class Prometheus:
         self.url = f"http://127.0.0.1:{free_port()}"
         settings = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(path) for path in sorted((ROOT / "prometheus").glob("*.yaml"))],
+            "rule_files": [str(path) for path in RULES],
             "scrape_configs": [{"job_name": "sextant", "static_configs": [{"targets": targets, "labels": {"namespace": "prod"}}]}],
         }
         folder = Path(self.data.name)

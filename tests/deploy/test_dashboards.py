@@ -27,10 +27,10 @@ from exporter import Exporter  # noqa: E402
 from prometheus import Prometheus, free_port  # noqa: E402
 
 ROOT = metrics.ROOT
-BOARDS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "grafana").glob("*.json"))}
+BOARDS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "helm/sextant/files/dashboards").glob("*.json"))}
 RECORDED = {
     rule["record"]
-    for path in (ROOT / "prometheus").glob("*.yaml")
+    for path in metrics.RULES
     for group in yaml.safe_load(path.read_text())["groups"]
     for rule in group["rules"]
     if "record" in rule
@@ -114,7 +114,7 @@ class Structure(unittest.TestCase):
 
     def test_no_metric_of_the_server_is_shown_nowhere(self) -> None:
         shown = {series for _, query, _ in queries() for series in metrics.used(query)}
-        rules = "".join(path.read_text() for path in (ROOT / "prometheus").glob("*.yaml"))
+        rules = "".join(path.read_text() for path in metrics.RULES)
         hidden = {metric.name for metric in metrics.defined().values() if metric.name.startswith("sextant_")
                   and not shown & set(metric.series()) and metric.name not in rules}  # fmt: skip
         self.assertEqual(hidden, set())

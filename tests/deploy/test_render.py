@@ -78,14 +78,14 @@ class Valid(ChartTest):
                     [name] = [name for one, name in found if one == kind]
                     self.assertTrue(name == NAME + suffix or suffix == "-import-" and name.startswith(NAME + suffix), name)
 
-    def test_a_fresh_copy_of_the_rules(self):
-        self.assertEqual(
-            (CHART / "files/rules/drift.rules.yaml").read_text(),
-            (ROOT / "prometheus/drift.rules.yaml").read_text(),
-        )
-        for path in sorted((CHART / "files/rules").glob("*.rules.yaml")):
-            rule = find(render(PARTS["rules"][0]), "PrometheusRule", f"{NAME}-{path.name.removesuffix('.rules.yaml')}")
-            self.assertEqual(rule["spec"], yaml.safe_load(path.read_text()))
+    def test_the_rules_link_to_the_runbook_that_the_values_name(self):
+        address = "https://wiki.example.org/runbook"
+        documents = render(merged(PARTS["rules"][0], {"prometheusRule": {"runbook": address}}))
+        paths = sorted((CHART / "files/rules").glob("*.yaml"))
+        self.assertGreaterEqual(len(paths), 3)
+        for path in paths:
+            rule = find(documents, "PrometheusRule", f"{NAME}-{path.stem.replace('.', '-')}")
+            self.assertEqual(rule["spec"], yaml.safe_load(path.read_text().replace("docs/runbook.md#", f"{address}#")))
             self.assertEqual(rule["metadata"]["labels"]["release"], "p")
 
     def test_a_dashboard_is_a_labelled_config_map(self):

@@ -18,7 +18,7 @@ import metrics  # noqa: E402
 import yaml  # noqa: E402
 
 ROOT = metrics.ROOT
-RULES = sorted((ROOT / "prometheus").glob("*.yaml"))
+RULES = metrics.RULES
 TESTS = sorted((ROOT / "tests/deploy/rules").glob("*.test.yaml"))
 RUNBOOK = ROOT / "docs/runbook.md"
 SEVERITIES = {"critical", "warning", "info"}

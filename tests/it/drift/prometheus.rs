@@ -45,7 +45,7 @@ impl Prometheus {
         let targets: Vec<String> = apps.iter().map(|app| app.address.to_string()).collect();
         let config = serde_json::json!({
             "global": { "scrape_interval": "200ms", "evaluation_interval": "200ms" },
-            "rule_files": [Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus/drift.rules.yaml")],
+            "rule_files": [Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/sextant/files/rules/drift.rules.yaml")],
             "scrape_configs": [{ "job_name": "sextant", "static_configs": [{ "targets": targets }] }],
         });
         let file = data.path().join("prometheus.yml");
