@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-tools check fmt clippy doc deps bench bench-drift clean
+.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps bench bench-drift clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,11 @@ test-tools: ## fetch what only tests need into .sextant: an S3 server (does noth
 test: setup test-tools ## run all tests, with the real runtime and weights
 	$(CARGO) test --locked
 	$(PYTHON) tests/setup/test_setup.py
+	@$(MAKE) --no-print-directory test-deploy
+
+test-deploy: setup ## run the tests of the chart, the rules and the dashboards alone
+	@PYTHON=$(PYTHON) tests/deploy/run.sh
+
 
 check: fmt clippy doc deps ## run all checks that need no run of the server
 

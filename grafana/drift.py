@@ -23,7 +23,7 @@ def share(total: str) -> str:
 
 def pairs(percentile: float, side: str) -> str:
     return (f"histogram_quantile({percentile}, sum by (le, model, version) "
-            f'(rate(sextant_shadow_seconds_bucket{{@V,side="{side}"}}[$__rate_interval])))')
+            f'(rate(sextant_shadow_seconds_bucket{{@V,side="{side}"}}[$__rate_interval]))) >= 0')
 
 
 MOVED = [
@@ -114,7 +114,7 @@ MODEL = [
     Panel("Trial: cosine to the stable version", "Of the same input, in pairs. The guard takes a canary back when too many pairs "
           "lie below its bound (--guard-min-cosine).",
           [("p1 {{model}}@{{version}}", "histogram_quantile(0.01, sum by (le, model, version) "
-                                        "(rate(sextant_shadow_cosine_bucket{@V}[30m])))"),
+                                        "(rate(sextant_shadow_cosine_bucket{@V}[30m]))) >= -1"),
            ("mean {{model}}@{{version}}", "sum by (model, version) (rate(sextant_shadow_cosine_sum{@V}[30m])) / "
                                           "(sum by (model, version) (rate(sextant_shadow_cosine_count{@V}[30m])) > 0)")],
           low=None, high=1, decimals=4),

@@ -12,7 +12,8 @@ REQUESTS = "sum(rate(sextant_http_requests_total{@N,@E}[$__rate_interval]))"
 
 def percentile(share: float, name: str, by: str, selector: str) -> str:
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share}, sum by ({labels}) (rate({name}_bucket{{{selector}}}[$__rate_interval])))"
+    # Where nothing was observed it is no number, which no comparison lets through.
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({name}_bucket{{{selector}}}[$__rate_interval]))) >= 0"
 
 
 WELL = [

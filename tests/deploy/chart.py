@@ -3,18 +3,15 @@
 import functools
 import json
 import os
-import pathlib
 import subprocess
 import tempfile
 import unittest
 
 import kubernetes_validate
 import yaml
+from machine import HELM, ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "sextant"
-HELM = ROOT / ".sextant" / "deploy-tools" / "bin" / "helm"
-BINARY = pathlib.Path(os.environ.get("SEXTANT") or pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/sextant")
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 RELEASE, NAMESPACE = "blue", "embeddings"
 NAME = "blue-sextant"
@@ -193,30 +190,6 @@ kubernetes_validate.utils.schema_contents = functools.lru_cache(maxsize=None)(ku
 @functools.lru_cache(maxsize=None)
 def check_document(text):
     kubernetes_validate.validate(json.loads(text), "1.37", strict=True)
-
-
-def run(command, **variables):
-    """Without the SEXTANT_ variables of whoever runs the tests."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("SEXTANT")}
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=own | variables, timeout=120)
-
-
-def needs(*paths):
-    """Skips the test where one of the files is not there; where everything must run, it fails."""
-
-    def decorate(test):
-        @functools.wraps(test)
-        def checked(self):
-            missing = [str(path) for path in paths if not path.exists()]
-            if missing and os.environ.get("CI"):
-                self.fail(f"there is no {', '.join(missing)}")
-            if missing:
-                self.skipTest(f"there is no {', '.join(missing)}: `make setup` makes it, or SEXTANT names the binary")
-            test(self)
-
-        return checked
-
-    return decorate
 
 
 class ChartTest(unittest.TestCase):

@@ -1,13 +1,18 @@
-"""Which metrics the server has, read from its source: so that no rule, panel or page of a test can make one up."""
+"""Which metrics the server has, read from its source, and what the rules make of them: so that no rule, panel or page of a test can
+make one up."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-RULES = sorted((ROOT / "helm/sextant/files/rules").glob("*.yaml"))
+import yaml
+from machine import ROOT
+
+RULE_FILES = sorted((ROOT / "helm/sextant/files/rules").glob("*.yaml"))
+RULES = [rule for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 # Of the process, from the crate `prometheus`.
 PROCESS = {name: "gauge" for name in ("process_max_fds", "process_open_fds", "process_resident_memory_bytes",
                                       "process_start_time_seconds", "process_threads", "process_virtual_memory_bytes")}  # fmt: skip

@@ -7,8 +7,9 @@ import tempfile
 import unittest
 
 import yaml
-from chart import (CHART, KEYS, NAME, NAMESPACE, OFF, PARTS, ROOT, ChartTest, cases, check_document, container, everything, find,
+from chart import (CHART, KEYS, NAME, NAMESPACE, OFF, PARTS, ChartTest, cases, check_document, container, everything, find,
                    helm, merged, pods, render, server)
+from machine import ROOT
 
 # Kinds of others' APIs, with what their controllers cannot do without.
 FOREIGN = {

@@ -1,35 +1,20 @@
-"""Rules of Prometheus: they are valid, each alert was seen to fire and not to fire, and none speaks of what is not there.
-
-Needs PyYAML, and promtool of the package `prometheus`.
-"""
+"""Rules of Prometheus: they are valid, each alert was seen to fire and not to fire, and none speaks of what is not there."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import sys
 import unittest
 from collections import defaultdict
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import metrics  # noqa: E402
-import yaml  # noqa: E402
+import metrics
+import yaml
+from machine import ROOT, needs
+from metrics import ALERTS, RECORDED, RULE_FILES, RULES
 
-ROOT = metrics.ROOT
-RULES = metrics.RULES
 TESTS = sorted((ROOT / "tests/deploy/rules").glob("*.test.yaml"))
 RUNBOOK = ROOT / "docs/runbook.md"
 SEVERITIES = {"critical", "warning", "info"}
-
-
-def rules() -> list[dict]:
-    return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
-
-
-def alerts() -> dict[str, dict]:
-    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 def anchors(text: str) -> set[str]:
@@ -38,14 +23,14 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@unittest.skipUnless(shutil.which("promtool"), "no promtool to test with: install the package `prometheus`")
+@needs("promtool")
 class Promtool(unittest.TestCase):
     def run_promtool(self, *arguments: str) -> None:
         done = subprocess.run(["promtool", *arguments], cwd=ROOT / "tests/deploy/rules", capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_rules_are_valid(self) -> None:
-        self.run_promtool("check", "rules", *map(str, RULES))
+        self.run_promtool("check", "rules", *map(str, RULE_FILES))
 
     def test_alerts_do_what_their_tests_say(self) -> None:
         self.run_promtool("test", "rules", *(path.name for path in TESTS))
@@ -60,11 +45,11 @@ class Alerts(unittest.TestCase):
                     seen[test["alertname"]].add(bool(test["exp_alerts"]))
                     if not group["input_series"]:
                         without.add(test["alertname"])
-        for name in alerts():
+        for name in ALERTS:
             with self.subTest(name):
                 self.assertEqual(seen[name], {True, False})
                 self.assertIn(name, without)
-        self.assertEqual(set(seen) - set(alerts()), set(), "tests of alerts that are not there")
+        self.assertEqual(set(seen) - set(ALERTS), set(), "tests of alerts that are not there")
 
     def test_groups_are_evaluated_in_their_order(self) -> None:
         """promtool takes groups in any order unless told: an alert may then not see what was recorded for it, now and then."""
@@ -74,12 +59,12 @@ class Alerts(unittest.TestCase):
             self.assertEqual(tests["group_eval_order"], groups, path.name)
 
     def test_names_are_given_once(self) -> None:
-        names = [rule["alert"] for rule in rules() if "alert" in rule]
+        names = [rule["alert"] for rule in RULES if "alert" in rule]
         self.assertEqual(len(names), len(set(names)))
 
     def test_each_says_how_bad_it_is_what_it_saw_and_where_to_read_on(self) -> None:
         there = anchors(RUNBOOK.read_text(encoding="utf-8"))
-        for name, alert in alerts().items():
+        for name, alert in ALERTS.items():
             with self.subTest(name):
                 self.assertIn(alert["labels"]["severity"], SEVERITIES)
                 notes = alert["annotations"]
@@ -90,7 +75,7 @@ class Alerts(unittest.TestCase):
 
     def test_the_runbook_has_no_section_of_an_alert_that_is_gone(self) -> None:
         headings = {anchor for anchor in anchors(RUNBOOK.read_text(encoding="utf-8")) if anchor.startswith("sextant")}
-        self.assertEqual(headings, {alert["annotations"]["runbook_url"].partition("#")[2] for alert in alerts().values()})
+        self.assertEqual(headings, {alert["annotations"]["runbook_url"].partition("#")[2] for alert in ALERTS.values()})
 
 
 class Runbook(unittest.TestCase):
@@ -112,20 +97,19 @@ class Runbook(unittest.TestCase):
 class Names(unittest.TestCase):
     def test_every_series_is_the_servers_or_a_rules(self) -> None:
         known = metrics.labels_of_series()
-        recorded = {rule["record"] for rule in rules() if "record" in rule}
         labels_there_are = set().union(*known.values()) | {"bet", "window"}
-        for rule in rules():
+        for rule in RULES:
             name = rule.get("alert") or rule["record"]
             with self.subTest(name):
                 for series, labels in metrics.used(rule["expr"]).items():
-                    self.assertTrue(series in known or series in recorded, f"no such series: {series}")
+                    self.assertTrue(series in known or series in RECORDED, f"no such series: {series}")
                     if series in known:
                         self.assertLessEqual(labels, known[series], f"labels of {series}")
                 self.assertLessEqual(metrics.grouped(rule["expr"]), labels_there_are)
 
     def test_labels_of_texts_are_those_of_the_result(self) -> None:
         labels_there_are = set().union(*metrics.labels_of_series().values())
-        for name, alert in alerts().items():
+        for name, alert in ALERTS.items():
             spoken = set(re.findall(r"\$labels\.(\w+)", str(alert["annotations"])))
             self.assertLessEqual(spoken, labels_there_are, name)
 

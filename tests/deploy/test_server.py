@@ -6,7 +6,8 @@ import tempfile
 import tomllib
 import unittest
 
-from chart import BINARY, BUCKET, CANARY, EXAMPLES, IMPORT, KEYS, ChartTest, container, find, merged, needs, render, run, server
+from chart import BUCKET, CANARY, EXAMPLES, IMPORT, KEYS, ChartTest, container, find, merged, render, server
+from machine import BINARY, needs, run
 
 ALL_SETTINGS = {
     "listenAddress": "::",

@@ -5,7 +5,8 @@ import re
 import unittest
 
 import yaml
-from chart import BUCKET, CANARY, CHART, IMPORT, KEYS, ROOT, ChartTest, helm, merged
+from chart import BUCKET, CANARY, CHART, IMPORT, KEYS, ChartTest, helm, merged
+from machine import ROOT
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
