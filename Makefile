@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps bench bench-drift clean
+.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps bench bench-drift preview clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,6 +56,13 @@ bench: fetch ## run the benchmarks: the server beside the raw session loop, and 
 
 bench-drift: setup ## measure drift detection beside alibi-detect and Evidently (an hour; 6 GB of Python packages; needs CLINC150)
 	$(PYTHON) benches/drift/run.py
+
+# The pictures of the dashboards in docs/, from three real servers (five minutes; fetches matplotlib, needs Prometheus).
+preview: setup
+	@scripts/deploy-tools.sh
+	.sextant/deploy-tools/bin/python grafana/preview.py record .sextant/preview.json
+	$(PYTHON) -m venv .sextant/preview && .sextant/preview/bin/pip install --quiet matplotlib==3.11.2
+	.sextant/preview/bin/python grafana/preview.py draw .sextant/preview.json
 
 clean: ## remove what was built and fetched, models imported into .sextant included
 	$(CARGO) clean

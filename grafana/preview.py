@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Draws what the dashboards show, from real scraped data, without Grafana.
 
-    python grafana/preview.py record data.json --binary target/release/sextant --models MODELS --onnxruntime FILE \\
-        --model minilm --candidate 2 --texts live.txt --strange other.txt
-    python grafana/preview.py draw data.json
+    python grafana/preview.py record data.json     # with .sextant/deploy-tools/bin/python
+    python grafana/preview.py draw data.json       # needs matplotlib
 
-`record` starts two servers on a copy of MODELS, a Prometheus beside them, and plays a story of some minutes: usual traffic, version 2 as a
-canary, promoted, then strange texts, and the way back. `draw` writes docs/grafana-*.svg. Needs matplotlib, and the package `prometheus`.
+`record` starts the tests' fleet of three servers and a Prometheus, and plays a story of some minutes: usual traffic, version 2 as a
+canary, promoted, then strange texts, and the way back. `draw` writes docs/grafana-*.svg. `make preview` does both.
 """
 
 from __future__ import annotations
@@ -16,12 +15,9 @@ import contextlib
 import json
 import math
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -36,60 +32,32 @@ def asked(query: str) -> str:
     return re.sub(r"\$(namespace|model|version)\b", ".*", query)
 
 
-def ready(url: str) -> None:
-    for _ in range(600):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"{url} does not get ready")
+def record(data: Path, seconds: float) -> None:
+    from fleet import STRANGE, Fleet, Load
+    from prometheus import Prometheus
 
-
-def record(arguments: argparse.Namespace) -> None:
-    from prometheus import Prometheus, free_port
-
-    binary, model = str(arguments.binary.resolve()), arguments.model
     with tempfile.TemporaryDirectory(prefix="sextant-preview-") as folder, contextlib.ExitStack() as running:
-        models = shutil.copytree(arguments.models, Path(folder) / "models")
-
-        def start(*command: str) -> subprocess.Popen:
-            process = subprocess.Popen([binary, *command], stdout=subprocess.DEVNULL)
-            running.callback(process.wait)
-            running.callback(process.terminate)
-            return process
-
-        addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        for address in addresses:
-            start("serve", "--models", str(models), "--listen", address, "--onnxruntime", str(arguments.onnxruntime.resolve()),
-                  "--sessions", "1", "--threads", "1", "--lone-threads", "0", "--max-batch-tokens", "2048", "--log", "warn",
-                  "--cache-bytes", "1000000")  # fmt: skip
-        for address in addresses:
-            ready(f"http://{address}")
-        prometheus = running.enter_context(Prometheus(addresses))
-
-        def load(texts: Path, rate: float, seconds: float) -> None:
-            for address in addresses:
-                start("bench", "--server", f"http://{address}", "--model", model, "--input", str(texts.resolve()), "--rate", str(rate),
-                      "--duration", f"{seconds}s", "--warmup", "0s", "--json")  # fmt: skip
-
-        def change(*command: str) -> None:
-            subprocess.run([binary, *command, "--server", f"http://{addresses[0]}", "--reason", "preview"],
-                           check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-
-        part, candidate = arguments.seconds / 5, f"{model}@{arguments.candidate}"
-        began = time.time()
-        load(arguments.texts, arguments.rate, arguments.seconds)
+        settings = {"cache_bytes": 1_000_000, "guard": {"window": "10s", "requests": 10, "pairs_per_second": 10}}
+        fleet = Fleet(Path(folder), {"config": settings})
+        running.callback(fleet.close)
+        prometheus = running.enter_context(Prometheus([replica.admin for replica in fleet.replicas]))
+        addresses = [replica.data for replica in fleet.replicas]
+        began, part = time.time(), seconds / 5
+        load = Load(addresses * 2, pause=0.08)
+        running.callback(load.stop)
         time.sleep(part)
-        change("rollout", candidate, "--canary-percent", "30")
+        fleet.change("rollout", "minilm@2", "--canary-percent", 30)
         time.sleep(part)
-        change("promote", candidate)
+        fleet.change("promote", "minilm@2")
         time.sleep(part)
-        load(arguments.strange, arguments.rate / 3, 2 * part)
+        strange = Load(addresses, pause=0.1)
+        running.callback(strange.stop)
+        strange.texts = STRANGE
         time.sleep(part)
-        change("rollback", model)
+        fleet.change("rollback", "minilm")
         time.sleep(part)
         ended = time.time()
-        recorded: dict = {"began": began, "ended": ended, "boards": {}}
+        recorded: dict = {"began": began, "boards": {}}
         for file, board in dashboards().items():
             answers = {}
             for panel in board["panels"]:
@@ -99,7 +67,7 @@ def record(arguments: argparse.Namespace) -> None:
                     answers[f"{panel['id']}{target['refId']}"] = found
             marks = [prometheus.query_range(asked(a["expr"]), began, ended, 1) for a in board["annotations"]["list"][:2]]
             recorded["boards"][file] = {"answers": answers, "marks": marks}
-        arguments.data.write_text(json.dumps(recorded))
+        data.write_text(json.dumps(recorded))
 
 
 def legend(template: str, labels: dict[str, str]) -> str:
@@ -203,14 +171,14 @@ def draw_series(axes, panel: dict, found: list, began: float) -> None:
         axes.legend(fontsize=5, loc="best", framealpha=0.6, ncols=2 if len(found) > 4 else 1)
 
 
-def draw(arguments: argparse.Namespace) -> None:
+def draw(data: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "sextant", "font.sans-serif": ["DejaVu Sans"]})
     from matplotlib import pyplot
 
-    recorded = json.loads(arguments.data.read_text())
+    recorded = json.loads(data.read_text())
     for file, board in dashboards().items():
         kept, panels = recorded["boards"][file], board["panels"]
         columns, unit = 24, 0.34
@@ -242,14 +210,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["record", "draw"])
     parser.add_argument("data", type=Path, help="JSON of what was scraped")
-    for name in ("binary", "models", "onnxruntime", "texts", "strange"):
-        parser.add_argument(f"--{name}", type=Path)
-    parser.add_argument("--model", default="minilm")
-    parser.add_argument("--candidate", type=int, default=2, help="the version to roll out")
-    parser.add_argument("--rate", type=float, default=15, help="requests a second to each server")
-    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--seconds", type=float, default=240, help="of the story")
     arguments = parser.parse_args()
-    {"record": record, "draw": draw}[arguments.what](arguments)
+    if arguments.what == "record":
+        record(arguments.data, arguments.seconds)
+    else:
+        draw(arguments.data)
 
 
 if __name__ == "__main__":
