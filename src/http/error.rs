@@ -249,6 +249,7 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
 enum Dialect {
     OpenAi,
     TextEmbeddingsInference,
+    OpenInference,
     Admin,
 }
 
@@ -256,6 +257,8 @@ impl Dialect {
     fn of(path: &str) -> Self {
         if path == "/v1" || path.starts_with("/v1/") {
             Self::OpenAi
+        } else if path == "/v2" || path.starts_with("/v2/") {
+            Self::OpenInference
         } else if path == "/admin" || path.starts_with("/admin/") {
             Self::Admin
         } else {
@@ -299,6 +302,13 @@ impl Dialect {
                 };
                 json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
             }
+            // It has no field for the one at fault, and where the JSON is not what it should be the message does not say.
+            Self::OpenInference => match &error.param {
+                Some(param) if error.kind == Kind::Malformed => {
+                    json!({ "error": format!("{param}: {}", error.message) })
+                }
+                _ => json!({ "error": error.message }),
+            },
             Self::Admin => {
                 let code = match error.kind {
                     Kind::Malformed | Kind::Invalid | Kind::Empty => "invalid",

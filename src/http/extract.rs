@@ -15,17 +15,16 @@ use tower_http::timeout::TimeoutError;
 use super::beside_others;
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
-use crate::embed::Input;
+use crate::embed::{Input, Prompt};
 use crate::repository::manifest::Space;
 
-/// A JSON body. Like axum's own, but its refusals are ours and name the field.
-pub(super) struct Json<T>(pub(super) T);
+/// A body as it came.
+pub(super) struct Body(pub(super) Bytes);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        check_media_type(request.headers())?;
         let body = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 return ApiError::new(
@@ -37,11 +36,34 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             let kind = if timed_out { Kind::BodyTimeout } else { Kind::Malformed };
             ApiError::new(kind, format!("the body could not be read: {}", rejection.body_text()))
         })?;
-        Ok(Self(beside_others(body.len(), || parse(&body))?))
+        Ok(Self(body))
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// A JSON body. Like axum's own, but its refusals are ours and name the field.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        check_json(request.headers())?;
+        let Body(body) = Body::from_request(request, state).await?;
+        Ok(Self(parse(&body)?))
+    }
+}
+
+/// Reads JSON; nothing at all is what the default is.
+pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.is_empty() { Ok(T::default()) } else { parse(body) }
+}
+
+/// Reads JSON, with a refusal that names the field.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    beside_others(body.len(), || parse_here(body))
+}
+
+fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
@@ -57,9 +79,11 @@ fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a
 }
 
 /// Takes `application/json`, relatives of it, and no type at all.
-fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if !headers.contains_key(header::CONTENT_TYPE) {
+        return Ok(());
+    }
+    let essence = essence(headers);
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
@@ -67,6 +91,30 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
         Kind::UnsupportedMediaType,
         format!("the body's content-type is `{essence}`: expected application/json"),
     ))
+}
+
+/// The type of a body, without its parameters.
+pub(super) fn essence(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
+/// What the inputs of a request are for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum InputType {
+    Query,
+    Document,
+}
+
+/// The prompt that a request asks for, by its name or by what the inputs are for.
+pub(super) fn prompt(name: Option<String>, input_type: Option<InputType>) -> Prompt {
+    match (name, input_type) {
+        (Some(name), _) => Prompt::Named(name),
+        (None, Some(InputType::Query)) => Prompt::Query,
+        (None, Some(InputType::Document)) => Prompt::Document,
+        (None, None) => Prompt::Default,
+    }
 }
 
 /// The space that a caller's index is in, by the header `x-sextant-space`.
