@@ -68,7 +68,11 @@ fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
         let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
-        if path == "." { refused } else { refused.at(path) }
+        // Where the JSON ends too soon, or is none, the field is not known: `?`.
+        match path.trim_end_matches('?').trim_end_matches('.') {
+            "" => refused,
+            field => refused.at(field),
+        }
     })?;
     parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
     Ok(value)

@@ -83,7 +83,7 @@ async fn token_ids_are_taken_without_their_padding() {
         let masks = json!([vec![1; width], mask]);
         let request = json!({ "inputs": [
             tensor("attention_mask", json!([2, width]), masks),
-            tensor("input_ids", json!([2, width]), json!([long, row].concat())),
+            tensor("input_ids", json!([2, width]), json!([&long, row].map(Vec::as_slice).concat())),
         ] });
         let answer = app.post(INFER, request).await;
         assert_eq!(answer.status, 200, "{}", answer.text());

@@ -121,7 +121,7 @@ async fn vectors_come_as_bytes_and_bits_where_asked() {
     let bits = unit.iter().fold(0, |bits, value| bits << 1 | i64::from(*value > 0.0));
     assert_eq!(ask("ubinary", "float").await, json!([bits]));
     assert_eq!(ask("binary", "float").await, json!([bits - 128]));
-    assert_eq!(ask("float", "float").await, json!(Fake::vector(&ids(&app, "a b").await)));
+    assert_eq!(floats(&ask("float", "float").await), Fake::vector(&ids(&app, "a b").await));
 }
 
 #[tokio::test]
