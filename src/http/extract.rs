@@ -149,12 +149,12 @@ pub(super) fn class(headers: &HeaderMap) -> Result<Class, ApiError> {
 /// When the caller stops waiting, by the header `x-request-timeout-ms`; none if it is not there.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(None) };
-    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|&ms| ms > 0);
+    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u32>().ok()).filter(|&ms| ms > 0);
     match milliseconds {
-        Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds))),
+        Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds.into()))),
         None => {
             let message =
-                "the header x-request-timeout-ms must be a whole number of milliseconds, at least 1";
+                "the header x-request-timeout-ms must be a whole number of milliseconds, 1 to 4294967295";
             Err(ApiError::new(Kind::Invalid, message).at("x-request-timeout-ms"))
         }
     }

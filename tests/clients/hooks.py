@@ -1,6 +1,7 @@
 """What schemathesis is made to send, besides what it comes up with."""
 
 import schemathesis
+from schemathesis.core import NotSet
 
 
 def whole(value):
@@ -15,3 +16,10 @@ def whole(value):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     case.body = whole(case.body)
+
+
+@schemathesis.hook
+def filter_case(context, case):
+    """Without the cases that are said to be wrong because they leave out a body that nobody needs."""
+    is_wrong = case.meta.generation.mode.is_negative
+    return not (is_wrong and case.operation.label == "POST /v2/repository/index" and isinstance(case.body, NotSet))
