@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::answer::json;
 use super::error::{ApiError, Kind};
-use super::extract::{Body, parse_or_default};
+use super::extract::{Body, check_json, parse};
 use super::health;
 use crate::embed::{Model, Resident};
 #[cfg(test)]
@@ -101,8 +101,18 @@ pub(super) async fn model_ready(
 }
 
 /// What is loaded here. The repository's other versions are the administrators' to see.
-pub(super) async fn index(State(app): State<App>, Body(body): Body) -> Result<Response, ApiError> {
-    let IndexRequest { .. } = parse_or_default(&body)?;
+pub(super) async fn index(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    // Triton's client sends no body.
+    let IndexRequest { .. } = if body.is_empty() {
+        IndexRequest::default()
+    } else {
+        check_json(&headers)?;
+        parse(&body)?
+    };
     let names = app.0.embedder.models().into_iter().map(|model| model.manifest.model.clone());
     let residents: Vec<Resident> = names.filter_map(|name| app.0.embedder.resident(&name)).collect();
     let entry = |model: &Model| json!({ "name": model.manifest.model, "version": version(model), "state": "READY", "reason": "" });

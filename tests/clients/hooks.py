@@ -16,10 +16,7 @@ def whole(value):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     case.body = whole(case.body)
-
-
-@schemathesis.hook
-def filter_case(context, case):
-    """Without the cases that are said to be wrong because they leave out a body that nobody needs."""
-    is_wrong = case.meta.generation.mode.is_negative
-    return not (is_wrong and case.operation.label == "POST /v2/repository/index" and isinstance(case.body, NotSet))
+    # It takes a body left out for a wrong one, where none is needed too.
+    is_wrong = case.meta is not None and case.meta.generation.mode.is_negative
+    if is_wrong and isinstance(case.body, NotSet) and case.operation.label == "POST /v2/repository/index":
+        case.body = ["no such thing"]

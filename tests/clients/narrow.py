@@ -45,11 +45,16 @@ def narrow(document: dict, server: Server) -> dict:
         prompted, bare = copy.deepcopy(whole), copy.deepcopy(whole)
         prompted["properties"][inputs] = of_texts
         bare["properties"][inputs] = of_ids
-        # No prompt goes before a token array.
-        for field in {"prompt_name", "input_type"} & bare["properties"].keys():
-            bare["properties"][field] = {"enum": [None]}
+        without_prompt(bare["properties"])
         schemas[name] = {"oneOf": [prompted, bare]}
-    schemas["InferRequest"]["properties"]["inputs"] = {"enum": tensors(arrays)}
+    schemas["VersionNumber"] = {"enum": [1]}
+    whole = schemas["InferRequest"]
+    of_texts, of_ids = tensors(arrays)
+    prompted, bare = copy.deepcopy(whole), copy.deepcopy(whole)
+    prompted["properties"]["inputs"] = {"enum": of_texts}
+    bare["properties"]["inputs"] = {"enum": of_ids}
+    without_prompt(bare["properties"]["parameters"]["properties"])
+    schemas["InferRequest"] = {"oneOf": [prompted, bare]}
 
     components["parameters"]["Space"]["schema"] = {"enum": [server.space()]}
     for path, item in document["paths"].items():
@@ -67,8 +72,14 @@ def narrow(document: dict, server: Server) -> dict:
     return document
 
 
-def tensors(arrays: list[list[int]]) -> list[list[dict]]:
-    """Inputs whose shapes are those of their data, as no schema can say."""
+def without_prompt(fields: dict) -> None:
+    """None goes before token ids."""
+    for field in {"prompt_name", "input_type"} & fields.keys():
+        fields[field] = {"enum": [None]}
+
+
+def tensors(arrays: list[list[int]]) -> tuple[list[list[dict]], list[list[dict]]]:
+    """Inputs of texts and of token ids whose shapes are those of their data, as no schema can say."""
 
     def tensor(name, datatype, shape, data):
         return {"name": name, "datatype": datatype, "shape": shape, "data": data}
@@ -80,6 +91,7 @@ def tensors(arrays: list[list[int]]) -> list[list[dict]]:
     return [
         [tensor("text", "BYTES", [2], ["one", "two three"])],
         [tensor("text", "BYTES", [2, 1], [["one"], ["\u0000 \U0001f9ed"]])],
+    ], [
         [tensor("input_ids", "INT64", [1, len(long)], long)],
         [tensor("input_ids", "INT64", rows, [short + pad, long]), tensor("attention_mask", "INT64", rows, mask)],
     ]

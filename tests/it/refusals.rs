@@ -188,7 +188,7 @@ async fn bodies_that_are_no_json_are_refused() {
         }
     }
     let text = HeaderMap::from_iter([("content-type".parse().unwrap(), "text/plain".parse().unwrap())]);
-    for path in ["/v1/embeddings", "/embed", INFER] {
+    for path in ["/v1/embeddings", "/embed", INFER, "/v2/repository/index"] {
         let answer = app.send("POST", path, text.clone(), b"{}".to_vec()).await;
         assert_eq!(answer.status, 415);
         check_envelope(path, &answer);
