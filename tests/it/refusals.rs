@@ -55,6 +55,10 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
     // Path, body, status, the OpenAI envelope's `param` where it must name one.
     let table: Vec<(&str, Value, u16, Option<&str>)> = vec![
         ("/v1/embeddings", json!([]), 400, None),
+        // The fields in a list, in the order of the code.
+        ("/v1/embeddings", json!(["a", "tiny"]), 400, None),
+        ("/embed", json!(["a"]), 422, None),
+        ("/similarity", json!({ "inputs": ["a", ["b"]] }), 422, None),
         ("/v1/embeddings", json!({ "model": "tiny" }), 400, None),
         ("/v1/embeddings", json!({ "input": "a" }), 400, None),
         ("/v1/embeddings", openai("input", json!("")), 400, Some("input")),

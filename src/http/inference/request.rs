@@ -9,7 +9,7 @@ use super::{ATTENTION_MASK, EMBEDDING, INPUT_IDS, TEXT, invalid};
 use crate::config::HttpConfig;
 use crate::embed::{EmbedRequest, Input};
 use crate::http::error::{ApiError, Kind};
-use crate::http::extract::{self, InputType, Inputs, check_count, check_json, essence, parse};
+use crate::http::extract::{self, InputType, Inputs, Object, check_count, check_json, essence, parse};
 use crate::tokenize::Truncate;
 
 /// Says how many bytes of a body are JSON; the tensors' bytes follow.
@@ -20,10 +20,10 @@ pub(in crate::http) struct InferRequest {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
-    parameters: Option<Parameters>,
-    inputs: Few<Tensor>,
+    parameters: Option<Object<Parameters>>,
+    inputs: Few<Object<Tensor>>,
     #[serde(default)]
-    outputs: Option<Few<Asked>>,
+    outputs: Option<Few<Object<Asked>>>,
 }
 
 /// Of a request. All but the first are those of the other dialects.
@@ -48,7 +48,7 @@ pub(in crate::http) struct Parameters {
 pub(in crate::http) struct Asked {
     name: String,
     #[serde(default)]
-    parameters: Option<OutputParameters>,
+    parameters: Option<Object<OutputParameters>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -99,18 +99,18 @@ impl Read {
     /// If anything but the vectors is asked for.
     pub(super) fn wants_binary(&self) -> Result<bool, ApiError> {
         let parameters = self.request.parameters.as_ref();
-        let usual = parameters.and_then(|parameters| parameters.binary_data_output).unwrap_or(false);
+        let usual = parameters.and_then(|Object(parameters)| parameters.binary_data_output).unwrap_or(false);
         let asked = match self.request.outputs.as_ref().map(|Few(outputs)| outputs.as_slice()) {
             None | Some([]) => return Ok(usual),
-            Some([asked]) if asked.name == EMBEDDING => asked.parameters.as_ref(),
+            Some([Object(asked)]) if asked.name == EMBEDDING => asked.parameters.as_ref(),
             Some(others) => {
-                let names: Vec<_> = others.iter().map(|asked| asked.name.as_str()).collect();
+                let names: Vec<_> = others.iter().map(|Object(asked)| asked.name.as_str()).collect();
                 return Err(invalid(format!(
                     "the outputs {names:?} are asked for; there is one: {EMBEDDING}"
                 )));
             }
         };
-        let Some(asked) = asked else { return Ok(usual) };
+        let Some(Object(asked)) = asked else { return Ok(usual) };
         if asked.classification.is_some() || asked.shared_memory_region.is_some() {
             return Err(invalid("outputs are vectors in the answer: no classification, no shared memory"));
         }
@@ -125,7 +125,7 @@ impl Read {
         config: &HttpConfig,
     ) -> Result<EmbedRequest, ApiError> {
         let Self { request: InferRequest { parameters, inputs: Few(tensors), .. }, binary } = self;
-        let parameters = parameters.unwrap_or_default();
+        let parameters = parameters.map(|Object(parameters)| parameters).unwrap_or_default();
         Ok(EmbedRequest {
             model: Some(asked),
             key: parameters.user,
@@ -141,9 +141,9 @@ impl Read {
 }
 
 /// What the tensors hold, at most `most` inputs. `binary` has the bytes of those that are not in JSON, in their order.
-fn inputs(tensors: Vec<Tensor>, mut binary: &[u8], most: usize) -> Result<Vec<Input>, ApiError> {
+fn inputs(tensors: Vec<Object<Tensor>>, mut binary: &[u8], most: usize) -> Result<Vec<Input>, ApiError> {
     let (mut text, mut ids, mut mask) = (None, None, None);
-    for mut tensor in tensors {
+    for Object(mut tensor) in tensors {
         let place = match tensor.name.as_str() {
             TEXT => &mut text,
             INPUT_IDS => &mut ids,

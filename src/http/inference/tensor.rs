@@ -7,6 +7,7 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, SeqAccess, Vis
 
 use super::invalid;
 use crate::http::error::ApiError;
+use crate::http::extract::Object;
 
 /// Texts of a tensor that are read at all.
 const MOST_TEXTS: usize = 1 << 16;
@@ -26,7 +27,7 @@ pub(in crate::http) struct Tensor {
     pub(super) shape: Few<u64>,
     datatype: String,
     #[serde(default)]
-    parameters: Option<TensorParameters>,
+    parameters: Option<Object<TensorParameters>>,
     #[serde(default)]
     data: Option<Data>,
 }
@@ -59,7 +60,7 @@ impl Tensor {
     /// If there are not as many as the shape says, or they are not what the datatype says.
     pub(super) fn values(&mut self, binary: &mut &[u8]) -> Result<Values, ApiError> {
         let (name, shape) = (&self.name, &self.shape.0);
-        let size = self.parameters.as_ref().and_then(|parameters| parameters.binary_data_size);
+        let size = self.parameters.as_ref().and_then(|Object(parameters)| parameters.binary_data_size);
         let count = shape
             .iter()
             .try_fold(1_usize, |count, &extent| count.checked_mul(usize::try_from(extent).ok()?))
