@@ -47,6 +47,8 @@ pub(super) enum Kind {
     TooLarge,
     /// The body is not called JSON.
     UnsupportedMediaType,
+    /// No model of this server is made for it.
+    OtherTask,
     /// Too much is waiting.
     Overloaded,
     /// Our fault.
@@ -62,7 +64,7 @@ pub(super) enum Kind {
 impl Kind {
     fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::Invalid | Self::Empty => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Invalid | Self::Empty | Self::OtherTask => StatusCode::BAD_REQUEST,
             Self::UnknownModel | Self::NotFound => StatusCode::NOT_FOUND,
             Self::SpaceMismatch | Self::StateConflict | Self::GateNotPassed => StatusCode::CONFLICT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -271,7 +273,9 @@ impl Dialect {
             (Self::TextEmbeddingsInference, Kind::Malformed | Kind::Invalid) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            (Self::TextEmbeddingsInference, Kind::Internal) => StatusCode::FAILED_DEPENDENCY,
+            (Self::TextEmbeddingsInference, Kind::Internal | Kind::OtherTask) => {
+                StatusCode::FAILED_DEPENDENCY
+            }
             (_, kind) => kind.status(),
         }
     }
@@ -292,6 +296,7 @@ impl Dialect {
                     Kind::Forbidden => ("permission_error", None),
                     Kind::Malformed
                     | Kind::Invalid
+                    | Kind::OtherTask
                     | Kind::Empty
                     | Kind::TooLarge
                     | Kind::BodyTimeout
@@ -311,7 +316,7 @@ impl Dialect {
             },
             Self::Admin => {
                 let code = match error.kind {
-                    Kind::Malformed | Kind::Invalid | Kind::Empty => "invalid",
+                    Kind::Malformed | Kind::Invalid | Kind::Empty | Kind::OtherTask => "invalid",
                     Kind::UnknownModel => "unknown_version",
                     Kind::SpaceMismatch => "space_conflict",
                     Kind::StateConflict => "state_conflict",
@@ -335,7 +340,7 @@ impl Dialect {
                 let kind = match error.kind {
                     Kind::Empty => "Empty",
                     Kind::Overloaded => "Overloaded",
-                    Kind::Internal => "Backend",
+                    Kind::Internal | Kind::OtherTask => "Backend",
                     Kind::Unavailable => "Unhealthy",
                     Kind::DeadlineExceeded => "DeadlineExceeded",
                     Kind::NotFound | Kind::UnknownModel => "NotFound",

@@ -288,6 +288,14 @@ pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> 
     answer::json(&texts?)
 }
 
+/// Answers for the routes of this dialect that other kinds of models have, as it does where the model is of none of them.
+pub(super) async fn other_task() -> ApiError {
+    ApiError::new(
+        Kind::OtherTask,
+        "the models of this server give dense embeddings: none ranks, classifies or gives sparse ones",
+    )
+}
+
 #[derive(Deserialize)]
 pub(super) struct InfoQuery {
     #[serde(default)]

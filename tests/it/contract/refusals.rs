@@ -93,6 +93,7 @@ async fn of_the_data_routes() -> Vec<String> {
         refused("TeiTooLarge", tei, json!({ "inputs": vec!["a"; 2049] })),
         refused("TeiNotJson", tei, inputs.clone()).with(plain.0, plain.1),
         refused("TeiInvalid", tei, json!({ "inputs": 1 })),
+        refused("TeiOtherTask", "/rerank", json!({ "query": "a", "texts": ["b"] })),
         refused("InferBad", infer, of(2, vec!["a"])),
         refused("InferUnknown", "/v2/models/other/infer", tensor.clone()),
         refused("InferWrongMethod", infer, Value::Null).by("GET"),
