@@ -22,13 +22,13 @@ pub enum Dtype {
     /// 32-bit floats.
     #[default]
     Float,
-    /// See [`to_int8`].
+    /// Each value of the unit vector in parts of 1/127.
     Int8,
     /// The same plus 128.
     Uint8,
     /// [`Ubinary`](Self::Ubinary) minus 128, as signed bytes.
     Binary,
-    /// A bit a value, see [`pack`].
+    /// A bit a value, 1 where it is above zero, the first in the highest bit.
     Ubinary,
 }
 
