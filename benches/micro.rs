@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sextant::batch::policy::{Class, Key, Limits, Waiting, next_batch};
 use sextant::engine::{Output, Pooling, pooling};
-use sextant::http::encode::Encoded;
+use sextant::http::encode::{Dtype, Encoded, Format};
 use sextant::tokenize::{Tokenizer, Truncate};
 
 const TOKENIZER: &str = ".sextant/weights/tokenizer.json";
@@ -85,7 +85,12 @@ fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     let vector = values(WIDTH);
     group.throughput(Throughput::Elements(WIDTH as u64));
-    for (name, encoded) in [("base64", Encoded::Base64(&vector)), ("floats", Encoded::Floats(&vector))] {
+    for (name, dtype, format) in [
+        ("base64", Dtype::Float, Format::Base64),
+        ("floats", Dtype::Float, Format::Float),
+        ("int8 as base64", Dtype::Int8, Format::Base64),
+    ] {
+        let encoded = Encoded { vector: &vector, dtype, format };
         group.bench_function(name, |bencher| bencher.iter(|| serde_json::to_vec(black_box(&encoded))));
     }
 }

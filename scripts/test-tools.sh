@@ -1,23 +1,5 @@
 #!/usr/bin/env bash
-# Fetches what only the tests need: moto, an S3 server in Python, into .sextant/test-tools. A folder that is there is
-# complete, and made from the pins as they are now; otherwise it is made aside and renamed into place.
+# Fetches what only the Rust tests need: moto, an S3 server in Python, into .sextant/test-tools.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-pins=scripts/test-requirements.txt
-tools=.sextant/test-tools
-cmp --silent "$pins" "$tools/requirements.txt" && exit
-
-mkdir -p .sextant
-new=$(mktemp -d .sextant/test-tools-XXXXXX)
-trap 'rm -rf "$new"' EXIT
-echo "fetching moto, an S3 server for the tests (30 MB), into $tools"
-# Without a pip of its own: Debian's Python has none to give, and that of the machine can fill another's folder.
-"${PYTHON:-python3}" -m venv --without-pip "$new"
-packages=$("$new/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore "${PYTHON:-python3}" -m pip install --quiet \
-    --disable-pip-version-check --no-input --require-hashes --only-binary=:all: --no-deps --target "$packages" \
-    --requirement "$pins"
-cp "$pins" "$new/requirements.txt"
-rm -rf "$tools"
-mv "$new" "$tools"
+exec "$(dirname "${BASH_SOURCE[0]}")/python-tools.sh" \
+    scripts/test-requirements.txt .sextant/test-tools "moto, an S3 server for the tests (30 MB)"

@@ -9,6 +9,7 @@ mod extract;
 #[cfg(test)]
 mod fields;
 mod health;
+mod inference;
 mod observe;
 mod openai;
 mod tei;
@@ -122,8 +123,21 @@ fn embedding() -> Routes {
         .post("/similarity", tei::similarity)
         .post("/tokenize", tei::tokenize)
         .post("/decode", tei::decode)
+        .post("/rerank", tei::other_task)
+        .post("/predict", tei::other_task)
+        .post("/embed_sparse", tei::other_task)
         .get("/info", tei::info)
         .get("/health", health::health)
+        .get("/v2", inference::server)
+        .get("/v2/health/live", inference::live)
+        .get("/v2/health/ready", inference::ready)
+        .get("/v2/models/{model}", inference::model)
+        .get("/v2/models/{model}/ready", inference::model_ready)
+        .post("/v2/models/{model}/infer", inference::infer)
+        .get("/v2/models/{model}/versions/{version}", inference::model)
+        .get("/v2/models/{model}/versions/{version}/ready", inference::model_ready)
+        .post("/v2/models/{model}/versions/{version}/infer", inference::infer)
+        .post("/v2/repository/index", inference::index)
         .get("/openapi.yaml", health::openapi)
         .get("/docs", docs::page)
         .get("/docs/{file}", docs::file)

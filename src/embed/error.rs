@@ -38,13 +38,25 @@ pub enum EmbedError {
         /// What there is.
         available: Vec<String>,
     },
-    /// A width that the model cannot be cut to.
-    #[error("`dimensions` is {asked}; this model's vectors have {}", .allowed)]
+    /// A width that the model was not trained to be cut to.
+    #[error(
+        "`dimensions` is {asked}; vectors of {version} have {full} and {}",
+        if declared.is_empty() {
+            "are not to be cut: no shorter width was declared when it was imported (sextant import --matryoshka 256,128)"
+                .to_owned()
+        } else {
+            format!("were trained to be cut to {declared:?}")
+        }
+    )]
     Dimensions {
         /// What was asked for.
         asked: usize,
-        /// What can be had, in words.
-        allowed: String,
+        /// `name@version`.
+        version: String,
+        /// Width of its vectors.
+        full: usize,
+        /// Shorter widths that can be had.
+        declared: Vec<usize>,
     },
     /// One of the inputs.
     #[error("input {index}: {source}")]

@@ -199,18 +199,17 @@ impl Model {
         }
     }
 
-    /// The width of the vectors for a request that asks for `asked`.
+    /// The width of the vectors for a request that asks for `asked`. A vector of a model that was not trained for it loses its
+    /// meaning when it is cut, so only the widths that the manifest declares are given.
     pub(super) fn width(&self, asked: Option<usize>) -> Result<usize, EmbedError> {
         let full = self.manifest.dimensions;
         let Some(asked) = asked else { return Ok(full) };
         let declared = &self.manifest.matryoshka_dimensions;
-        let allowed = match declared.as_slice() {
-            [] if (1..=full).contains(&asked) => return Ok(asked),
-            [] => format!("{full} and can be cut to 1 to {full}"),
-            declared if asked == full || declared.contains(&asked) => return Ok(asked),
-            declared => format!("{full} and were trained to be cut to {declared:?}"),
-        };
-        Err(EmbedError::Dimensions { asked, allowed })
+        if asked == full || declared.contains(&asked) {
+            return Ok(asked);
+        }
+        let (version, declared) = (self.id(), declared.clone());
+        Err(EmbedError::Dimensions { asked, version, full, declared })
     }
 
     /// The text to put before inputs.

@@ -35,7 +35,12 @@ pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result
     // As base64 a value takes six bytes, as a number about eleven.
     let bytes = embeddings.vectors.iter().map(Vec::len).sum::<usize>() * 8;
     let mut response = beside_others(bytes, || json(body))?;
-    let headers = response.headers_mut();
+    said(response.headers_mut(), embeddings);
+    Ok(response)
+}
+
+/// Sets the headers that say which version made the vectors and where the time went.
+pub(super) fn said(headers: &mut HeaderMap, embeddings: &Embeddings) {
     let timings = &embeddings.timings;
     set(headers, "x-sextant-version", &embeddings.model.id());
     set(headers, "x-sextant-space", &embeddings.model.manifest.space.0);
@@ -49,7 +54,6 @@ pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result
     let timing =
         stages.map(|(stage, time)| format!("{stage};dur={:.3}", time.as_secs_f64() * 1e3)).join(", ");
     set(headers, "server-timing", &timing);
-    Ok(response)
 }
 
 /// How far an input lies outside, as it stands in answers; nulls for a vector that is all zeros.
@@ -70,8 +74,13 @@ pub(super) fn outlying(embeddings: &Embeddings, index: usize) -> Option<Outlying
 
 /// `body` as a JSON answer.
 pub(super) fn json(body: &impl Serialize) -> Result<Response, ApiError> {
-    let bytes = serde_json::to_vec(body).map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
+    let kind = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, kind)], to_json(body)?).into_response())
+}
+
+/// `body` as JSON.
+pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(body).map_err(|error| ApiError::new(Kind::Internal, error.to_string()))
 }
 
 /// Sets a header; a value that no header can carry is left out.

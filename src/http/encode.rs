@@ -1,43 +1,144 @@
-//! Vectors as they stand in JSON answers.
+//! Vectors as they stand in answers: the format of their values, and how these are written.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// A vector in JSON: an array of numbers, each in the fewest digits that read back as the same `f32`, or base64.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(untagged)]
-pub enum Encoded<'a> {
-    /// Numbers.
-    Floats(&'a [f32]),
-    /// Base64 of little-endian 32-bit floats, as OpenAI's clients ask for it.
-    #[serde(serialize_with = "base64")]
-    Base64(&'a [f32]),
+/// How the values of a vector are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A list of numbers, of floats each in the fewest digits that read back as the same `f32`.
+    #[default]
+    Float,
+    /// Base64 of the values, little-endian, as OpenAI's clients ask for it.
+    Base64,
 }
 
-fn base64<S: Serializer>(vector: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut bytes = Vec::with_capacity(size_of_val(vector));
+/// What the values of a vector are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats.
+    #[default]
+    Float,
+    /// Each value of the unit vector in parts of 1/127.
+    Int8,
+    /// The same plus 128.
+    Uint8,
+    /// [`Ubinary`](Self::Ubinary) minus 128, as signed bytes.
+    Binary,
+    /// A bit a value, 1 where it is above zero, the first in the highest bit.
+    Ubinary,
+}
+
+impl Dtype {
+    /// Whether its scale is that of vectors of unit length.
+    pub(super) fn needs_unit_vectors(self) -> bool {
+        matches!(self, Self::Int8 | Self::Uint8)
+    }
+}
+
+/// A vector in JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded<'a> {
+    /// `[dimensions]`
+    pub vector: &'a [f32],
+    /// What its values become.
+    pub dtype: Dtype,
+    /// How they are written.
+    pub format: Format,
+}
+
+impl Serialize for Encoded<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { vector, dtype, format } = *self;
+        let bytes = match (dtype, format) {
+            (Dtype::Float, Format::Float) => return vector.serialize(serializer),
+            (Dtype::Float, Format::Base64) => {
+                let mut bytes = Vec::with_capacity(size_of_val(vector));
+                push_le_bytes(&mut bytes, vector);
+                bytes
+            }
+            (Dtype::Int8, _) => vector.iter().map(|value| to_int8(*value).cast_unsigned()).collect(),
+            (Dtype::Uint8, _) => vector.iter().map(|value| offset(to_int8(*value).cast_unsigned())).collect(),
+            (Dtype::Ubinary, _) => pack(vector),
+            (Dtype::Binary, _) => pack(vector).into_iter().map(offset).collect(),
+        };
+        let is_signed = matches!(dtype, Dtype::Int8 | Dtype::Binary);
+        match format {
+            Format::Base64 => serializer.serialize_str(&STANDARD.encode(&bytes)),
+            Format::Float if is_signed => serializer.collect_seq(bytes.into_iter().map(u8::cast_signed)),
+            Format::Float => serializer.collect_seq(bytes),
+        }
+    }
+}
+
+/// The values, little-endian, after what `bytes` has.
+pub(super) fn push_le_bytes(bytes: &mut Vec<u8>, vector: &[f32]) {
     for value in vector {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
-    serializer.serialize_str(&STANDARD.encode(&bytes))
+}
+
+/// A value of a unit vector in parts of 1/127, rounded to the nearest, halves away from zero: -127 to 127.
+///
+/// The scale is the same for all vectors of all models, so those of an index compare with each other, and none is cut off. Of
+/// 4,000 sentences of all-MiniLM-L6-v2 the least cosine to the floats is .9988, and .970 of each query's 10 nearest stay.
+/// Refused: a scale of each vector's own, with which products of two vectors mean nothing; and one for values as they usually
+/// are (.987 of the nearest with 8 standard deviations in 127 parts), which cuts off the large ones that some models have.
+fn to_int8(value: f32) -> i8 {
+    // Saturates; a unit vector's values are within anyway, but for the last digit.
+    (value * 127.0).round().clamp(-127.0, 127.0) as i8
+}
+
+/// The signed byte as one from 0, or the reverse: both are 128 apart.
+fn offset(byte: u8) -> u8 {
+    byte ^ 0x80
+}
+
+/// A bit a value, 1 where it is above zero, eight to the byte, the first in the highest bit; the last byte is filled up with
+/// zeros. As numpy's `packbits`, sentence-transformers and Voyage have it.
+fn pack(vector: &[f32]) -> Vec<u8> {
+    let bit = |(place, value): (usize, &f32)| u8::from(*value > 0.0) << (7 - place);
+    vector.chunks(8).map(|values| values.iter().enumerate().map(bit).sum()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn json(vector: &[f32], dtype: Dtype, format: Format) -> serde_json::Value {
+        serde_json::to_value(Encoded { vector, dtype, format }).unwrap()
+    }
+
     #[test]
     fn vectors_are_numbers_or_little_endian_base64() {
         let vector = [1.0, -0.1, 1e-12];
-        let json = |encoded: Encoded<'_>| serde_json::to_string(&encoded).unwrap();
-        let numbers: Vec<f32> = serde_json::from_str(&json(Encoded::Floats(&vector))).unwrap();
+        let text =
+            serde_json::to_string(&Encoded { vector: &vector, dtype: Dtype::Float, format: Format::Float });
+        let numbers: Vec<f32> = serde_json::from_str(&text.unwrap()).unwrap();
         assert_eq!(numbers, vector);
-        let text: String = serde_json::from_str(&json(Encoded::Base64(&vector))).unwrap();
-        let bytes = STANDARD.decode(text).unwrap();
+        let text = json(&vector, Dtype::Float, Format::Base64);
+        let bytes = STANDARD.decode(text.as_str().unwrap()).unwrap();
         assert_eq!(
             bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect::<Vec<_>>(),
             vector
         );
+    }
+
+    #[test]
+    fn bytes_have_a_fixed_scale_and_bits_a_fixed_order() {
+        let vector = [1.0, -1.0, 0.0, 0.5, -0.5, 0.003, -0.0, f32::MIN_POSITIVE, -0.004, 1.000_000_1];
+        for (dtype, expected) in [
+            (Dtype::Int8, vec![127, -127, 0, 64, -64, 0, 0, 0, -1, 127]),
+            (Dtype::Uint8, vec![255, 1, 128, 192, 64, 128, 128, 128, 127, 255]),
+            (Dtype::Ubinary, vec![0b1001_0101, 0b0100_0000]),
+            (Dtype::Binary, vec![0b1001_0101 - 128, 0b0100_0000 - 128]),
+        ] {
+            assert_eq!(json(&vector, dtype, Format::Float), serde_json::json!(expected), "{dtype:?}");
+            let bytes: Vec<u8> = expected.iter().map(|value: &i32| value.to_le_bytes()[0]).collect();
+            assert_eq!(json(&vector, dtype, Format::Base64), STANDARD.encode(bytes), "{dtype:?}");
+        }
     }
 }

@@ -47,6 +47,8 @@ pub(super) enum Kind {
     TooLarge,
     /// The body is not called JSON.
     UnsupportedMediaType,
+    /// No model of this server is made for it.
+    OtherTask,
     /// Too much is waiting.
     Overloaded,
     /// Our fault.
@@ -62,7 +64,7 @@ pub(super) enum Kind {
 impl Kind {
     fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::Invalid | Self::Empty => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Invalid | Self::Empty | Self::OtherTask => StatusCode::BAD_REQUEST,
             Self::UnknownModel | Self::NotFound => StatusCode::NOT_FOUND,
             Self::SpaceMismatch | Self::StateConflict | Self::GateNotPassed => StatusCode::CONFLICT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -249,6 +251,7 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
 enum Dialect {
     OpenAi,
     TextEmbeddingsInference,
+    OpenInference,
     Admin,
 }
 
@@ -256,6 +259,8 @@ impl Dialect {
     fn of(path: &str) -> Self {
         if path == "/v1" || path.starts_with("/v1/") {
             Self::OpenAi
+        } else if path == "/v2" || path.starts_with("/v2/") {
+            Self::OpenInference
         } else if path == "/admin" || path.starts_with("/admin/") {
             Self::Admin
         } else {
@@ -268,7 +273,9 @@ impl Dialect {
             (Self::TextEmbeddingsInference, Kind::Malformed | Kind::Invalid) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            (Self::TextEmbeddingsInference, Kind::Internal) => StatusCode::FAILED_DEPENDENCY,
+            (Self::TextEmbeddingsInference, Kind::Internal | Kind::OtherTask) => {
+                StatusCode::FAILED_DEPENDENCY
+            }
             (_, kind) => kind.status(),
         }
     }
@@ -289,6 +296,7 @@ impl Dialect {
                     Kind::Forbidden => ("permission_error", None),
                     Kind::Malformed
                     | Kind::Invalid
+                    | Kind::OtherTask
                     | Kind::Empty
                     | Kind::TooLarge
                     | Kind::BodyTimeout
@@ -299,9 +307,16 @@ impl Dialect {
                 };
                 json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
             }
+            // It has no field for the one at fault, and where the JSON is not what it should be the message does not say.
+            Self::OpenInference => match &error.param {
+                Some(param) if error.kind == Kind::Malformed => {
+                    json!({ "error": format!("{param}: {}", error.message) })
+                }
+                _ => json!({ "error": error.message }),
+            },
             Self::Admin => {
                 let code = match error.kind {
-                    Kind::Malformed | Kind::Invalid | Kind::Empty => "invalid",
+                    Kind::Malformed | Kind::Invalid | Kind::Empty | Kind::OtherTask => "invalid",
                     Kind::UnknownModel => "unknown_version",
                     Kind::SpaceMismatch => "space_conflict",
                     Kind::StateConflict => "state_conflict",
@@ -325,7 +340,7 @@ impl Dialect {
                 let kind = match error.kind {
                     Kind::Empty => "Empty",
                     Kind::Overloaded => "Overloaded",
-                    Kind::Internal => "Backend",
+                    Kind::Internal | Kind::OtherTask => "Backend",
                     Kind::Unavailable => "Unhealthy",
                     Kind::DeadlineExceeded => "DeadlineExceeded",
                     Kind::NotFound | Kind::UnknownModel => "NotFound",

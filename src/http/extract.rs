@@ -2,30 +2,31 @@
 
 use std::error::Error;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use tower_http::timeout::TimeoutError;
 
 use super::beside_others;
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
-use crate::embed::Input;
+use crate::embed::{Input, Prompt};
 use crate::repository::manifest::Space;
 
-/// A JSON body. Like axum's own, but its refusals are ours and name the field.
-pub(super) struct Json<T>(pub(super) T);
+/// A body as it came.
+pub(super) struct Body(pub(super) Bytes);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        check_media_type(request.headers())?;
         let body = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 return ApiError::new(
@@ -37,19 +38,64 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             let kind = if timed_out { Kind::BodyTimeout } else { Kind::Malformed };
             ApiError::new(kind, format!("the body could not be read: {}", rejection.body_text()))
         })?;
-        Ok(Self(beside_others(body.len(), || parse(&body))?))
+        Ok(Self(body))
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// A JSON body. Like axum's own, but its refusals are ours and name the field.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        check_json(request.headers())?;
+        let Body(body) = Body::from_request(request, state).await?;
+        Ok(Self(parse(&body)?))
+    }
+}
+
+/// Reads JSON, with a refusal that names the field.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    beside_others(body.len(), || parse_here(body))
+}
+
+fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
         let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
-        if path == "." { refused } else { refused.at(path) }
+        // Where the JSON ends too soon, or is none, the field is not known: `?`.
+        match path.trim_end_matches('?').trim_end_matches('.') {
+            "" => refused,
+            field => refused.at(field),
+        }
     })?;
     parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
     Ok(value)
+}
+
+/// What is an object in JSON. By itself serde also takes a list for a struct, its fields in the order of the code.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_any(ObjectVisitor(PhantomData)).map(Self)
+    }
 }
 
 fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -57,9 +103,11 @@ fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a
 }
 
 /// Takes `application/json`, relatives of it, and no type at all.
-fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if !headers.contains_key(header::CONTENT_TYPE) {
+        return Ok(());
+    }
+    let essence = essence(headers);
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
@@ -67,6 +115,30 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
         Kind::UnsupportedMediaType,
         format!("the body's content-type is `{essence}`: expected application/json"),
     ))
+}
+
+/// The type of a body, without its parameters.
+pub(super) fn essence(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
+/// What the inputs of a request are for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum InputType {
+    Query,
+    Document,
+}
+
+/// The prompt that a request asks for, by its name or by what the inputs are for.
+pub(super) fn prompt(name: Option<String>, input_type: Option<InputType>) -> Prompt {
+    match (name, input_type) {
+        (Some(name), _) => Prompt::Named(name),
+        (None, Some(InputType::Query)) => Prompt::Query,
+        (None, Some(InputType::Document)) => Prompt::Document,
+        (None, None) => Prompt::Default,
+    }
 }
 
 /// The space that a caller's index is in, by the header `x-sextant-space`.
@@ -97,12 +169,12 @@ pub(super) fn class(headers: &HeaderMap) -> Result<Class, ApiError> {
 /// When the caller stops waiting, by the header `x-request-timeout-ms`; none if it is not there.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(None) };
-    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|&ms| ms > 0);
+    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u32>().ok()).filter(|&ms| ms > 0);
     match milliseconds {
-        Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds))),
+        Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds.into()))),
         None => {
             let message =
-                "the header x-request-timeout-ms must be a whole number of milliseconds, at least 1";
+                "the header x-request-timeout-ms must be a whole number of milliseconds, 1 to 4294967295";
             Err(ApiError::new(Kind::Invalid, message).at("x-request-timeout-ms"))
         }
     }

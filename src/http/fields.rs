@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
-use super::{admin, openai, tei};
+use super::{admin, inference, openai, tei};
 
 /// Fails on purpose, with the names of the fields that the type asks for.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ fn requests_are_read_with_the_documented_fields_and_no_others() {
         ("Similarity", read::<tei::Similarity>()),
         ("Tokenize", read::<tei::Tokenize>()),
         ("Decode", read::<tei::Decode>()),
+        ("InferRequest", read::<inference::InferRequest>()),
+        ("IndexRequest", read::<inference::IndexRequest>()),
         ("RolloutRequest", read::<admin::RolloutRequest>()),
         ("PromoteRequest", read::<admin::PromoteRequest>()),
         ("RollbackRequest", read::<admin::RollbackRequest>()),
@@ -79,6 +81,10 @@ fn requests_are_read_with_the_documented_fields_and_no_others() {
     let similarity = &schemas["Similarity"]["properties"];
     assert_eq!(read::<tei::Pairs>(), documented(&similarity["inputs"]));
     assert_eq!(read::<tei::Cut>(), documented(&similarity["parameters"]));
+    let infer = &schemas["InferRequest"]["properties"];
+    assert_eq!(read::<inference::Parameters>(), documented(&infer["parameters"]));
+    assert_eq!(read::<inference::Tensor>(), documented(&infer["inputs"]["items"]));
+    assert_eq!(read::<inference::Asked>(), documented(&infer["outputs"]["items"]));
     // Every body that a route takes is one of these.
     let bodies = document["paths"].as_object().unwrap().values().filter_map(|item| {
         item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()

@@ -12,15 +12,20 @@ use super::{App, answer};
 /// The contract of all routes, served as it is.
 const OPENAPI: &str = include_str!("../../openapi.yaml");
 
-/// Every engine answers an inference within its deadline.
 pub(super) async fn livez(State(app): State<App>) -> Result<Response, ApiError> {
+    alive(&app).await?;
+    answer::json(&json!({ "status": "alive" }))
+}
+
+/// Every engine answers an inference within its deadline.
+pub(super) async fn alive(app: &App) -> Result<(), ApiError> {
     let deadline = app.0.config.liveness_deadline;
     let models = app.0.embedder.models();
     let checks = models.iter().map(async |model| (model.id(), model.is_alive(deadline).await));
     let dead: Vec<String> =
         join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id).collect();
     if dead.is_empty() {
-        return answer::json(&json!({ "status": "alive" }));
+        return Ok(());
     }
     let message =
         format!("no answer within {} from: {}", humantime::format_duration(deadline), dead.join(", "));
@@ -39,7 +44,7 @@ pub(super) async fn health(State(app): State<App>) -> Result<(), ApiError> {
     ready(&app)
 }
 
-fn ready(app: &App) -> Result<(), ApiError> {
+pub(super) fn ready(app: &App) -> Result<(), ApiError> {
     if app.is_draining() {
         return Err(ApiError::new(Kind::Unavailable, "the server is stopping"));
     }

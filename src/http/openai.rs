@@ -6,11 +6,11 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::answer::OutlyingFields;
-use super::encode::Encoded;
+use super::encode::{Dtype, Encoded, Format};
 use super::error::ApiError;
-use super::extract::{Inputs, Json, class, space};
+use super::extract::{InputType, Inputs, Json, class, prompt, space};
 use super::{App, answer};
-use crate::embed::{EmbedRequest, Model, Prompt};
+use crate::embed::{EmbedRequest, Model};
 use crate::engine::Output;
 use crate::tokenize::Truncate;
 
@@ -19,7 +19,7 @@ pub(super) struct CreateEmbeddings {
     input: Inputs,
     model: String,
     #[serde(default)]
-    encoding_format: Option<EncodingFormat>,
+    encoding_format: Option<Format>,
     #[serde(default)]
     dimensions: Option<usize>,
     /// While a version is on trial, the same user is answered by the same version.
@@ -34,29 +34,8 @@ pub(super) struct CreateEmbeddings {
     /// Whether to say of each input how far it lies from the intended traffic.
     #[serde(default)]
     ood: Option<bool>,
-    /// Refused if it is anything but what every vector is: silently giving another would spoil an index.
-    #[serde(default, rename = "output_dtype")]
-    _output_dtype: Option<OutputDtype>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum OutputDtype {
-    Float,
-}
-
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum EncodingFormat {
-    Float,
-    Base64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum InputType {
-    Query,
-    Document,
+    #[serde(default)]
+    output_dtype: Option<Dtype>,
 }
 
 #[derive(Serialize)]
@@ -103,34 +82,26 @@ pub(super) async fn create_embeddings(
     Json(body): Json<CreateEmbeddings>,
 ) -> Result<Response, ApiError> {
     let inputs = body.input.within(app.0.config.max_inputs).map_err(|refused| refused.at("input"))?;
-    let prompt = match (body.prompt_name, body.input_type) {
-        (Some(name), _) => Prompt::Named(name),
-        (None, Some(InputType::Query)) => Prompt::Query,
-        (None, Some(InputType::Document)) => Prompt::Document,
-        (None, None) => Prompt::Default,
-    };
+    let dtype = body.output_dtype.unwrap_or_default();
     let request = EmbedRequest {
         model: Some(body.model.clone()),
         key: body.user,
         space: space(&headers),
         inputs,
-        prompt,
+        prompt: prompt(body.prompt_name, body.input_type),
         truncate: body.truncate.unwrap_or(app.0.config.truncate),
         dimensions: body.dimensions,
-        normalise: None,
+        normalise: dtype.needs_unit_vectors().then_some(true),
         output: Output::Pooled,
         class: class(&headers)?,
         ood: body.ood.unwrap_or(false),
     };
     let embeddings = app.embed(request, &headers).await?;
-    let encode = match body.encoding_format {
-        Some(EncodingFormat::Base64) => Encoded::Base64,
-        Some(EncodingFormat::Float) | None => Encoded::Floats,
-    };
+    let format = body.encoding_format.unwrap_or_default();
     let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding",
         index,
-        embedding: encode(vector),
+        embedding: Encoded { vector, dtype, format },
         outlying: answer::outlying(&embeddings, index),
     });
     let list = EmbeddingList {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::answer::OutlyingFields;
 use super::error::{ApiError, Kind};
-use super::extract::{Inputs, Json, check_count, class, space};
+use super::extract::{Inputs, Json, Object, check_count, class, space};
 use super::{App, answer};
 use crate::compare::dot;
 use crate::embed::{EmbedRequest, Embeddings, Input, Prompt};
@@ -69,9 +69,9 @@ struct Judged<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct Similarity {
-    inputs: Pairs,
+    inputs: Object<Pairs>,
     #[serde(default)]
-    parameters: Option<Cut>,
+    parameters: Option<Object<Cut>>,
     #[serde(default)]
     model: Option<String>,
 }
@@ -213,13 +213,14 @@ pub(super) async fn similarity(
     Json(body): Json<Similarity>,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
-    if body.inputs.sentences.is_empty() {
+    let Object(Pairs { source_sentence, sentences }) = body.inputs;
+    if sentences.is_empty() {
         return Err(ApiError::new(Kind::Empty, "there is nothing to compare with: `sentences` is empty"));
     }
-    let texts = std::iter::once(body.inputs.source_sentence).chain(body.inputs.sentences);
+    let texts = std::iter::once(source_sentence).chain(sentences);
     let inputs = Inputs(texts.map(Input::Text).collect()).within(app.0.config.max_inputs)?;
     let characters = inputs.iter().map(characters).sum();
-    let cut = body.parameters.unwrap_or_default();
+    let cut = body.parameters.map(|Object(cut)| cut).unwrap_or_default();
     let request = EmbedRequest {
         model: body.model,
         key: None,
@@ -285,6 +286,14 @@ pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> 
     let skip = body.skip_special_tokens.unwrap_or(true);
     let texts: Result<Vec<String>, _> = lists.iter().map(|ids| model.tokenizer().decode(ids, skip)).collect();
     answer::json(&texts?)
+}
+
+/// Answers for the routes of this dialect that other kinds of models have, as it does where the model is of none of them.
+pub(super) async fn other_task() -> ApiError {
+    ApiError::new(
+        Kind::OtherTask,
+        "the models of this server give dense embeddings: none ranks, classifies or gives sparse ones",
+    )
 }
 
 #[derive(Deserialize)]

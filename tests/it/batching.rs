@@ -65,7 +65,7 @@ async fn equal_inputs_in_flight_are_computed_once() {
 #[tokio::test]
 async fn the_cache_gives_what_the_engine_gave() {
     let caching = Settings { cache_bytes: Some(1 << 20), ..settings() };
-    let (app, fake) = TestApp::fake_with(&caching, |_| ()).await;
+    let (app, fake) = TestApp::fake_with(&caching, |manifest| manifest.matryoshka_dimensions = vec![3]).await;
     let ask = async |input: serde_json::Value| {
         let body = json!({ "model": "tiny", "input": input, "dimensions": 3 });
         app.post("/v1/embeddings", body).await.json()["data"].clone()

@@ -19,6 +19,7 @@ mod faults;
 mod gate;
 mod hub;
 mod import;
+mod inference;
 mod lifecycle;
 mod openai;
 // It needs a device that is always full.

@@ -2,18 +2,21 @@
 
 use base64::Engine as _;
 use reqwest::header::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::app::{TestApp, settings};
 use crate::support::fake::{DIMENSIONS, Fake};
 use crate::support::floats;
 
-/// The unit vector that the fake engine's model gives for a text.
-async fn expected(app: &TestApp, text: &str) -> Vec<f32> {
+/// The token ids of a text.
+pub async fn ids(app: &TestApp, text: &str) -> Vec<u32> {
     let tokens = app.post("/tokenize", json!({ "inputs": text })).await.json();
-    let ids: Vec<u32> =
-        tokens[0].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap() as u32).collect();
-    let mut vector = Fake::vector(&ids);
+    tokens[0].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap() as u32).collect()
+}
+
+/// The unit vector that the fake engine's model gives for a text.
+pub async fn expected(app: &TestApp, text: &str) -> Vec<f32> {
+    let mut vector = Fake::vector(&ids(app, text).await);
     sextant::engine::pooling::normalise(&mut vector);
     vector
 }
@@ -38,12 +41,8 @@ async fn an_input_becomes_a_unit_vector_and_the_answer_says_whose() {
 #[tokio::test]
 async fn inputs_of_every_shape_come_back_in_order() {
     let (app, _) = TestApp::fake().await;
-    let ids = async |text: &str| {
-        let tokens = app.post("/tokenize", json!({ "inputs": text })).await.json();
-        tokens[0].as_array().unwrap().iter().map(|token| token["id"].clone()).collect::<Vec<Value>>()
-    };
     let (a, b) = (expected(&app, "abc").await, expected(&app, "d e f").await);
-    let (a_ids, b_ids) = (ids("abc").await, ids("d e f").await);
+    let (a_ids, b_ids) = (ids(&app, "abc").await, ids(&app, "d e f").await);
     for (input, expected) in [
         (json!("abc"), vec![&a]),
         (json!(["abc", "d e f", "abc"]), vec![&a, &b, &a]),
@@ -74,7 +73,7 @@ async fn base64_carries_the_same_floats() {
 
 #[tokio::test]
 async fn dimensions_cut_and_normalise_again() {
-    let (app, _) = TestApp::fake().await;
+    let (app, _) = TestApp::fake_with(&settings(), |manifest| manifest.matryoshka_dimensions = vec![3]).await;
     let full = expected(&app, "abc").await;
     let body = json!({ "model": "tiny@stable", "input": "abc", "dimensions": 3 });
     let answer = app.post("/v1/embeddings", body).await.json();
@@ -94,6 +93,35 @@ async fn declared_matryoshka_widths_are_the_only_ones() {
         let body = json!({ "model": "tiny", "input": "a", "dimensions": dimensions });
         assert_eq!(app.post("/v1/embeddings", body).await.status, status, "{dimensions}");
     }
+    let (app, _) = TestApp::fake().await;
+    for (dimensions, status) in [(DIMENSIONS, 200), (4, 400)] {
+        let body = json!({ "model": "tiny", "input": "a", "dimensions": dimensions });
+        let answer = app.post("/v1/embeddings", body).await;
+        assert_eq!(answer.status, status, "{dimensions}, where none is declared");
+        assert!(status == 200 || answer.text().contains("--matryoshka"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn vectors_come_as_bytes_and_bits_where_asked() {
+    let (app, _) = TestApp::fake_with(&settings(), |manifest| manifest.normalise = false).await;
+    let unit = expected(&app, "a b").await;
+    let ask = async |dtype: &str, format: &str| {
+        let body =
+            json!({ "model": "tiny", "input": "a b", "output_dtype": dtype, "encoding_format": format });
+        app.post("/v1/embeddings", body).await.json()["data"][0]["embedding"].clone()
+    };
+    // The scale is that of unit vectors, of a model that does not make them too.
+    let bytes: Vec<i64> = unit.iter().map(|value| (f64::from(*value) * 127.0).round() as i64).collect();
+    assert_eq!(ask("int8", "float").await, json!(bytes));
+    let unsigned: Vec<u8> = bytes.iter().map(|byte| u8::try_from(byte + 128).unwrap()).collect();
+    assert_eq!(ask("uint8", "float").await, json!(unsigned));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(unsigned);
+    assert_eq!(ask("uint8", "base64").await, json!(encoded));
+    let bits = unit.iter().fold(0, |bits, value| bits << 1 | i64::from(*value > 0.0));
+    assert_eq!(ask("ubinary", "float").await, json!([bits]));
+    assert_eq!(ask("binary", "float").await, json!([bits - 128]));
+    assert_eq!(floats(&ask("float", "float").await), Fake::vector(&ids(&app, "a b").await));
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use sextant::config::Settings;
 use crate::support::app::{Answer, TestApp, settings, until};
 use crate::support::fake::DIMENSIONS;
 
+const INFER: &str = "/v2/models/tiny/infer";
+
 /// Panics unless the answer is a refusal in its dialect's envelope, with all keys and a message.
 fn check_envelope(path: &str, answer: &Answer) {
     assert_eq!(answer.header("content-type"), "application/json");
@@ -20,7 +22,11 @@ fn check_envelope(path: &str, answer: &Answer) {
         assert!(!body["error"]["message"].as_str().unwrap().is_empty());
     } else {
         assert!(!body["error"].as_str().unwrap().is_empty(), "{path}: {body}");
-        assert!(body["error_type"].is_string(), "{path}: {body}");
+        let keys = body.as_object().unwrap().len();
+        assert_eq!(
+            (keys, body["error_type"].is_string()),
+            if path.starts_with("/v2") { (1, false) } else { (2, true) }
+        );
     }
 }
 
@@ -49,6 +55,10 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
     // Path, body, status, the OpenAI envelope's `param` where it must name one.
     let table: Vec<(&str, Value, u16, Option<&str>)> = vec![
         ("/v1/embeddings", json!([]), 400, None),
+        // The fields in a list, in the order of the code.
+        ("/v1/embeddings", json!(["a", "tiny"]), 400, None),
+        ("/embed", json!(["a"]), 422, None),
+        ("/similarity", json!({ "inputs": ["a", ["b"]] }), 422, None),
         ("/v1/embeddings", json!({ "model": "tiny" }), 400, None),
         ("/v1/embeddings", json!({ "input": "a" }), 400, None),
         ("/v1/embeddings", openai("input", json!("")), 400, Some("input")),
@@ -85,8 +95,9 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         ("/v1/embeddings", openai("prompt_name", json!(1)), 400, Some("prompt_name")),
         ("/v1/embeddings", openai("truncate", json!("middle")), 400, Some("truncate")),
         ("/v1/embeddings", openai("truncate", json!(true)), 400, Some("truncate")),
-        // Known from others, and not given: floats in its place would spoil an index.
-        ("/v1/embeddings", openai("output_dtype", json!("binary")), 400, Some("output_dtype")),
+        // What is not given is no float either: that would spoil an index.
+        ("/v1/embeddings", openai("output_dtype", json!("int4")), 400, Some("output_dtype")),
+        ("/v1/embeddings", openai("dimensions", json!(DIMENSIONS - 1)), 400, Some("dimensions")),
         ("/v1/embeddings", openai("input", json!("a".repeat((1 << 20) + 1))), 413, Some("input[0]")),
         ("/tokenize", json!({ "inputs": vec!["a".repeat(1 << 10); 1025] }), 413, None),
         ("/embed", json!({}), 422, None),
@@ -103,6 +114,7 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         ("/embed", tei("normalize", json!(1)), 422, None),
         ("/embed", tei("dimensions", json!(0)), 422, None),
         ("/embed", tei("dimensions", json!(wide)), 422, None),
+        ("/embed", tei("dimensions", json!(DIMENSIONS - 1)), 422, None),
         ("/embed", tei("model", json!("other")), 404, None),
         ("/embed", tei("model", json!(1)), 422, None),
         ("/embed_all", json!({ "inputs": [] }), 400, None),
@@ -130,6 +142,9 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         ("/tokenize", json!({ "inputs": "a", "add_special_tokens": 1 }), 422, None),
         ("/tokenize", json!({ "inputs": "a", "prompt_name": "none" }), 422, None),
         ("/tokenize", json!({ "inputs": vec!["a"; 2049] }), 413, None),
+        ("/rerank", json!({ "query": "a", "texts": ["b"] }), 424, None),
+        ("/predict", json!({ "inputs": "a" }), 424, None),
+        ("/embed_sparse", json!({ "inputs": "a" }), 424, None),
         ("/decode", json!({ "ids": [] }), 400, None),
         ("/decode", json!({ "ids": "a" }), 422, None),
         ("/decode", json!({ "ids": [-1] }), 422, None),
@@ -168,9 +183,11 @@ async fn bodies_that_are_no_json_are_refused() {
         ("too large", long.as_bytes(), 413),
     ];
     for (what, body, status) in table {
-        for (path, status) in
-            [("/v1/embeddings", status), ("/embed", if status == 400 { 422 } else { status })]
-        {
+        for (path, status) in [
+            ("/v1/embeddings", status),
+            (INFER, status),
+            ("/embed", if status == 400 { 422 } else { status }),
+        ] {
             let answer = app.send("POST", path, HeaderMap::new(), body.to_vec()).await;
             assert_eq!(answer.status, status, "{path}, {what}: {}", answer.text());
             check_envelope(path, &answer);
@@ -178,7 +195,7 @@ async fn bodies_that_are_no_json_are_refused() {
         }
     }
     let text = HeaderMap::from_iter([("content-type".parse().unwrap(), "text/plain".parse().unwrap())]);
-    for path in ["/v1/embeddings", "/embed"] {
+    for path in ["/v1/embeddings", "/embed", INFER, "/v2/repository/index"] {
         let answer = app.send("POST", path, text.clone(), b"{}".to_vec()).await;
         assert_eq!(answer.status, 415);
         check_envelope(path, &answer);
@@ -250,7 +267,14 @@ async fn wrong_methods_and_paths_are_told() {
         ("GET", "/", 405),
         ("POST", "/metrics", 405),
         ("POST", "/livez", 405),
+        ("GET", INFER, 405),
+        ("GET", "/v2/repository/index", 405),
         ("POST", "/v1/completions", 404),
+        ("GET", "/v2/", 404),
+        ("GET", "/v2/nope", 404),
+        ("POST", "/v2/repository/models/tiny/load", 404),
+        ("GET", "/v2/models/tiny/versions/2", 404),
+        ("GET", "/v2/models/%ff", 400),
         ("GET", "/v1", 404),
         ("GET", "/v1/", 404),
         ("POST", "/v1/embeddings/", 404),

@@ -23,7 +23,7 @@ async fn embed_answers_a_list_of_vectors_at_both_its_paths() {
 
 #[tokio::test]
 async fn vectors_are_normalised_unless_asked_otherwise() {
-    let (app, _) = TestApp::fake().await;
+    let (app, _) = TestApp::fake_with(&settings(), |manifest| manifest.matryoshka_dimensions = vec![2]).await;
     let tokens = app.post("/tokenize", json!({ "inputs": "a b" })).await.json();
     let ids: Vec<u32> =
         tokens[0].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap() as u32).collect();

@@ -65,6 +65,11 @@ fn compare(operation: &Value, request: Option<&str>, answer: &Answer, at: &str) 
     }
 }
 
+/// The path of a route, of the model's first version.
+fn filled(route: &str, model: &str) -> String {
+    route.replace("{model}", model).replace("{version}", "1")
+}
+
 /// Sends the request of an example, and holds the answer against the example of its name.
 async fn replay(app: &TestApp, route: &str, model: &str, name: &str) {
     let operation = &document()["paths"][route]["post"];
@@ -74,12 +79,12 @@ async fn replay(app: &TestApp, route: &str, model: &str, name: &str) {
         body["ids"] = serde_json::json!([5, 6, 7]);
     }
     let at = format!("{route}, {name}");
-    compare(operation, Some(name), &app.post(&route.replace("{model}", model), body).await, &at);
+    compare(operation, Some(name), &app.post(&filled(route, model), body).await, &at);
 }
 
 async fn look(app: &TestApp, route: &str, model: &str) {
     let operation = &document()["paths"][route]["get"];
-    compare(operation, None, &app.get(&route.replace("{model}", model)).await, route);
+    compare(operation, None, &app.get(&filled(route, model)).await, route);
 }
 
 #[tokio::test]

@@ -69,8 +69,14 @@ async fn the_documented_refusals_are_real() {
 
 async fn of_the_data_routes() -> Vec<String> {
     let (app, fake) = TestApp::fake_with(&settings(), |manifest| manifest.model = "minilm".into()).await;
-    let (openai, tei) = ("/v1/embeddings", "/embed");
+    let (openai, tei, infer) = ("/v1/embeddings", "/embed", "/v2/models/minilm/infer");
     let (text, inputs) = (json!({ "model": "minilm", "input": "a" }), json!({ "inputs": "a" }));
+    let tensor = json!({ "inputs": [{ "name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"] }] });
+    let of = |count: usize, data: Vec<&str>| {
+        let mut body = tensor.clone();
+        (body["inputs"][0]["shape"], body["inputs"][0]["data"]) = (json!([count]), json!(data));
+        body
+    };
     let (plain, other) = (("content-type", "text/plain"), ("x-sextant-space", "fedcba9876543210"));
     let mut seen = Vec::new();
     for request in [
@@ -87,12 +93,22 @@ async fn of_the_data_routes() -> Vec<String> {
         refused("TeiTooLarge", tei, json!({ "inputs": vec!["a"; 2049] })),
         refused("TeiNotJson", tei, inputs.clone()).with(plain.0, plain.1),
         refused("TeiInvalid", tei, json!({ "inputs": 1 })),
+        refused("TeiOtherTask", "/rerank", json!({ "query": "a", "texts": ["b"] })),
+        refused("InferBad", infer, of(2, vec!["a"])),
+        refused("InferUnknown", "/v2/models/other/infer", tensor.clone()),
+        refused("InferWrongMethod", infer, Value::Null).by("GET"),
+        refused("InferConflict", infer, tensor.clone()).with(other.0, other.1),
+        refused("InferTooLarge", infer, of(2049, vec!["a"; 2049])),
+        refused("InferNotJson", infer, tensor.clone()).with(plain.0, plain.1),
     ] {
         seen.push(request.check(&app, &[]).await);
     }
     fake.give_nan(true);
-    for request in [refused("OpenAiFailed", openai, text.clone()), refused("TeiFailed", tei, inputs.clone())]
-    {
+    for request in [
+        refused("OpenAiFailed", openai, text.clone()),
+        refused("TeiFailed", tei, inputs.clone()),
+        refused("InferFailed", infer, tensor.clone()),
+    ] {
         seen.push(request.check(&app, &[]).await);
     }
     fake.give_nan(false);
@@ -100,7 +116,9 @@ async fn of_the_data_routes() -> Vec<String> {
     for request in [
         refused("OpenAiTooLate", openai, text).with("x-request-timeout-ms", "1"),
         refused("TeiTooLate", tei, inputs).with("x-request-timeout-ms", "1"),
+        refused("InferTooLate", infer, tensor).with("x-request-timeout-ms", "1"),
         refused("TeiUnavailable", "/livez", Value::Null).by("GET"),
+        refused("InferUnavailable", "/v2/health/live", Value::Null).by("GET"),
     ] {
         seen.push(request.check(&app, &[]).await);
     }
@@ -114,10 +132,13 @@ async fn of_a_busy_server() -> Vec<String> {
     let others = async {
         until("the only place is taken", async || fake.waiting() == 1).await;
         let (openai, tei) = (json!({ "model": "tiny", "input": "b" }), json!({ "inputs": "b" }));
+        let tensor =
+            json!({ "inputs": [{ "name": "text", "shape": [1], "datatype": "BYTES", "data": ["b"] }] });
         let changes = [("4096", "1")];
         let seen = vec![
             refused("OpenAiOverloaded", "/v1/embeddings", openai).check(&app, &changes).await,
             refused("TeiOverloaded", "/embed", tei).check(&app, &changes).await,
+            refused("InferOverloaded", "/v2/models/tiny/infer", tensor).check(&app, &changes).await,
         ];
         fake.release();
         seen

@@ -129,11 +129,11 @@ async fn each_input_is_judged(app: &TestApp) {
     assert!(strange.iter().all(|(_, p_value)| *p_value < 0.002), "{strange:?}");
     assert!(usual.iter().filter(|(_, p_value)| *p_value > 0.05).count() > 24, "{usual:?}");
 
-    // The other dialect, one input at a time, cut and raw: it is of the whole vector.
+    // The other dialect, one input at a time, raw: it is of the unit vector.
     for index in [3, 33] {
-        let body = json!({ "inputs": inputs[index], "ood": true, "dimensions": 4, "normalize": false });
+        let body = json!({ "inputs": inputs[index], "ood": true, "normalize": false });
         let answer: Value = app.post("/embed", body).await.json();
-        assert_eq!(answer[0]["embedding"].as_array().unwrap().len(), 4);
+        assert_eq!(answer[0]["embedding"].as_array().unwrap().len(), 384);
         assert!((answer[0]["ood_score"].as_f64().unwrap() - judged[index].0).abs() < 1e-5);
     }
     let plain = app.post("/embed", json!({ "inputs": "the cat", "ood": false })).await.json();
