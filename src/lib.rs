@@ -47,6 +47,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod http;
 pub mod import;
+pub mod keys;
 mod memory;
 pub mod metrics;
 pub mod repository;
