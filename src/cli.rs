@@ -8,6 +8,7 @@ mod drift;
 mod evaluate;
 mod history;
 mod import;
+mod key;
 mod list;
 mod load;
 mod progress;
@@ -61,6 +62,9 @@ enum Command {
     Drift(drift::Drift),
     /// Measure a server under load
     Bench(Box<bench::Bench>),
+    /// Keys of those who may use a server
+    #[command(subcommand)]
+    Key(key::Key),
 }
 
 /// Runs the command and says how it went. Failures are one sentence on standard error.
@@ -77,6 +81,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Evaluate(command) => command.run(),
         Command::Drift(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Key(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,8 +18,10 @@ pub enum LogFormat {
 ///
 /// `filter` is a level or a list of `target=level`; one that cannot be read lets `info` through.
 pub fn start(format: LogFormat, filter: &str) {
-    // The runtime's own warnings on graph optimisation are for its developers.
-    let filter = EnvFilter::try_new(format!("ort=error,{filter}")).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The runtime's own warnings on graph optimisation are for its developers. What administrators do is told at every level: who wants
+    // less says audit=off.
+    let filter = EnvFilter::try_new(format!("ort=error,audit=info,{filter}"))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -1,5 +1,7 @@
 //! Why a request got no vectors, in words that a caller can act on.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::batch::BatchError;
@@ -63,6 +65,12 @@ pub enum EmbedError {
         tokens: usize,
         /// Allowed.
         most: usize,
+    },
+    /// The caller's key has used up its tokens.
+    #[error("this key has used up its tokens for now")]
+    UsedUp {
+        /// Until some are left.
+        wait: Duration,
     },
     /// The queue or the engine.
     #[error(transparent)]

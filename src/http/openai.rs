@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::encode::Encoded;
 use super::error::ApiError;
@@ -99,6 +100,7 @@ struct ModelEntry {
 
 pub(super) async fn create_embeddings(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Json(body): Json<CreateEmbeddings>,
 ) -> Result<Response, ApiError> {
@@ -112,6 +114,7 @@ pub(super) async fn create_embeddings(
     let request = EmbedRequest {
         model: Some(body.model.clone()),
         key: body.user,
+        budget: None,
         space: space(&headers),
         inputs,
         prompt,
@@ -122,7 +125,7 @@ pub(super) async fn create_embeddings(
         class: class(&headers)?,
         ood: body.ood.unwrap_or(false),
     };
-    let embeddings = app.embed(request, &headers).await?;
+    let embeddings = app.embed(request, &headers, &caller).await?;
     let encode = match body.encoding_format {
         Some(EncodingFormat::Base64) => Encoded::Base64,
         Some(EncodingFormat::Float) | None => Encoded::Floats,
@@ -142,14 +145,18 @@ pub(super) async fn create_embeddings(
     answer::embedded(&embeddings, &list)
 }
 
-pub(super) async fn list_models(State(app): State<App>) -> Result<Response, ApiError> {
-    let models = app.0.embedder.models();
+pub(super) async fn list_models(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    let models = app.models(&caller);
     let data = models.iter().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
     answer::json(&ModelList { object: "list", data })
 }
 
-pub(super) async fn show_model(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let model = app.0.embedder.resolve(Some(&id))?;
+pub(super) async fn show_model(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let model = app.model(Some(&id), &caller)?;
     answer::json(&ModelEntry::new(id, &model))
 }
 

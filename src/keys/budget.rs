@@ -50,9 +50,8 @@ impl Budget {
             let quota = Quota::per_second(rate).allow_burst(limits.requests_burst.unwrap_or(rate));
             RateLimiter::direct_with_clock(quota, TokioClock(Instant::now()))
         });
-        let tokens = limits
-            .tokens_per_second
-            .map(|rate| Tokens::new(rate, limits.tokens_burst.unwrap_or(rate)));
+        let tokens =
+            limits.tokens_per_second.map(|rate| Tokens::new(rate, limits.tokens_burst.unwrap_or(rate)));
         Self { requests, tokens }
     }
 

@@ -43,7 +43,9 @@ pub enum KeysError {
         reason: String,
     },
     /// No entry at all, which must not mean that nobody needs a key.
-    #[error("there is no key in it: expected at least one [[keys]]; `sextant key new NAME --role embed` makes one")]
+    #[error(
+        "there is no key in it: expected at least one [[keys]]; `sextant key new NAME --role embed` makes one"
+    )]
     Empty,
 }
 
@@ -113,7 +115,9 @@ impl Entry {
                 return Err("the role metrics shows every model, so `models` cannot hold for it".to_owned());
             }
             if models.iter().any(|name| check_name(name).is_err()) {
-                return Err("`models` has a name that no model can have: expected names alone, without @".to_owned());
+                return Err(
+                    "`models` has a name that no model can have: expected names alone, without @".to_owned()
+                );
             }
         }
         Ok(digest)
@@ -123,7 +127,10 @@ impl Entry {
 /// Whether a key may have that name, which is a label of metrics: the rule is that of models.
 pub(super) fn check_key_name(name: &str) -> Result<(), String> {
     if check_name(name).is_err() {
-        return Err("expected a `name` of 1 to 64 letters, digits, `-`, `_` and `.`, with a letter or digit first".to_owned());
+        return Err(
+            "expected a `name` of 1 to 64 letters, digits, `-`, `_` and `.`, with a letter or digit first"
+                .to_owned(),
+        );
     }
     if TAKEN_NAMES.contains(&name) {
         return Err("that name is taken: logs and metrics use it for whoever has no key".to_owned());

@@ -53,7 +53,8 @@ impl Current {
         let names = |keys: &Keys| keys.names().map(str::to_owned).collect::<BTreeSet<String>>();
         let (old, new) = (names(&before), names(&after));
         let differs = |name: &&String| {
-            let entry = |keys: &Keys| keys.0.iter().find(|key| key.name() == *name).map(|key| key.entry.clone());
+            let entry =
+                |keys: &Keys| keys.0.iter().find(|key| key.name() == *name).map(|key| key.entry.clone());
             entry(&before) != entry(&after)
         };
         let changed: Vec<String> = new.intersection(&old).filter(differs).cloned().collect();

@@ -29,7 +29,10 @@ fn a_key_has_the_name_it_was_given() {
     }
     assert_eq!(format!("{keys:?}"), r#"["alice", "bob"]"#);
     let alice = keys.find(A).unwrap();
-    assert_eq!((alice.models(), alice.has(Role::Embed), alice.has(Role::Admin)), (Some(&["minilm".to_owned()][..]), true, false));
+    assert_eq!(
+        (alice.models(), alice.has(Role::Embed), alice.has(Role::Admin)),
+        (Some(&["minilm".to_owned()][..]), true, false)
+    );
 }
 
 #[test]
@@ -42,8 +45,14 @@ fn a_file_that_is_wrong_is_told_how_and_not_what_is_in_it() {
         ("keys = []".into(), "no key in it"),
         (format!("alice:{A}"), "line 1 is not TOML"),
         (wrong(&format!("name = 'a'\nkey = '{A}'")), "line 3 is not TOML, or no part"),
-        (wrong(&format!("name = 'a'\nhash = '{A}'\nroles = ['embed']")), "key 1 (`a`): `hash` is not sha256:"),
-        (wrong(&format!("name = 'a'\nhash = '{}'\nroles = ['embed']", &hash.to_string()[..70])), "`hash` is not"),
+        (
+            wrong(&format!("name = 'a'\nhash = '{A}'\nroles = ['embed']")),
+            "key 1 (`a`): `hash` is not sha256:",
+        ),
+        (
+            wrong(&format!("name = 'a'\nhash = '{}'\nroles = ['embed']", &hash.to_string()[..70])),
+            "`hash` is not",
+        ),
         (wrong(&format!("name = 'a'\nhash = '{hash}'\nroles = []")), "`roles` is empty"),
         (wrong(&format!("name = 'a'\nhash = '{hash}'\nroles = ['{A}']")), "line 4"),
         (wrong(&format!("name = '{A} '\nhash = '{hash}'\nroles = ['embed']")), "key 1: expected a `name`"),
@@ -54,7 +63,10 @@ fn a_file_that_is_wrong_is_told_how_and_not_what_is_in_it() {
         (with("limits = { tokens_per_second = 0 }"), "line 5"),
         (with("limits = { tokens_per_minute = 5 }"), "line 5"),
         (with("limits = { tokens_burst = 5 }"), "`tokens_burst` is there without"),
-        (with("").replace("embed", "admin") + "limits = { requests_per_second = 5 }", "limits are for the role embed"),
+        (
+            with("").replace("embed", "admin") + "limits = { requests_per_second = 5 }",
+            "limits are for the role embed",
+        ),
         (with("models = ['m']").replace("'embed'", "'metrics'"), "metrics shows every model"),
         (with("") + &entry("a", B, ""), "key 2 (`a`): the name is there twice"),
         (with("") + &entry("b", A, ""), "the same key is there under another name"),
@@ -67,7 +79,8 @@ fn a_file_that_is_wrong_is_told_how_and_not_what_is_in_it() {
 
 #[test]
 fn what_is_written_as_an_entry_is_read_again() {
-    let limits = Limits { tokens_per_second: 5.try_into().ok(), tokens_burst: 7.try_into().ok(), ..Limits::default() };
+    let limits =
+        Limits { tokens_per_second: 5.try_into().ok(), tokens_burst: 7.try_into().ok(), ..Limits::default() };
     let full = Entry {
         name: "a".into(),
         hash: Digest::of(A).to_string(),
@@ -75,7 +88,13 @@ fn what_is_written_as_an_entry_is_read_again() {
         models: Some(vec!["minilm".into()]),
         limits,
     };
-    let plain = Entry { name: "b".into(), hash: Digest::of(B).to_string(), models: None, limits: Limits::default(), ..full.clone() };
+    let plain = Entry {
+        name: "b".into(),
+        hash: Digest::of(B).to_string(),
+        models: None,
+        limits: Limits::default(),
+        ..full.clone()
+    };
     let keys = keys(&[full.to_toml().unwrap(), plain.to_toml().unwrap()].concat());
     assert_eq!(keys.0.iter().map(|key| &key.entry).collect::<Vec<_>>(), [&full, &plain]);
 }
@@ -177,7 +196,8 @@ async fn what_was_used_up_stays_used_up_when_the_file_is_touched_and_limits_stay
 
     write(entry("b", B, "") + &entry("a", A, limits));
     let changed = |added: &[&str], removed: &[&str], changed: &[&str]| {
-        let [added, removed, changed] = [added, removed, changed].map(|names| names.iter().map(|&name| name.into()).collect());
+        let [added, removed, changed] =
+            [added, removed, changed].map(|names| names.iter().map(|&name| name.into()).collect());
         Look::Changed { added, removed, changed }
     };
     assert_eq!(follower.look(&current), changed(&["b"], &[], &[]));

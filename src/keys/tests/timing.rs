@@ -60,7 +60,9 @@ fn the_time_does_not_tell_where_the_first_difference_is() {
     let found = difference(|given| _ = black_box(place(known.iter(), given)), [&first, &last]);
     assert!(found.abs() < BOUND, "{found} standard errors");
 
-    let hasty = |given: &Digest| known.iter().any(|digest| digest.0.iter().zip(&given.0).all(|(one, other)| one == other));
+    let hasty = |given: &Digest| {
+        known.iter().any(|digest| digest.0.iter().zip(&given.0).all(|(one, other)| one == other))
+    };
     let found = difference(|given| _ = black_box(hasty(given)), [&first, &last]);
     assert!(found.abs() > BOUND, "a comparison that stops early is not seen: {found} standard errors");
 }
