@@ -12,7 +12,7 @@ use crate::tokenize::InputError;
 #[derive(Debug, Error)]
 pub enum EmbedError {
     /// No such model or version.
-    #[error("the model `{asked}` is not served here; there are: {}", available.join(", "))]
+    #[error("the model `{asked}` is not served here; there are: {}", if available.is_empty() { "none".into() } else { available.join(", ") })]
     UnknownModel {
         /// What was asked for.
         asked: String,

@@ -45,11 +45,23 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
-        let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
+        let refused = ApiError::new(Kind::Malformed, without_value(&error.inner().to_string()));
         if path == "." { refused } else { refused.at(path) }
     })?;
     parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
     Ok(value)
+}
+
+/// What serde says of a string in the wrong place, without the string: it may be a text, and clients log what they are answered.
+fn without_value(message: &str) -> String {
+    for kind in ["invalid type: string", "invalid value: string"] {
+        if message.starts_with(kind)
+            && let Some(expected) = message.rfind(", expected ")
+        {
+            return format!("{kind}{}", &message[expected..]);
+        }
+    }
+    message.to_owned()
 }
 
 fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -18,6 +18,7 @@ mod faults;
 mod gate;
 mod hub;
 mod import;
+mod keys;
 mod lifecycle;
 mod openai;
 // It needs a device that is always full.
@@ -27,6 +28,7 @@ mod readme;
 mod refusals;
 mod repository;
 mod rollout;
+mod security;
 mod support;
 mod tei;
 mod trial;
