@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::RequestExt as _;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -175,6 +176,10 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
     let keys = app.0.keys.get();
     let (caller, verdict) =
         if keys.is_empty() { without_keys(&request, needs) } else { with_key(&keys, &request, needs) };
+    // Before the body is looked at. A name that cannot be read is refused by whoever reads it.
+    let params = request.extract_parts::<RawPathParams>().await.ok();
+    let model = params.as_ref().and_then(|params| params.iter().find(|(name, _)| *name == "model"));
+    let verdict = verdict.and_then(|()| model.map_or(Ok(()), |(_, model)| caller.check_model(model)));
     request.headers_mut().remove(header::AUTHORIZATION);
     let mut response = match verdict {
         Ok(()) => {
