@@ -197,7 +197,7 @@ class Wiring(ChartTest):
     def test_every_volume_claim_secret_and_account_is_made_or_given(self):
         def check(documents):
             made = {(d["kind"], d["metadata"]["name"]) for d in documents}
-            given = {"given", "more", "registry", "cache", "c", "library", "sextant-admin", "sextant-bucket"}
+            given = {"given", "more", "registry", "cache", "c", "library", "sextant-keys", "sextant-bucket"}
             for name, _, spec in pods(documents):
                 volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
                 for one in spec.get("initContainers", []) + spec["containers"]:

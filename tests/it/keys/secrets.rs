@@ -3,6 +3,10 @@
 use std::fs::{self, File};
 use std::process::Stdio;
 
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 
 use super::{entry, key};
@@ -45,6 +49,24 @@ fn bodies(path: &str) -> Vec<(String, bool)> {
         (with("version", json!(TEXT)), false),
         (with(TEXT, json!(TEXT)), false),
     ]
+}
+
+/// The same over HTTP/2, whose crate tells other things at its finest.
+async fn two(address: &str, keys: &[&str]) {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for key in keys {
+        let request = Request::post(format!("http://{address}/v1/embeddings"))
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {key}"))
+            .header("x-api-key", *key);
+        let body = Full::new(Bytes::from(json!({ "model": "tiny", "input": TEXT }).to_string()));
+        let status = client.send_request(request.body(body).unwrap()).await.unwrap().status();
+        assert!(matches!(status.as_u16(), 200 | 401), "{status}");
+    }
+    connection.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +118,7 @@ async fn neither_a_text_nor_a_key_is_logged_at_the_finest_level_shown_in_metrics
         }
     }
     assert!(answers > 500 && refusals > 200, "{answers} answers, {refusals} of them refusals");
+    two(&server.address, &[&key("all"), WRONG_KEY]).await;
     // A key in the place of its hash is in the file, and is told nowhere.
     fs::write(&keys, format!("[[keys]]\nname = 'all'\nhash = '{}'\nroles = ['embed']\n", key("all")))
         .unwrap();
