@@ -48,6 +48,15 @@ TRAFFIC = [
           "from a server that drains or has no version yet.",
           [("{{status}}", "sum by (status) (rate(sextant_http_requests_total{@N,@E}[$__rate_interval])) > 0")], "reqps",
           stack=True),
+    Panel("Requests by key", "Answers a second by the name of the key; none has none that is known, other is beyond the first 256 names. "
+          "A name that should be gone, or none rising: see docs/security.md.",
+          [("{{key}}", "sum by (key) (rate(sextant_key_requests_total{@N}[$__rate_interval]))")], "reqps", stack=True, width=12),
+    Panel("Keys refused", "Answers with 401, 403 and 429 by key: unknown keys, missing roles, used up limits; and keys files that could "
+          "not be read.",
+          [("{{key}} {{status}}", 'sum by (key, status) (rate(sextant_key_requests_total{@N,status=~"401|403|429"}[$__rate_interval]))'),
+           ("file not read, {{instance}}",
+            'sum by (instance) (rate(sextant_key_reloads_total{@N,outcome="failed"}[$__rate_interval]))')],
+          "reqps", width=12),
     Panel("Budget burnt", "How many times as fast as allowed the budget of 30 days burns: 1 uses all of it in 30 days, 14.4 in "
           "two. The alerts look at an hour and 5 minutes together.",
           [("failed, 1 h", "sextant:error_share:rate1h{@N} / 0.001"), ("failed, 5 m", "sextant:error_share:rate5m{@N} / 0.001"),

@@ -9,6 +9,7 @@ mod evaluate;
 mod health;
 mod history;
 mod import;
+mod key;
 mod list;
 mod load;
 mod progress;
@@ -64,6 +65,9 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Ask the server on this machine whether it is alive
     Health(health::Health),
+    /// Keys of those who may use a server
+    #[command(subcommand)]
+    Key(key::Key),
 }
 
 /// Runs the command and says how it went. Failures are one sentence on standard error.
@@ -81,6 +85,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Drift(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Health(command) => command.run(),
+        Command::Key(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,7 @@ use crate::batch::Limits;
 use crate::drift::monitor;
 use crate::embed::Resources;
 use crate::engine::Wanted;
-use crate::http::admin::AdminKeys;
+use crate::keys::Keys;
 use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
@@ -65,6 +65,10 @@ pub struct Config {
     pub cache: CacheSettings,
     /// Address of the embedding routes.
     pub listen: SocketAddr,
+    /// The keys file, to follow it.
+    pub keys_file: Option<PathBuf>,
+    /// The text of one in its place.
+    pub keys_text: Option<String>,
     /// Address of metrics and health, if not the same.
     pub admin_listen: Option<SocketAddr>,
     /// The runtime library, if named.
@@ -114,8 +118,8 @@ pub struct HttpConfig {
     pub tokenize_threads: usize,
     /// Of the vector cache, 0 for none.
     pub cache_bytes: usize,
-    /// Who may change what is served.
-    pub admin_keys: AdminKeys,
+    /// Who may ask; nobody needs a key if there is none.
+    pub keys: Keys,
 }
 
 impl Settings {
@@ -145,6 +149,8 @@ impl Settings {
                 .admin_listen
                 .as_deref()
                 .map(|given| check.parse("admin_listen", Some(given), "127.0.0.1:0")),
+            keys_file: self.keys_file.clone(),
+            keys_text: self.keys.clone(),
             onnxruntime: self.onnxruntime.clone(),
             wanted,
             limits: Limits {
@@ -181,14 +187,7 @@ impl Settings {
                 ),
                 tokenize_threads: cores.get(),
                 cache_bytes: self.cache_bytes.unwrap_or(0),
-                admin_keys: match self.admin_keys_file.as_deref().map(AdminKeys::read) {
-                    Some(Err(mistake)) => {
-                        check.mistakes.push(mistake);
-                        AdminKeys::default()
-                    }
-                    Some(Ok(keys)) => keys,
-                    None => AdminKeys::default(),
-                },
+                keys: check.keys(self.keys_file.as_deref(), self.keys.as_deref()),
             },
             drain_delay: check.time("drain_delay", self.drain_delay.as_deref(), "1s"),
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
@@ -235,7 +234,8 @@ impl Config {
             cache_dir_bytes: Some(self.cache.bytes),
             listen: Some(self.listen.to_string()),
             admin_listen: self.admin_listen.map(|address| address.to_string()),
-            admin_keys_file: self.http.admin_keys.file().map(Path::to_owned),
+            keys_file: self.keys_file.clone(),
+            keys: self.keys_text.clone(),
             onnxruntime: self.onnxruntime.clone(),
             default_model: self.default_model.clone(),
             sync_interval: text(self.sync_interval),
@@ -282,6 +282,22 @@ impl Check {
         let variable = format!("SEXTANT_{}", name.to_uppercase());
         self.mistakes.push(format!("`{name}` is missing: give {flag}, {variable} or a line in the file"));
         String::new()
+    }
+
+    /// The keys of a file, or of the text of one.
+    fn keys(&mut self, file: Option<&Path>, text: Option<&str>) -> Keys {
+        let read = match (file, text) {
+            (None, None) => return Keys::default(),
+            (Some(_), Some(_)) => Err("`keys_file` and `keys` are both given: which of them?".to_owned()),
+            (Some(path), None) => {
+                Keys::read(path).map_err(|error| format!("`keys_file` is `{}`: {error}", path.display()))
+            }
+            (None, Some(text)) => text.parse().map_err(|error| format!("`keys` (SEXTANT_KEYS): {error}")),
+        };
+        read.unwrap_or_else(|mistake| {
+            self.mistakes.push(mistake);
+            Keys::default()
+        })
     }
 
     fn positive(&mut self, name: &str, given: Option<usize>, default: usize) -> NonZeroUsize {

@@ -147,6 +147,9 @@ impl Embedder {
         let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
         let mut timings = Timings { tokenize: started.elapsed(), ..Timings::default() };
         let tokens: usize = tokenized.iter().map(|input| input.ids.len()).sum();
+        if let Some(budget) = &request.budget {
+            budget.take_tokens(tokens).map_err(|wait| EmbedError::UsedUp { wait })?;
+        }
         if request.output == Output::Tokens && tokens * dimensions > MOST_TOKEN_VALUES {
             return Err(EmbedError::TooManyTokenVectors { tokens, most: MOST_TOKEN_VALUES / dimensions });
         }

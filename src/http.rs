@@ -1,7 +1,9 @@
 //! Routes and layers, in the order a request meets them.
 
+mod access;
 pub mod admin;
 mod answer;
+mod audit;
 mod docs;
 pub mod encode;
 mod error;
@@ -31,6 +33,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::HttpConfig;
 use crate::embed::Embedder;
+use crate::keys::follow::{Current, Look};
 use crate::metrics::Metrics;
 use crate::rollout::Operator;
 
@@ -61,6 +64,8 @@ struct State {
     /// Places for embedding requests.
     places: Semaphore,
     draining: AtomicBool,
+    /// Who may ask.
+    keys: Arc<Current>,
 }
 
 impl App {
@@ -68,7 +73,9 @@ impl App {
     pub fn new(embedder: Arc<Embedder>, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
         let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
         let (operator, docs, draining) = (None, docs::Files::new(), AtomicBool::new(false));
-        Self(Arc::new(State { embedder, metrics, config, operator, docs, places, draining }))
+        let keys = Arc::new(Current::new(config.keys.clone()));
+        metrics.keys.prepare(keys.get().names());
+        Self(Arc::new(State { embedder, metrics, config, operator, docs, places, draining, keys }))
     }
 
     /// The same with routes that change what is served. Only before the application is cloned.
@@ -82,6 +89,17 @@ impl App {
     /// From now on not ready, and every answer asks its client to leave the connection.
     pub fn start_draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The keys that are in force.
+    pub fn keys(&self) -> &Arc<Current> {
+        &self.0.keys
+    }
+
+    /// Tells and counts what a look at the keys file led to.
+    pub fn keys_looked_at(&self, look: &Look) {
+        audit::keys(look);
+        self.0.metrics.keys.looked_at(look, self.0.keys.get().names());
     }
 
     /// A model to show in an example: the default, or the first.
@@ -208,6 +226,10 @@ impl Routes {
             .layer(middleware::from_fn_with_state(app.clone(), observe::shed))
             // A panic is a bug, and costs its own request only.
             .layer(CatchPanicLayer::custom(error::panicked))
+            // Before anything of the body is read, and before there is a place to take.
+            .layer(middleware::from_fn_with_state(app.clone(), access::check))
+            // Outside of it, to tell of those who were denied, too.
+            .layer(middleware::from_fn(audit::audit))
             // Every refusal, a handler's or the framework's, becomes the envelope of the path's dialect.
             .layer(middleware::from_fn(error::envelope))
             // Counts and logs each answer once, whatever made it.

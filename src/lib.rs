@@ -20,6 +20,7 @@
 //! - [`config`]: flags, environment and file become one validated `Config`.
 //! - [`server`]: builds the application, serves it, stops without losing a request.
 //! - [`http`]: the routes, and what each dialect makes of requests, answers and refusals.
+//! - [`keys`]: who may ask for what, and how much of it.
 //! - [`embed`]: the pipeline of a request, and a loaded version.
 //! - [`tokenize`]: text to token ids; token ids checked.
 //! - [`batch`]: which rows run together, and when.
@@ -47,6 +48,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod http;
 pub mod import;
+pub mod keys;
 mod memory;
 pub mod metrics;
 pub mod repository;

@@ -1,6 +1,7 @@
 //! What `/metrics` shows: an own registry and typed handles, resolved once and kept.
 
 mod drift;
+mod keys;
 mod trial;
 mod version;
 
@@ -16,6 +17,7 @@ use crate::rollout::guard::Figure;
 use crate::rollout::{Change, Role};
 use drift::DriftFamilies;
 pub use drift::DriftMetrics;
+pub use keys::KeyMetrics;
 use trial::TrialFamilies;
 pub use trial::TrialMetrics;
 use version::SERVING;
@@ -66,6 +68,8 @@ pub struct Metrics {
     drift: std::sync::Arc<DriftFamilies>,
     /// Of following the rollout logs.
     pub sync_failures: SyncFailures,
+    /// Of those who ask.
+    pub keys: KeyMetrics,
 }
 
 /// Failures to follow the rollout logs.
@@ -227,6 +231,7 @@ impl Metrics {
             )?,
             trials: TrialFamilies::new(&registry)?,
             drift: DriftFamilies::new(&registry)?,
+            keys: KeyMetrics::new(&registry)?,
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),

@@ -15,6 +15,7 @@ use crate::drift::follow::{Follower, References};
 use crate::embed::{Embedder, ModelError};
 use crate::engine::{Runtime, RuntimeError};
 use crate::http::{self, App};
+use crate::keys::follow::Follower as KeyFollower;
 use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
@@ -174,6 +175,11 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> bool {
     let (phase, phases) = watch::channel(Phase::Serving);
+    let following = config.keys_file.clone().map(|file| {
+        let (app, keys) = (app.clone(), Arc::clone(app.keys()));
+        let tell = move |look| app.keys_looked_at(&look);
+        tokio::spawn(KeyFollower::new(file).run(keys, config.sync_interval, tell))
+    });
     let public = http::public(&app, listeners.admin.is_none());
     let mut serving = vec![tokio::spawn(accept::serve(listeners.public, public, phases.clone()))];
     if let Some(listener) = listeners.admin {
@@ -187,6 +193,10 @@ pub async fn run(
     // Receivers live as long as the tasks above.
     let _ = phase.send(Phase::Draining);
     let drained = tokio::time::timeout(config.drain_timeout, futures_util::future::join_all(serving)).await;
+    // A key that is taken back must not be good for those who are still served.
+    if let Some(following) = following {
+        following.abort();
+    }
     match drained {
         Ok(_) => tracing::info!("stopped"),
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),

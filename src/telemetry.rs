@@ -19,7 +19,8 @@ pub enum LogFormat {
 /// `filter` is a level or a list of `target=level`; one that cannot be read lets `info` through.
 pub fn start(format: LogFormat, filter: &str) {
     // The runtime's own warnings on graph optimisation are for its developers; a store's retries say no more than what comes of them.
-    let filter = EnvFilter::try_new(format!("ort=error,object_store=warn,{filter}"))
+    // What administrators do is told at every level: who wants less says audit=off.
+    let filter = EnvFilter::try_new(format!("ort=error,object_store=warn,audit=info,{filter}"))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, InvalidHeaderValue};
 use hyper::{Method, Request, Uri};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ pub struct Target {
     prefix: String,
     path: Uri,
     class: Option<Class>,
+    authorization: Option<HeaderValue>,
     /// The API.
     pub dialect: Dialect,
     /// The vectors' form.
@@ -91,6 +92,7 @@ impl Target {
             path: format!("{prefix}{route}").parse().ok()?,
             prefix,
             class: None,
+            authorization: None,
             dialect,
             encoding: Encoding::Base64,
             inputs_per_request: 1,
@@ -110,6 +112,19 @@ impl Target {
     /// Says how urgent the requests are.
     pub fn with_class(self, class: Option<Class>) -> Self {
         Self { class, ..self }
+    }
+
+    /// Sends a key with each request.
+    ///
+    /// # Errors
+    /// If no header can carry it.
+    pub fn with_key(self, key: Option<&str>) -> Result<Self, InvalidHeaderValue> {
+        let authorization =
+            key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose()?.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+        Ok(Self { authorization, ..self })
     }
 
     /// One body for each `inputs_per_request` texts; the last is filled up from the start, so that all are alike.
@@ -167,6 +182,9 @@ impl Target {
         let headers = request.headers_mut();
         headers.insert(HOST, self.authority.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
         if let Some(class) = self.class {
             let class = match class {
                 Class::Interactive => "interactive",

@@ -2,6 +2,8 @@
 
 use std::env;
 use std::fmt;
+use std::fs;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
@@ -21,6 +23,27 @@ impl Models {
     /// Opens the repository, which must be there.
     pub(super) fn open(&self) -> Result<Repository, Failure> {
         Ok(Repository::open(&self.models, false)?)
+    }
+}
+
+/// The key that a server asks for. Not a flag of its own: other users of the machine can read the arguments of a process.
+#[derive(Debug, Args)]
+pub(super) struct ApiKey {
+    /// The key of the server, alone in a file [default: the variable SEXTANT_API_KEY, if the server needs one]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+impl ApiKey {
+    /// The key, if there is one.
+    pub(super) fn read(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.api_key_file else {
+            return Ok(env::var("SEXTANT_API_KEY").ok().filter(|key| !key.is_empty()));
+        };
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::usage(format!("cannot read the key in `{}`: {error}", path.display()))
+        })?;
+        Ok(Some(text.trim().to_owned()))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::arguments::ApiKey;
 use super::{Failure, print_line, progress};
 use crate::bench::target::{Class, Dialect, Encoding};
 use crate::bench::{self, Bounds, Pace, Report, Target, input};
@@ -75,6 +76,8 @@ pub(super) struct Bench {
     /// Sent as the header x-sextant-class
     #[arg(long, value_enum)]
     class: Option<Class>,
+    #[command(flatten)]
+    key: ApiKey,
     /// Print the figures and the settings as JSON
     #[arg(long)]
     json: bool,
@@ -114,7 +117,9 @@ impl Bench {
             .map_err(Failure::usage)?
             .with_encoding(self.encoding)
             .with_inputs(self.inputs_per_request)
-            .with_class(self.class);
+            .with_class(self.class)
+            .with_key(self.key.read()?.as_deref())
+            .map_err(|_| Failure::usage("the key has characters that no header can carry"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (model, report) = runtime.block_on(async {
             let model = match &self.model {

@@ -1,14 +1,13 @@
 //! Where the models are: a repository, or a server that follows one.
 
 use std::env;
-use std::fs;
-use std::path::PathBuf;
 
 use clap::Args;
 use reqwest::{Client, Method, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::arguments::ApiKey;
 use super::{Failure, NOT_PASSED};
 use crate::repository::Repository;
 use crate::tls;
@@ -24,9 +23,8 @@ pub(super) struct Target {
     /// [env: SEXTANT_SERVER]
     #[arg(long, value_name = "URL", conflicts_with = "models")]
     server: Option<String>,
-    /// Its admin key, alone in a file [default: the variable SEXTANT_ADMIN_KEY, if the server needs one]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_ADMIN_KEY_FILE")]
-    admin_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    key: ApiKey,
 }
 
 /// What was named.
@@ -43,20 +41,12 @@ impl Target {
         let typed = self.models.is_some() || self.server.is_some();
         let server = self.server.clone().or_else(|| variable("SEXTANT_SERVER").filter(|_| !typed));
         if let Some(server) = server {
-            return Ok(Place::Server(Server::new(&server, self.key()?)?));
+            return Ok(Place::Server(Server::new(&server, self.key.read()?)?));
         }
         let Some(models) = self.models.clone().or_else(|| variable("SEXTANT_MODELS")) else {
             return Err(Failure::usage("say where the models are: --models URL, or --server URL"));
         };
         Ok(Place::Repository(Repository::open(&models, false)?))
-    }
-
-    fn key(&self) -> Result<Option<String>, Failure> {
-        let Some(path) = &self.admin_key_file else { return Ok(env::var("SEXTANT_ADMIN_KEY").ok()) };
-        let text = fs::read_to_string(path).map_err(|error| {
-            Failure::usage(format!("cannot read the admin key in `{}`: {error}", path.display()))
-        })?;
-        Ok(Some(text.trim().to_owned()))
     }
 }
 

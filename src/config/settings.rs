@@ -31,10 +31,15 @@ pub struct Settings {
     #[arg(long, value_name = "ADDRESS", env = "SEXTANT_ADMIN_LISTEN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<String>,
-    /// Keys for /admin, a line name:key each [default: none, only this machine may use it]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_ADMIN_KEYS_FILE")]
+    /// Keys, without which nobody gets anything but /livez and /readyz; read again when it changes, see `sextant key`
+    /// [default: none, and only this machine may use /admin]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_KEYS_FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin_keys_file: Option<PathBuf>,
+    pub keys_file: Option<PathBuf>,
+    /// The text of such a file, where there is an environment and no file; not read again
+    #[arg(long, value_name = "TOML", env = "SEXTANT_KEYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
     /// The ONNX Runtime library [default: looked for]
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,7 @@
 //! Why a request got no vectors, in words that a caller can act on.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::batch::BatchError;
@@ -10,7 +12,7 @@ use crate::tokenize::InputError;
 #[derive(Debug, Error)]
 pub enum EmbedError {
     /// No such model or version.
-    #[error("the model `{asked}` is not served here; there are: {}", available.join(", "))]
+    #[error("the model `{asked}` is not served here; there are: {}", if available.is_empty() { "none".into() } else { available.join(", ") })]
     UnknownModel {
         /// What was asked for.
         asked: String,
@@ -75,6 +77,12 @@ pub enum EmbedError {
         tokens: usize,
         /// Allowed.
         most: usize,
+    },
+    /// The caller's key has used up its tokens.
+    #[error("this key has used up its tokens for now")]
+    UsedUp {
+        /// Until some are left.
+        wait: Duration,
     },
     /// The queue or the engine.
     #[error(transparent)]

@@ -7,6 +7,7 @@ use super::{Model, Outlying};
 use crate::batch::Class;
 use crate::drift::inputs::InputFacts;
 use crate::engine::Output;
+use crate::keys::Budget;
 use crate::repository::manifest::Space;
 use crate::tokenize::Truncate;
 
@@ -40,6 +41,8 @@ pub struct EmbedRequest {
     pub model: Option<String>,
     /// Whoever has the same key is answered by the same version while one is on trial.
     pub key: Option<String>,
+    /// Of the caller's key: what the request's tokens are taken from.
+    pub budget: Option<Arc<Budget>>,
     /// The space that the caller's index is in: a version that writes into it answers, or none.
     pub space: Option<Space>,
     /// What to embed.

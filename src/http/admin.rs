@@ -1,22 +1,24 @@
 //! The administrators' routes: which versions there are, which serve, and changes of that.
 
-mod keys;
+mod local;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::access::Caller;
+use super::audit::Asked;
 use super::error::{ApiError, Kind};
 use super::extract::Json;
 use super::{App, answer};
 use crate::drift::watcher::Watcher;
 use crate::embed::Resident;
 use crate::rollout::{
-    Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature,
+    Change, Log, OperateError, Operator, Overview, Percent, Refusal, RolloutError, Signature,
 };
-pub(super) use keys::Administrator;
-pub use keys::{AdminKeys, Peer};
+pub use local::Peer;
+pub(super) use local::is_from_here;
 
 /// A change of the version that serves, or of the one on trial where a share is given.
 #[derive(Deserialize)]
@@ -68,10 +70,10 @@ pub(super) struct VerifyRequest {
 }
 
 /// Every model of the repository.
-pub(super) async fn list(State(app): State<App>, _: Administrator) -> Result<Response, ApiError> {
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     let repository = app.operator()?.repository();
     let mut models = Vec::new();
-    for model in repository.models().await? {
+    for model in repository.models().await?.into_iter().filter(|model| caller.may_use(model)) {
         models.push(shown(&app, Overview::read(repository, &model).await?));
     }
     answer::json(&json!({ "models": models }))
@@ -81,10 +83,10 @@ pub(super) async fn list(State(app): State<App>, _: Administrator) -> Result<Res
 pub(super) async fn show(
     State(app): State<App>,
     Path(model): Path<String>,
-    _: Administrator,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
     let repository = app.operator()?.repository();
-    known(&app, &model).await?;
+    known(&app, &model, &caller).await?;
     answer::json(&shown(&app, Overview::read(repository, &model).await?))
 }
 
@@ -92,9 +94,9 @@ pub(super) async fn show(
 pub(super) async fn history(
     State(app): State<App>,
     Path(model): Path<String>,
-    _: Administrator,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    known(&app, &model).await?;
+    known(&app, &model, &caller).await?;
     let documents = Log::open(app.operator()?.repository(), &model)?.history().await?;
     let documents: Vec<Value> = documents.iter().map(Overview::document).collect();
     answer::json(&json!({ "model": model, "documents": documents }))
@@ -104,9 +106,9 @@ pub(super) async fn history(
 pub(super) async fn drift(
     State(app): State<App>,
     Path(model): Path<String>,
-    _: Administrator,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
-    known(&app, &model).await?;
+    known(&app, &model, &caller).await?;
     let (mut versions, mut learning) = (Vec::new(), Vec::new());
     for loaded in app.0.embedder.resident(&model).iter().flat_map(Resident::all) {
         match loaded.watcher().as_deref() {
@@ -123,70 +125,75 @@ pub(super) async fn drift(
 pub(super) async fn rollout(
     State(app): State<App>,
     Path(model): Path<String>,
-    who: Administrator,
+    caller: Caller,
+    asked: Asked,
     Json(request): Json<RolloutRequest>,
 ) -> Result<Response, ApiError> {
     let RolloutRequest { version, canary_percent, shadow_percent, force, reason, dry_run } = request;
+    asked.of(Some(version), &reason, dry_run);
     let change = Change::rollout(version, canary_percent, shadow_percent, force);
-    make(&app, &model, change, who, &reason, dry_run).await
+    make(&app, &model, change, &caller, &reason, dry_run).await
 }
 
 pub(super) async fn promote(
     State(app): State<App>,
     Path(model): Path<String>,
-    who: Administrator,
+    caller: Caller,
+    asked: Asked,
     Json(PromoteRequest { version, force, reason, dry_run }): Json<PromoteRequest>,
 ) -> Result<Response, ApiError> {
-    make(&app, &model, Change::Promote { version, force }, who, &reason, dry_run).await
+    asked.of(version, &reason, dry_run);
+    make(&app, &model, Change::Promote { version, force }, &caller, &reason, dry_run).await
 }
 
 pub(super) async fn rollback(
     State(app): State<App>,
     Path(model): Path<String>,
-    who: Administrator,
+    caller: Caller,
+    asked: Asked,
     Json(RollbackRequest { of, to, reason, dry_run }): Json<RollbackRequest>,
 ) -> Result<Response, ApiError> {
-    make(&app, &model, Change::Rollback { of, to }, who, &reason, dry_run).await
+    asked.of(of.or(to), &reason, dry_run);
+    make(&app, &model, Change::Rollback { of, to }, &caller, &reason, dry_run).await
 }
 
 /// The gate, on this server. A version that does not pass is an answer, not an error.
 pub(super) async fn verify(
     State(app): State<App>,
     Path(model): Path<String>,
-    _: Administrator,
+    asked: Asked,
     Json(VerifyRequest { version }): Json<VerifyRequest>,
 ) -> Result<Response, ApiError> {
-    answer::json(&app.operator()?.verify(&model, version).await?)
+    asked.of(Some(version), "", false);
+    let report = app.operator()?.verify(&model, version).await?;
+    asked.came_to(if report.passed { "passed" } else { "not passed" });
+    answer::json(&report)
 }
 
 async fn make(
     app: &App,
     model: &str,
     change: Change,
-    Administrator { name: by }: Administrator,
+    caller: &Caller,
     reason: &str,
     dry_run: bool,
 ) -> Result<Response, ApiError> {
-    let (operator, owned, reason) = (app.operator()?.clone(), model.to_owned(), reason.trim().to_owned());
+    let (operator, reason) = (app.operator()?, reason.trim());
     if reason.is_empty() {
         return Err(
             ApiError::new(Kind::Invalid, "say why: whoever reads the log later needs it").at("reason")
         );
     }
-    known(app, model).await?;
-    // A caller that hangs up does not leave a change half made.
-    let made = tokio::spawn(async move {
-        let at = Signature::now();
-        let signature = Signature { by: &by, at: &at, reason: &reason, ..Signature::default() };
-        if dry_run {
-            Ok(operator.decide(&owned, change, signature).await?)
-        } else {
-            operator.change(&owned, change, None, signature).await
-        }
-    });
-    let made: Result<Rollout, OperateError> =
-        made.await.map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
-    let mut answer = json!({ "model": model, "written": !dry_run, "rollout": made? });
+    known(app, model, caller).await?;
+    let at = Signature::now();
+    let signature = Signature { by: caller.name(), at: &at, reason, ..Signature::default() };
+    // The layer of the audit log sees to it that a caller that hangs up does not leave a change half made.
+    let made = if dry_run {
+        operator.decide(model, change, signature).await?
+    } else {
+        operator.change(model, change, None, signature).await?
+    };
+    let mut answer = json!({ "model": model, "written": !dry_run, "rollout": made });
     if let Some(resident) = app.0.embedder.resident(model) {
         answer["serving"] = serving(&resident);
     }
@@ -194,8 +201,9 @@ async fn make(
 }
 
 /// Refuses a model that the repository does not have.
-async fn known(app: &App, model: &str) -> Result<(), ApiError> {
-    let models = app.operator()?.repository().models().await?;
+async fn known(app: &App, model: &str, caller: &Caller) -> Result<(), ApiError> {
+    let mut models = app.operator()?.repository().models().await?;
+    models.retain(|model| caller.may_use(model));
     if models.iter().any(|known| known == model) {
         return Ok(());
     }

@@ -4,24 +4,29 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::access::{Caller, seen_by};
 use super::error::{ApiError, Kind};
 use super::extract::timeout;
 use super::{App, beside_others};
 use crate::embed::{EmbedRequest, Embeddings};
 
 impl App {
-    /// Embeds, for as long as the caller's headers say that it waits.
+    /// Embeds, what its key allows, for as long as the caller's headers say that it waits.
     pub(super) async fn embed(
         &self,
         request: EmbedRequest,
         headers: &HeaderMap,
+        caller: &Caller,
     ) -> Result<Embeddings, ApiError> {
         let timeout = timeout(headers)?;
-        let embeddings = self.0.embedder.embed(request);
-        let Some(timeout) = timeout else { return Ok(embeddings.await?) };
+        let model = self.asked_model(request.model.as_deref(), caller)?;
+        let request = EmbedRequest { model, budget: caller.budget(), ..request };
+        let embeddings =
+            async { self.0.embedder.embed(request).await.map_err(|error| seen_by(caller, error)) };
+        let Some(timeout) = timeout else { return embeddings.await };
         // What is dropped leaves the queue before it is run.
         match tokio::time::timeout(timeout, embeddings).await {
-            Ok(embeddings) => Ok(embeddings?),
+            Ok(embeddings) => embeddings,
             Err(_) => {
                 let waited = format!("no answer within the {} ms that you gave it", timeout.as_millis());
                 Err(ApiError::new(Kind::DeadlineExceeded, waited))

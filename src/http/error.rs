@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tower_http::request_id::RequestId;
 
+use super::access::used_up;
 use crate::batch::BatchError;
 use crate::embed::EmbedError;
 use crate::repository::RepositoryError;
@@ -37,7 +38,7 @@ pub(super) enum Kind {
     NotServedYet,
     /// No key, or none that is known.
     Unauthorized,
-    /// Not from there.
+    /// Not from there, or not with that key.
     Forbidden,
     /// No such path.
     NotFound,
@@ -51,6 +52,8 @@ pub(super) enum Kind {
     OtherTask,
     /// Too much is waiting.
     Overloaded,
+    /// The key has used up what it may.
+    RateLimited,
     /// Our fault.
     Internal,
     /// Not ready.
@@ -72,7 +75,7 @@ impl Kind {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::NotServedYet => StatusCode::SERVICE_UNAVAILABLE,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -120,7 +123,12 @@ impl ApiError {
     }
 
     pub(super) fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), ..Self::new(Kind::Overloaded, message) }
+        Self::later(Kind::Overloaded, message, retry_after)
+    }
+
+    /// A refusal that may be none later.
+    pub(super) fn later(kind: Kind, message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(kind, message) }
     }
 }
 
@@ -146,6 +154,7 @@ impl From<EmbedError> for ApiError {
                 Self::new(Kind::Invalid, message)
             }
             EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),
+            EmbedError::UsedUp { wait } => used_up(wait),
             EmbedError::NoReference { .. } => Self::new(Kind::StateConflict, message).at("ood"),
             EmbedError::Batch(BatchError::Engine(_))
             | EmbedError::NotFinite
@@ -289,6 +298,7 @@ impl Dialect {
                     Kind::NotFound => ("invalid_request_error", Some("unknown_url")),
                     Kind::MethodNotAllowed => ("invalid_request_error", Some("method_not_supported")),
                     Kind::Overloaded => ("rate_limit_error", Some("overloaded")),
+                    Kind::RateLimited => ("rate_limit_error", Some("rate_limit_exceeded")),
                     Kind::Internal => ("server_error", None),
                     Kind::Unavailable => ("server_error", Some("unavailable")),
                     Kind::DeadlineExceeded => ("server_error", Some("deadline_exceeded")),
@@ -328,7 +338,7 @@ impl Dialect {
                     Kind::MethodNotAllowed => "method_not_allowed",
                     Kind::TooLarge => "too_large",
                     Kind::UnsupportedMediaType => "unsupported_media_type",
-                    Kind::Overloaded => "overloaded",
+                    Kind::Overloaded | Kind::RateLimited => "overloaded",
                     Kind::Internal => "internal",
                     Kind::Unavailable => "unavailable",
                     Kind::DeadlineExceeded | Kind::BodyTimeout => "timeout",
@@ -339,7 +349,7 @@ impl Dialect {
             Self::TextEmbeddingsInference => {
                 let kind = match error.kind {
                     Kind::Empty => "Empty",
-                    Kind::Overloaded => "Overloaded",
+                    Kind::Overloaded | Kind::RateLimited => "Overloaded",
                     Kind::Internal | Kind::OtherTask => "Backend",
                     Kind::Unavailable => "Unhealthy",
                     Kind::DeadlineExceeded => "DeadlineExceeded",

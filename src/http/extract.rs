@@ -64,7 +64,7 @@ fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(body);
     let Object(value) = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
-        let refused = ApiError::new(Kind::Malformed, error.inner().to_string());
+        let refused = ApiError::new(Kind::Malformed, without_value(&error.inner().to_string()));
         // Where the JSON ends too soon, or is none, the field is not known: `?`.
         match path.trim_end_matches('?').trim_end_matches('.') {
             "" => refused,
@@ -96,6 +96,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
         deserializer.deserialize_any(ObjectVisitor(PhantomData)).map(Self)
     }
+}
+
+/// What serde says of a string in the wrong place, without the string: it may be a text, and clients log what they are answered.
+fn without_value(message: &str) -> String {
+    for kind in ["invalid type: string", "invalid value: string"] {
+        if message.starts_with(kind)
+            && let Some(expected) = message.rfind(", expected ")
+        {
+            return format!("{kind}{}", &message[expected..]);
+        }
+    }
+    message.to_owned()
 }
 
 fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

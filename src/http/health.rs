@@ -6,19 +6,20 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::access::Caller;
 use super::error::{ApiError, Kind};
 use super::{App, answer};
 
 /// The contract of all routes, served as it is.
 const OPENAPI: &str = include_str!("../../openapi.yaml");
 
-pub(super) async fn livez(State(app): State<App>) -> Result<Response, ApiError> {
-    alive(&app).await?;
+pub(super) async fn livez(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    alive(&app, &caller).await?;
     answer::json(&json!({ "status": "alive" }))
 }
 
 /// Every engine answers an inference within its deadline.
-pub(super) async fn alive(app: &App) -> Result<(), ApiError> {
+pub(super) async fn alive(app: &App, caller: &Caller) -> Result<(), ApiError> {
     let deadline = app.0.config.liveness_deadline;
     let models = app.0.embedder.models();
     let checks = models.iter().map(async |model| (model.id(), model.is_alive(deadline).await));
@@ -27,16 +28,20 @@ pub(super) async fn alive(app: &App) -> Result<(), ApiError> {
     if dead.is_empty() {
         return Ok(());
     }
-    let message =
-        format!("no answer within {} from: {}", humantime::format_duration(deadline), dead.join(", "));
+    let named = if caller.may_see_models() { dead.join(", ") } else { format!("{} versions", dead.len()) };
+    let message = format!("no answer within {} from: {named}", humantime::format_duration(deadline));
     Err(ApiError::new(Kind::Unavailable, message))
 }
 
-/// Models are loaded before the first connection is accepted, so only a stop makes it unready.
-pub(super) async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
+/// Models are loaded before the first connection is accepted, so only a stop makes it unready. Where keys are set, it names them to
+/// whoever has one.
+pub(super) async fn readyz(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     ready(&app)?;
-    let models: Vec<String> = app.0.embedder.models().iter().map(|model| model.id()).collect();
-    answer::json(&json!({ "status": "ready", "models": models }))
+    let mut answer = json!({ "status": "ready" });
+    if caller.may_see_models() {
+        answer["models"] = app.models(&caller).iter().map(|model| model.id()).collect();
+    }
+    answer::json(&answer)
 }
 
 /// [`readyz`] in the TEI dialect: nothing but a status.

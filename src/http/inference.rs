@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
+use super::access::Caller;
 use super::answer::json;
 use super::error::{ApiError, Kind};
 use super::extract::{Body, check_json, parse};
@@ -63,8 +64,8 @@ pub(super) async fn server() -> Result<Response, ApiError> {
     }))
 }
 
-pub(super) async fn live(State(app): State<App>) -> Result<Response, ApiError> {
-    health::alive(&app).await?;
+pub(super) async fn live(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    health::alive(&app, &caller).await?;
     json(&json!({ "live": true }))
 }
 
@@ -73,8 +74,12 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Response, ApiError> 
     json(&json!({ "ready": true }))
 }
 
-pub(super) async fn model(State(app): State<App>, Path(named): Path<Named>) -> Result<Response, ApiError> {
-    let model = app.0.embedder.resolve(Some(&named.asked()))?;
+pub(super) async fn model(
+    State(app): State<App>,
+    caller: Caller,
+    Path(named): Path<Named>,
+) -> Result<Response, ApiError> {
+    let model = app.model(Some(&named.asked()), &caller)?;
     let manifest = &model.manifest;
     let resident = app.0.embedder.resident(&manifest.model);
     let versions = resident.iter().flat_map(Resident::all).map(|model| version(model));
@@ -93,9 +98,10 @@ pub(super) async fn model(State(app): State<App>, Path(named): Path<Named>) -> R
 
 pub(super) async fn model_ready(
     State(app): State<App>,
+    caller: Caller,
     Path(named): Path<Named>,
 ) -> Result<Response, ApiError> {
-    let model = app.0.embedder.resolve(Some(&named.asked()))?;
+    let model = app.model(Some(&named.asked()), &caller)?;
     health::ready(&app)?;
     json(&json!({ "name": model.manifest.model, "ready": true }))
 }
@@ -103,6 +109,7 @@ pub(super) async fn model_ready(
 /// What is loaded here. The repository's other versions are the administrators' to see.
 pub(super) async fn index(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
@@ -113,7 +120,7 @@ pub(super) async fn index(
         check_json(&headers)?;
         parse(&body)?
     };
-    let names = app.0.embedder.models().into_iter().map(|model| model.manifest.model.clone());
+    let names = app.models(&caller).into_iter().map(|model| model.manifest.model.clone());
     let residents: Vec<Resident> = names.filter_map(|name| app.0.embedder.resident(&name)).collect();
     let entry = |model: &Model| json!({ "name": model.manifest.model, "version": version(model), "state": "READY", "reason": "" });
     let entries: Vec<Value> = residents.iter().flat_map(Resident::all).map(|model| entry(model)).collect();
@@ -122,6 +129,7 @@ pub(super) async fn index(
 
 pub(super) async fn infer(
     State(app): State<App>,
+    caller: Caller,
     Path(named): Path<Named>,
     headers: HeaderMap,
     Body(body): Body,
@@ -129,7 +137,7 @@ pub(super) async fn infer(
     let request = request::read(&headers, &body)?;
     let (id, binary) = (request.id(), request.wants_binary()?);
     let asked = request.embed(named.asked(), &headers, &app.0.config)?;
-    let embeddings = app.embed(asked, &headers).await?;
+    let embeddings = app.embed(asked, &headers, &caller).await?;
     answer::answered(&embeddings, id.as_deref(), binary)
 }
 

@@ -9,6 +9,7 @@ use axum::response::Response;
 use tower_http::request_id::RequestId;
 
 use super::App;
+use super::access::Caller;
 use super::error::ApiError;
 
 /// Label of every path that is no route: a client must not be able to add series.
@@ -27,8 +28,13 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let status = response.status().as_u16();
     app.0.metrics.answered(route, method, status, seconds);
+    let caller = response.extensions().get::<Caller>();
+    if let Some(caller @ (Caller::Key(_) | Caller::Nameless)) = caller {
+        app.0.metrics.keys.answered(caller.name(), status);
+    }
+    let key = caller.map_or("none", Caller::name);
     let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
-    tracing::debug!(id, method, route, status, milliseconds = seconds * 1e3, "answered");
+    tracing::debug!(id, key, method, route, status, milliseconds = seconds * 1e3, "answered");
     response
 }
 

@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::encode::{Dtype, Encoded, Format};
 use super::error::ApiError;
@@ -78,6 +79,7 @@ struct ModelEntry {
 
 pub(super) async fn create_embeddings(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Json(body): Json<CreateEmbeddings>,
 ) -> Result<Response, ApiError> {
@@ -86,6 +88,7 @@ pub(super) async fn create_embeddings(
     let request = EmbedRequest {
         model: Some(body.model.clone()),
         key: body.user,
+        budget: None,
         space: space(&headers),
         inputs,
         prompt: prompt(body.prompt_name, body.input_type),
@@ -96,7 +99,7 @@ pub(super) async fn create_embeddings(
         class: class(&headers)?,
         ood: body.ood.unwrap_or(false),
     };
-    let embeddings = app.embed(request, &headers).await?;
+    let embeddings = app.embed(request, &headers, &caller).await?;
     let format = body.encoding_format.unwrap_or_default();
     let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding",
@@ -113,14 +116,18 @@ pub(super) async fn create_embeddings(
     answer::embedded(&embeddings, &list)
 }
 
-pub(super) async fn list_models(State(app): State<App>) -> Result<Response, ApiError> {
-    let models = app.0.embedder.models();
+pub(super) async fn list_models(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    let models = app.models(&caller);
     let data = models.iter().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
     answer::json(&ModelList { object: "list", data })
 }
 
-pub(super) async fn show_model(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let model = app.0.embedder.resolve(Some(&id))?;
+pub(super) async fn show_model(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let model = app.model(Some(&id), &caller)?;
     answer::json(&ModelEntry::new(id, &model))
 }
 

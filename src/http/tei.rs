@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::error::{ApiError, Kind};
 use super::extract::{Inputs, Json, Object, check_count, class, space};
@@ -157,6 +158,7 @@ impl Embed {
         let request = EmbedRequest {
             model: self.model,
             key: None,
+            budget: None,
             space: space(headers),
             inputs,
             truncate: cut.truncate(app.0.config.truncate),
@@ -173,12 +175,13 @@ impl Embed {
 
 pub(super) async fn embed(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Json(body): Json<Embed>,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
-    let embeddings = app.embed(request, &headers).await?;
+    let embeddings = app.embed(request, &headers, &caller).await?;
     if embeddings.outlying.is_none() {
         return answered(&embeddings, &embeddings.vectors, characters, started);
     }
@@ -191,6 +194,7 @@ pub(super) async fn embed(
 
 pub(super) async fn embed_all(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Json(body): Json<Embed>,
 ) -> Result<Response, ApiError> {
@@ -200,8 +204,9 @@ pub(super) async fn embed_all(
         let message = "vectors of single tokens are held against no reference: ask /embed";
         return Err(ApiError::new(Kind::Invalid, message).at("ood"));
     }
-    let embeddings =
-        app.embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }, &headers).await?;
+    let embeddings = app
+        .embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }, &headers, &caller)
+        .await?;
     let rows: Vec<Vec<&[f32]>> =
         embeddings.vectors.iter().map(|row| row.chunks_exact(embeddings.dimensions).collect()).collect();
     answered(&embeddings, &rows, characters, started)
@@ -209,6 +214,7 @@ pub(super) async fn embed_all(
 
 pub(super) async fn similarity(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     Json(body): Json<Similarity>,
 ) -> Result<Response, ApiError> {
@@ -232,7 +238,7 @@ pub(super) async fn similarity(
         class: class(&headers)?,
         ..EmbedRequest::default()
     };
-    let embeddings = app.embed(request, &headers).await?;
+    let embeddings = app.embed(request, &headers, &caller).await?;
     let cosines: Vec<f32> = match embeddings.vectors.split_first() {
         Some((source, others)) => others.iter().map(|other| cosine(source, other)).collect(),
         None => Vec::new(),
@@ -242,9 +248,10 @@ pub(super) async fn similarity(
 
 pub(super) async fn tokenize(
     State(app): State<App>,
+    caller: Caller,
     Json(body): Json<Tokenize>,
 ) -> Result<Response, ApiError> {
-    let model = app.0.embedder.resolve(body.model.as_deref())?;
+    let model = app.model(body.model.as_deref(), &caller)?;
     let texts = match body.inputs {
         OneOrMany::One(text) => vec![text],
         OneOrMany::Many(texts) => texts,
@@ -259,6 +266,7 @@ pub(super) async fn tokenize(
     let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
     let special = body.add_special_tokens.unwrap_or(true);
     let pieces = app.0.embedder.pieces(&model, texts, &prompt, special).await?;
+    caller.take_tokens(pieces.iter().map(Vec::len).sum())?;
     let tokens: Vec<Vec<Token>> = pieces
         .into_iter()
         .map(|text| {
@@ -275,14 +283,19 @@ pub(super) async fn tokenize(
     answer::json(&tokens)
 }
 
-pub(super) async fn decode(State(app): State<App>, Json(body): Json<Decode>) -> Result<Response, ApiError> {
-    let model = app.0.embedder.resolve(body.model.as_deref())?;
+pub(super) async fn decode(
+    State(app): State<App>,
+    caller: Caller,
+    Json(body): Json<Decode>,
+) -> Result<Response, ApiError> {
+    let model = app.model(body.model.as_deref(), &caller)?;
     let lists = match body.ids {
         Ids::One(ids) if ids.is_empty() => Vec::new(),
         Ids::One(ids) => vec![ids],
         Ids::Many(lists) => lists,
     };
     check_count(lists.len(), app.0.config.max_inputs)?;
+    caller.take_tokens(lists.iter().map(Vec::len).sum())?;
     let skip = body.skip_special_tokens.unwrap_or(true);
     let texts: Result<Vec<String>, _> = lists.iter().map(|ids| model.tokenizer().decode(ids, skip)).collect();
     answer::json(&texts?)
@@ -304,10 +317,11 @@ pub(super) struct InfoQuery {
 
 pub(super) async fn info(
     State(app): State<App>,
+    caller: Caller,
     Query(query): Query<InfoQuery>,
 ) -> Result<Response, ApiError> {
     let config = &app.0.config;
-    let model = app.0.embedder.resolve(query.model.as_deref())?;
+    let model = app.model(query.model.as_deref(), &caller)?;
     let manifest = &model.manifest;
     let dtype = match manifest.precision {
         Precision::Fp32 => "float32",

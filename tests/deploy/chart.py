@@ -1,6 +1,7 @@
 """The chart, rendered: what the tests of this folder share."""
 
 import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -17,7 +18,11 @@ RELEASE, NAMESPACE = "blue", "embeddings"
 NAME = "blue-sextant"
 
 BUCKET = {"repository": {"bucket": {"url": "s3://models/sextant"}}}
-KEYS = {"adminKeys": {"keys": {"helm": "0123456789abcdef", "alice": "fedcba9876543210"}, "client": "helm"}}
+# Keys by their names, which are their roles.
+CLIENT_KEYS = {role: f"sxt_{role}".ljust(36, "0") for role in ("admin", "embed", "metrics")}
+ENTRIES = {role: {"hash": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}", "roles": [role]} for role, key in CLIENT_KEYS.items()}
+ENTRIES["embed"] |= {"models": ["minilm", "other"], "limits": {"requests_per_second": 1000, "tokens_per_second": 10000000}}
+KEYS = {"keys": {"entries": ENTRIES, "clients": {"secret": "clients"}}}
 IMPORT = {"import": {"enabled": True, "name": "minilm", "source": "organisation/name"}}
 CANARY = {"canary": {"enabled": True, "model": "minilm", "version": 2, "reason": "half the size"}} | KEYS
 
@@ -25,7 +30,8 @@ CANARY = {"canary": {"enabled": True, "model": "minilm", "version": 2, "reason":
 PARTS = {
     "service account": ({"serviceAccount": {"create": True, "name": ""}}, [("ServiceAccount", "")]),
     "volume": ({}, [("PersistentVolumeClaim", "")]),
-    "admin keys": (KEYS, [("Secret", "-admin")]),
+    "keys": (KEYS, [("Secret", "-keys")]),
+    "keys of one's own": ({"keys": {"existingSecret": "given"}, "monitor": {"enabled": True}}, []),
     "bucket": (
         {"repository": {"bucket": {"url": "gs://b", "credentials": {"GOOGLE_SERVICE_ACCOUNT_KEY": "{}"}, "existingSecret": "more"}}},
         [("Secret", "-bucket")],
@@ -170,7 +176,7 @@ def container(spec):
 
 def everything():
     """All parts that go together, on; and what cannot go together, in a second set."""
-    apart = {"volume", "keda", "pod monitor", "import container"}
+    apart = {"volume", "keda", "pod monitor", "import container", "keys of one's own"}
     together = merged(*(values for name, (values, _) in PARTS.items() if name not in apart))
     other = merged(together, {"autoscaling": {"enabled": False}}, *(PARTS[name][0] for name in ("keda", "pod monitor", "import container")))
     return {"everything": together, "everything else": other, "nothing": OFF}

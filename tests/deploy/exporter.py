@@ -23,7 +23,7 @@ VALUES: dict[str, list[str]] = {
     "role": ["stable", "canary", "shadow", "previous"], "action": ["rollout", "rollback"], "cause": ["operator", "cosine"],
     "ref": ["08b39f6c"], "test": ["outside", "near", "shift"], "tail": ["0.01", "0.05", "0.20", "low"], "c": [str(c) for c in range(32)],
     "bin": [str(b) for b in range(64)], "feature": ["tokens", "truncated", "unknown"], "fact": ["fitted", "calibrated", "design_effect"],
-    "created": ["2026-01-01T00:00:00Z"], "side": ["stable", "trial"],
+    "key": ["search", "none"], "outcome": ["done", "failed"], "created": ["2026-01-01T00:00:00Z"], "side": ["stable", "trial"],
 }  # fmt: skip
 REASONS = {"sextant_rejected_total": ["requests", "overloaded"]}
 TAILS = {"0.01": 0.012, "0.05": 0.06, "0.20": 0.21, "low": 0.05}

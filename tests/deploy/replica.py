@@ -33,7 +33,7 @@ class Replica:
             ("0.0.0.0:9090", self.admin),
             (f"{NAME}:8080", self.data),
             (f"{NAME}-admin:9090", self.admin),
-            ("/etc/sextant/admin/keys", f"{self.folder}/keys"),
+            ("/etc/sextant/keys", str(self.folder)),
             ("/etc/sextant/config", str(self.folder)),
         ):
             text = text.replace(there, here)
@@ -43,9 +43,9 @@ class Replica:
 
     def start(self) -> None:
         """Starts it; `wait` knows when it is ready."""
-        secrets = [document for document in self.documents if document["kind"] == "Secret" and "admin-keys" in document["stringData"]]
+        secrets = [document for document in self.documents if document["kind"] == "Secret" and "keys.toml" in document["stringData"]]
         for secret in secrets:
-            (self.folder / "keys").write_text(secret["stringData"]["admin-keys"])
+            (self.folder / "keys.toml").write_text(secret["stringData"]["keys.toml"])
         settings = find(self.documents, "ConfigMap")["data"]["sextant.toml"]
         (self.folder / "sextant.toml").write_text("\n".join(map(self.here, settings.splitlines())))
         with open(self.folder / "log", "a", encoding="utf-8") as log:

@@ -5,8 +5,10 @@ import shutil
 import tempfile
 import time
 import unittest
+import urllib.error
+import urllib.request
 
-from chart import CANARY, NAME, ChartTest, container, find, merged, render, server
+from chart import CANARY, CLIENT_KEYS, ChartTest, container, find, merged, render, server
 from machine import BINARY, MODELS, SERVER, WEIGHTS, needs, run
 from replica import Replica
 
@@ -14,6 +16,15 @@ VALUES = merged(CANARY, {"import": {"enabled": True, "mode": "InitContainer", "n
 
 
 class Live(ChartTest):
+    def scraped(self, replica, key):
+        """The status that Prometheus gets with that key."""
+        headers = {"authorization": f"Bearer {CLIENT_KEYS[key]}"} if key else {}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"http://{replica.admin}/metrics", headers=headers)) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
     @needs(*SERVER)
     def test_it_starts_changes_versions_and_stops(self):
         folder = tempfile.TemporaryDirectory()
@@ -25,21 +36,21 @@ class Live(ChartTest):
         documents = render(VALUES)
         replica = Replica(documents, pathlib.Path(folder.name) / "pod", models)
         self.addCleanup(replica.close)
-        key = {"SEXTANT_ADMIN_KEY": find(documents, "Secret", f"{NAME}-admin")["stringData"]["client-key"]}
 
         replica.start()
         replica.wait()
         self.assertEqual((replica.probe("readinessProbe"), replica.probe("livenessProbe")), (200, 200))
 
         [pod] = [document for document in documents if document["kind"] == "Pod"]
-        self.assertIn("1 answered, 0 failed", replica.play(container(pod["spec"])))
+        self.assertIn("1 answered, 0 failed", replica.play(container(pod["spec"]), SEXTANT_API_KEY=CLIENT_KEYS["embed"]))
+        self.assertEqual([self.scraped(replica, key) for key in ("metrics", "embed", None)], [200, 403, 401])
         # The model has a version, so a container imports none.
         [first] = server(documents)["initContainers"]
         self.assertIn("nothing to do", replica.play(first))
 
         def canary(values):
             job = find(render(merged(VALUES, {"canary": values})), "Job")
-            return replica.play(container(job["spec"]["template"]["spec"]), **key)
+            return replica.play(container(job["spec"]["template"]["spec"]), SEXTANT_API_KEY=CLIENT_KEYS["admin"])
 
         trial = {"version": max(int(path.name) for path in (models / "minilm/versions").iterdir())}
         self.assertIn("on trial", canary(trial))

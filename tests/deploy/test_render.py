@@ -4,10 +4,11 @@ import json
 import pathlib
 import shutil
 import tempfile
+import tomllib
 import unittest
 
 import yaml
-from chart import (CHART, KEYS, NAME, NAMESPACE, OFF, PARTS, ChartTest, alone, cases, check_document, container, everything, find,
+from chart import (CHART, ENTRIES, KEYS, NAME, NAMESPACE, OFF, PARTS, ChartTest, alone, cases, check_document, container, everything, find,
                    helm, merged, pods, render, server)
 from machine import ROOT
 
@@ -196,7 +197,7 @@ class Wiring(ChartTest):
     def test_every_volume_claim_secret_and_account_is_made_or_given(self):
         def check(documents):
             made = {(d["kind"], d["metadata"]["name"]) for d in documents}
-            given = {"given", "more", "registry", "cache", "c", "library", "sextant-admin", "sextant-bucket"}
+            given = {"given", "more", "registry", "cache", "c", "library", "sextant-keys", "sextant-bucket"}
             for name, _, spec in pods(documents):
                 volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
                 for one in spec.get("initContainers", []) + spec["containers"]:
@@ -250,13 +251,28 @@ class Wiring(ChartTest):
             if name != NAME:
                 self.assertNotIn("nvidia.com/gpu", json.dumps(other))
 
-    def test_the_admin_secret_has_a_file_for_the_server_and_one_key_for_the_jobs(self):
+    def test_the_keys_file_has_every_entry_and_the_server_sees_nothing_else_of_its_secret(self):
         documents = render(KEYS)
-        secret = find(documents, "Secret", f"{NAME}-admin")["stringData"]
-        self.assertEqual(secret["client-key"], "0123456789abcdef")
-        self.assertEqual(sorted(secret["admin-keys"].split()), ["alice:fedcba9876543210", "helm:0123456789abcdef"])
-        [volume] = [v for v in server(documents)["volumes"] if v["name"] == "admin-keys"]
-        self.assertEqual(volume["secret"]["items"], [{"key": "admin-keys", "path": "keys"}])
+        secret = find(documents, "Secret", f"{NAME}-keys")["stringData"]
+        written = {entry.pop("name"): entry for entry in tomllib.loads(secret["keys.toml"])["keys"]}
+        self.assertEqual(written, ENTRIES)
+        self.assertEqual(list(secret), ["keys.toml"], "keys themselves are in no values")
+        [volume] = [v for v in server(documents)["volumes"] if v["name"] == "keys"]
+        self.assertEqual(volume["secret"]["items"], [{"key": "keys.toml", "path": "keys.toml"}])
+
+    def test_what_the_chart_runs_sends_a_key_where_there_are_keys(self):
+        def keys(values):
+            documents = render(merged(PARTS["service monitor"][0], values))
+            [test] = [container(spec).get("env") for name, _, spec in pods(documents) if name.endswith("-test")] or [None]
+            [endpoint] = find(documents, "ServiceMonitor")["spec"]["endpoints"]
+            of = test[0]["valueFrom"]["secretKeyRef"] if test else None
+            return of, endpoint.get("authorization", {}).get("credentials")
+
+        self.assertEqual(keys({}), (None, None))
+        for values, secret in ((KEYS, "clients"), ({"keys": {"existingSecret": "given"}}, "given")):
+            self.assertEqual(keys(values), ({"name": secret, "key": "embed-key"}, {"name": secret, "key": "metrics-key"}))
+        # Without a key for it there is no test, rather than one that cannot pass.
+        self.assertEqual([name for name, _, _ in pods(render({"keys": {"entries": ENTRIES}})) if name.endswith("-test")], [])
 
 
 if __name__ == "__main__":

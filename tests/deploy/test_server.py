@@ -38,7 +38,7 @@ class Settings(ChartTest):
             self.assertEqual(json.dumps(found, sort_keys=True), json.dumps(value, sort_keys=True))
         self.assertEqual(written, {
             "models": "/models", "cache_dir": "/cache", "cache_dir_bytes": 21474836480, "listen": "[::]:8080",
-            "admin_listen": "[::]:9090", "admin_keys_file": "/etc/sextant/admin/keys", "drain_delay": "5s", "drain_timeout": "30s",
+            "admin_listen": "[::]:9090", "keys_file": "/etc/sextant/keys/keys.toml", "drain_delay": "5s", "drain_timeout": "30s",
             "liveness_deadline": "10s",
         })
         self.assertEqual(tomllib.loads(toml(render(BUCKET)))["models"], "s3://models/sextant")
@@ -47,7 +47,7 @@ class Settings(ChartTest):
         one = container(server(render(KEYS)))
         self.assertEqual(one["args"], ["serve", "--config=/etc/sextant/config/sextant.toml"])
         mounts = {mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]}
-        self.assertEqual((mounts["config"], mounts["admin-keys"]), ("/etc/sextant/config", "/etc/sextant/admin"))
+        self.assertEqual((mounts["config"], mounts["keys"]), ("/etc/sextant/config", "/etc/sextant/keys"))
 
     @needs(BINARY)
     def test_the_server_takes_the_file(self):
@@ -55,21 +55,17 @@ class Settings(ChartTest):
         for values, files in sets:
             with self.subTest(values or files), tempfile.TemporaryDirectory() as folder:
                 text = toml(render(values, files))
-                keys = pathlib.Path(folder) / "keys"
-                given = values.get("adminKeys", {}).get("keys", {"somebody": "0123456789abcdef"})
-                if values == KEYS:
-                    keys.write_text(find(render(values), "Secret", "blue-sextant-admin")["stringData"]["admin-keys"])
-                else:
-                    keys.write_text("".join(f"{name}:{key}\n" for name, key in given.items()))
+                keys = pathlib.Path(folder) / "keys.toml"
+                keys.write_text(find(render(KEYS), "Secret", "blue-sextant-keys")["stringData"]["keys.toml"])
                 file = pathlib.Path(folder) / "sextant.toml"
-                file.write_text(text.replace("/etc/sextant/admin/keys", str(keys)))
+                file.write_text(text.replace("/etc/sextant/keys/keys.toml", str(keys)))
                 finished = run([BINARY, "serve", "--config", file, "--print-config"])
                 self.assertEqual(finished.returncode, 0, finished.stderr)
                 printed = tomllib.loads(finished.stdout)
                 written = tomllib.loads(text)
                 # Where they lie differs, and a time has several spellings.
                 for settings in (printed, written):
-                    settings.pop("admin_keys_file", None)
+                    settings.pop("keys_file", None)
                     settings.pop("sync_interval", None)
                 self.assertEqual(merged(printed, written), printed)
 

@@ -5,13 +5,13 @@ import re
 import unittest
 
 import yaml
-from chart import BUCKET, CANARY, CHART, IMPORT, KEYS, ChartTest, helm, merged
+from chart import BUCKET, CANARY, CHART, ENTRIES, IMPORT, KEYS, ChartTest, helm, merged
 from machine import ROOT
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # The chart itself gives these to the server.
-OWN_SETTINGS = {"models", "cache_dir", "cache_dir_bytes", "listen", "admin_listen", "admin_keys_file", "drain_delay", "drain_timeout",
+OWN_SETTINGS = {"models", "cache_dir", "cache_dir_bytes", "listen", "admin_listen", "keys_file", "keys", "drain_delay", "drain_timeout",
                 "liveness_deadline"}
 
 UNKNOWN = "additional properties|not allowed"
@@ -46,9 +46,12 @@ REFUSED = [
     ({"ports": {"data": 80}}, "data"),
     ({"service": {"type": "ExternalName"}}, "type"),
     ({"service": {"port": 70000}}, "port"),
-    ({"adminKeys": {"keys": {"alice": "short"}}}, "alice"),
-    ({"adminKeys": {"keys": {"a:b": "0123456789abcdef"}}}, "a:b"),
-    ({"adminKeys": {"keys": {"alice": "0123456789abcdef\nmallory:0123456789"}}}, "alice"),
+    ({"keys": {"entries": {"alice": {"hash": "0123456789abcdef", "roles": ["embed"]}}}}, "hash"),
+    ({"keys": {"entries": {"a:b": ENTRIES["embed"]}}}, "a:b"),
+    ({"keys": {"entries": {"a": ENTRIES["embed"] | {"roles": []}}}}, "roles"),
+    ({"keys": {"entries": {"a": ENTRIES["embed"] | {"roles": ["root"]}}}}, "roles"),
+    ({"keys": {"entries": {"a": ENTRIES["embed"] | {"model": ["minilm"]}}}}, UNKNOWN),
+    ({"keys": {"entries": {"a": ENTRIES["embed"] | {"limits": {"tokens_per_second": 0}}}}}, "tokens_per_second"),
     ({"gpu": {"count": 0}}, "count"),
     ({"autoscaling": {"enabled": "yes"}}, "enabled"),
     ({"podDisruptionBudget": {"minAvailable": "half"}}, "minAvailable"),
@@ -68,12 +71,12 @@ REFUSED = [
     ({"autoscaling": {"enabled": True}}, "cannot share"),
     ({"podDisruptionBudget": {"minAvailable": 1}}, "one of minAvailable"),
     ({"podDisruptionBudget": {"maxUnavailable": None}}, "one of minAvailable"),
-    (merged(KEYS, {"adminKeys": {"existingSecret": "x"}}), "which of them"),
-    (merged(KEYS, {"adminKeys": {"client": "bob"}}), "no name in"),
+    (merged(KEYS, {"keys": {"existingSecret": "x"}}), "which of them"),
+    ({"keys": {"entries": ENTRIES}, "monitor": {"enabled": True}}, "monitor needs keys.clients.secret"),
     (IMPORT, "InitContainer"),
     (BUCKET | {"import": {"enabled": True}}, "a name and a source"),
-    (CANARY | {"adminKeys": {}}, "needs adminKeys"),
-    (merged(CANARY, {"adminKeys": {"client": ""}}), "adminKeys.client"),
+    (CANARY | {"keys": {}}, "canary needs keys"),
+    (merged(CANARY, {"keys": {"clients": {"secret": ""}}}), "keys.clients.secret"),
     (merged(CANARY, {"canary": {"reason": ""}}), "a reason"),
     (merged(CANARY, {"canary": {"percent": None}}), "canary.percent or"),
     ({"httpRoute": {"enabled": True}}, "parentRefs"),

@@ -4,12 +4,11 @@ use std::fs;
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-use sextant::config::Settings;
 use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use crate::command::{imported, path, run};
-use crate::support::app::{Answer, TestApp, settings, until};
+use crate::support::app::{Answer, TestApp, until};
 
 /// `tiny@1`, which serves, `tiny@2`, the same once more, and `tiny@3` in int8, of another space.
 pub struct Tiny(TempDir);
@@ -187,37 +186,6 @@ async fn a_canary_that_does_not_pass_the_gate_is_taken_back() {
     assert_eq!((&document["by"], &document["cause"]["figure"]), (&json!("guard"), &json!("gate")));
     assert!(document["cause"]["sentence"].as_str().unwrap().contains("digests"), "{document}");
     assert_eq!(version(&app, "tiny").await, "tiny@1");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_who_has_a_key_is_an_administrator_where_there_are_keys() {
-    let tiny = Tiny::new();
-    let keys = tiny.0.path().join("keys");
-    fs::write(&keys, "alice:0123456789abcdef\nbob:fedcba9876543210\n").unwrap();
-    let models = Some(path(&tiny.0, "models"));
-    let app = TestApp::with(&Settings { models, admin_keys_file: Some(keys), ..settings() }).await;
-    let send = async |method: &str, path: &str, key: Option<&str>, body: &str| {
-        let key = key.map(|key| ("authorization".parse().unwrap(), key.parse().unwrap()));
-        app.send(method, path, HeaderMap::from_iter(key), body.as_bytes().to_vec()).await
-    };
-    let routes = sextant::http::known_routes().into_iter().filter(|(_, path)| path.starts_with("/admin/"));
-    let mut checked = 0;
-    for (method, route) in routes {
-        let path = route.replace("{model}", "tiny");
-        for key in [None, Some("Bearer 0123456789abcdeF"), Some("0123456789abcdef"), Some("Bearer ")] {
-            let answer = send(method, &path, key, if method == "POST" { "{}" } else { "" }).await;
-            assert_eq!(
-                (answer.status, answer.header("www-authenticate")),
-                (401, "Bearer"),
-                "{method} {path}"
-            );
-            checked += 1;
-        }
-    }
-    assert_eq!(checked, 32);
-    let body = json!({ "version": 2, "reason": "x" }).to_string();
-    let answer = send("POST", "/admin/v1/models/tiny/rollout", Some("Bearer fedcba9876543210"), &body).await;
-    assert_eq!(answer.json()["rollout"]["by"], "bob");
 }
 
 #[tokio::test(flavor = "multi_thread")]

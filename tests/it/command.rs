@@ -66,12 +66,17 @@ impl Server {
     }
 
     /// The same for a command that lacks only where to listen, and how many sessions to have.
-    pub fn start_command(mut command: Command) -> Self {
+    pub fn start_command(command: Command) -> Self {
+        Self::start_telling(command, Stdio::null())
+    }
+
+    /// The same, with its log to `log`.
+    pub fn start_telling(mut command: Command, log: Stdio) -> Self {
         let mut child = command
             .args(["--listen", "127.0.0.1:0"])
             .args(["--sessions", "2", "--max-batch-tokens", "256", "--lone-threads", "0"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

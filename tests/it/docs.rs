@@ -3,6 +3,7 @@
 use reqwest::header::HeaderMap;
 use sextant::config::Settings;
 
+use crate::keys::{bearer, entry, key};
 use crate::support::app::{Answer, TestApp, client, settings};
 
 const FILES: [(&str, &str); 3] = [
@@ -88,14 +89,27 @@ async fn what_the_page_does_not_load_is_not_there() {
 }
 
 #[tokio::test]
-async fn the_page_is_served_with_the_data_routes_and_needs_no_key() {
-    let directory = tempfile::tempdir().unwrap();
-    let keys = directory.path().join("keys");
-    std::fs::write(&keys, "alice:0123456789abcdef\n").unwrap();
-    let apart =
-        Settings { admin_listen: Some("127.0.0.1:0".into()), admin_keys_file: Some(keys), ..settings() };
+async fn the_page_is_served_with_the_data_routes() {
+    let apart = Settings { admin_listen: Some("127.0.0.1:0".into()), ..settings() };
     let (app, _) = TestApp::fake_with(&apart, |_| ()).await;
     assert_eq!(app.get("/docs").await.status, 200);
     let there = format!("http://{}/docs", app.admin.unwrap());
     assert_eq!(client().get(there).send().await.unwrap().status().as_u16(), 404);
+}
+
+#[tokio::test]
+async fn where_there_are_keys_the_page_says_what_a_browser_can_do() {
+    let keys = Some(entry("search", &["embed"], ""));
+    let (app, _) = TestApp::fake_with(&Settings { keys, ..settings() }, |_| ()).await;
+    for path in ["/docs".to_owned()].into_iter().chain(FILES.map(|(name, _)| format!("/docs/{name}"))) {
+        let refused = app.get(&path).await;
+        let error = refused.json()["error"].to_string();
+        assert!(
+            refused.status == 401 && error.contains("through a proxy"),
+            "{path}: {} {error}",
+            refused.status
+        );
+        // As a proxy passes it on.
+        assert_eq!(app.send("GET", &path, bearer(&key("search")), Vec::new()).await.status, 200, "{path}");
+    }
 }

@@ -20,6 +20,7 @@ mod gate;
 mod hub;
 mod import;
 mod inference;
+mod keys;
 mod lifecycle;
 mod openai;
 // It needs a device that is always full.
@@ -29,6 +30,7 @@ mod readme;
 mod refusals;
 mod repository;
 mod rollout;
+mod security;
 mod support;
 mod tei;
 mod trial;

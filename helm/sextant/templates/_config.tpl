@@ -23,8 +23,8 @@
   "cache_dir" "/cache"
   "cache_dir_bytes" .Values.cache.bytes
 -}}
-{{- if include "sextant.hasAdminKeys" . }}
-{{- $_ := set $set "admin_keys_file" "/etc/sextant/admin/keys" }}
+{{- if include "sextant.hasKeys" . }}
+{{- $_ := set $set "keys_file" "/etc/sextant/keys/keys.toml" }}
 {{- end }}
 {{- range $name, $value := .Values.config }}
 {{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}

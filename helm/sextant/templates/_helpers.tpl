@@ -67,12 +67,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if not (or .Values.repository.bucket.url (has "ReadWriteMany" .Values.repository.volume.accessModes)) }}true{{ end }}
 {{- end }}
 
-{{- define "sextant.hasAdminKeys" -}}
-{{- if or .Values.adminKeys.keys .Values.adminKeys.existingSecret }}true{{ end }}
+{{- define "sextant.hasKeys" -}}
+{{- if or .Values.keys.entries .Values.keys.existingSecret }}true{{ end }}
 {{- end }}
 
-{{- define "sextant.adminSecret" -}}
-{{- default (printf "%s-admin" (include "sextant.fullname" .)) .Values.adminKeys.existingSecret }}
+{{- define "sextant.keysSecret" -}}
+{{- default (printf "%s-keys" (include "sextant.fullname" .)) .Values.keys.existingSecret }}
+{{- end }}
+
+{{/* Where what this chart runs finds its keys; empty if nowhere. */}}
+{{- define "sextant.clientSecret" -}}
+{{- default .Values.keys.existingSecret .Values.keys.clients.secret }}
 {{- end }}
 
 {{- define "sextant.adminUrl" -}}
@@ -121,13 +126,11 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- fail "podDisruptionBudget needs one of minAvailable and maxUnavailable; set the other to null" }}
 {{- end }}
 {{- end }}
-{{- with .Values.adminKeys }}
-{{- if and .keys .existingSecret }}
-{{- fail "adminKeys has keys and existingSecret: which of them? Remove one" }}
+{{- if and .Values.keys.entries .Values.keys.existingSecret }}
+{{- fail "keys has entries and existingSecret: which of them? Remove one" }}
 {{- end }}
-{{- if and .client (not (hasKey .keys .client)) }}
-{{- fail (printf "adminKeys.client is %q, which is no name in adminKeys.keys" .client) }}
-{{- end }}
+{{- if and .Values.monitor.enabled (include "sextant.hasKeys" .) (not (include "sextant.clientSecret" .)) }}
+{{- fail "monitor needs keys.clients.secret: with keys, Prometheus must send one of the role metrics" }}
 {{- end }}
 {{- if and .Values.import.enabled (eq .Values.import.mode "Job") (include "sextant.volumeOfOneNode" .) }}
 {{- fail "an import Job on another node than the server cannot have a ReadWriteOnce volume: set import.mode to InitContainer" }}
@@ -136,11 +139,11 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- fail "import needs a name and a source: set import.name and import.source" }}
 {{- end }}
 {{- if .Values.canary.enabled }}
-{{- if not (include "sextant.hasAdminKeys" .) }}
-{{- fail "canary needs adminKeys.existingSecret, or adminKeys.keys and adminKeys.client: without a key a server takes changes from its own pod only" }}
+{{- if not (include "sextant.hasKeys" .) }}
+{{- fail "canary needs keys.existingSecret, or keys.entries and keys.clients.secret: without a key a server takes changes from its own pod only" }}
 {{- end }}
-{{- if and .Values.adminKeys.keys (not .Values.adminKeys.client) }}
-{{- fail "canary needs adminKeys.client: the name of the key that it uses" }}
+{{- if not (include "sextant.clientSecret" .) }}
+{{- fail "canary needs keys.clients.secret: a key of the role admin" }}
 {{- end }}
 {{- if not (and .Values.canary.model .Values.canary.version .Values.canary.reason) }}
 {{- fail "canary needs a model, a version and a reason: the rollout log keeps all three" }}

@@ -1,14 +1,14 @@
 //! The documented refusals are those that the server gives, word for word.
 
 use std::collections::BTreeSet;
-use std::fs;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::HeaderName;
 use serde_json::{Value, json};
 use sextant::config::Settings;
 use tokio::task::block_in_place;
 
 use crate::command::imported;
+use crate::keys::{bearer, entry, key};
 use crate::support::app::{TestApp, settings, until};
 use crate::support::contract::{document, route};
 
@@ -19,11 +19,13 @@ struct Refused<'a> {
     method: &'a str,
     path: &'a str,
     header: Option<(&'a str, &'a str)>,
+    /// The name of its key.
+    key: Option<&'a str>,
     body: Value,
 }
 
 fn refused<'a>(name: &'a str, path: &'a str, body: Value) -> Refused<'a> {
-    Refused { name, method: "POST", path, header: None, body }
+    Refused { name, method: "POST", path, header: None, key: None, body }
 }
 
 impl<'a> Refused<'a> {
@@ -35,12 +37,19 @@ impl<'a> Refused<'a> {
         Self { method, ..self }
     }
 
+    fn with_key(self, name: &'a str) -> Self {
+        Self { key: Some(name), ..self }
+    }
+
     /// Sends it, and holds the answer against the documented one, in which `changes` are made first.
     async fn check(self, app: &TestApp, changes: &[(&str, &str)]) -> String {
-        let Self { name, method, path, header, body } = self;
-        let header = header.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let Self { name, method, path, header, key: key_name, body } = self;
+        let mut headers = key_name.map(|name| bearer(&key(name))).unwrap_or_default();
+        if let Some((name, value)) = header {
+            headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let answer = app.send(method, path, HeaderMap::from_iter(header), body).await;
+        let answer = app.send(method, path, headers, body).await;
         let example =
             document()["components"]["responses"][name]["content"]["application/json"]["example"].to_string();
         let example = changes.iter().fold(example, |text, (from, to)| text.replace(from, to));
@@ -61,6 +70,7 @@ async fn the_documented_refusals_are_real() {
     seen.extend(of_the_data_routes().await);
     seen.extend(of_a_busy_server().await);
     seen.extend(of_the_administrators_routes().await);
+    seen.extend(of_a_server_with_keys().await);
     let responses = document()["components"]["responses"].as_object().unwrap().iter();
     let documented =
         responses.filter(|(_, response)| response["content"]["application/json"]["example"].is_object());
@@ -154,7 +164,7 @@ async fn of_the_administrators_routes() -> Vec<String> {
     let small = Settings { max_body_bytes: Some(1000), ..settings() };
     let (without, _) = TestApp::fake_with(&small, |_| ()).await;
     for request in [
-        refused("AdminNotFromHere", list, Value::Null).by("GET").with("via", "1.1 proxy"),
+        refused("AdminNotAllowed", list, Value::Null).by("GET").with("via", "1.1 proxy"),
         refused("AdminWrongMethod", list, Value::Null).by("DELETE"),
         refused("AdminUnavailable", list, Value::Null).by("GET"),
         refused("AdminTooLarge", rollback, json!({ "reason": "x".repeat(1000) })),
@@ -172,11 +182,24 @@ async fn of_the_administrators_routes() -> Vec<String> {
     ] {
         seen.push(request.check(&app, &[("minilm", "tiny")]).await);
     }
+    seen
+}
 
-    let keys = directory.path().join("keys");
-    fs::write(&keys, "alice:0123456789abcdef\n").unwrap();
-    let guarded = Settings { admin_keys_file: Some(keys), ..settings() };
-    let (guarded, _) = TestApp::fake_with(&guarded, |_| ()).await;
-    seen.push(refused("AdminNoKey", list, Value::Null).by("GET").check(&guarded, &[]).await);
+async fn of_a_server_with_keys() -> Vec<String> {
+    let keys = entry("reader", &["embed"], "models = ['minilm']") + &entry("watcher", &["metrics"], "");
+    let (app, _) = TestApp::fake_with(&Settings { keys: Some(keys), ..settings() }, |_| ()).await;
+    let (openai, infer) = ("/v1/embeddings", "/v2/models/other/infer");
+    let mut seen = Vec::new();
+    for request in [
+        refused("OpenAiNoKey", openai, Value::Null),
+        refused("OpenAiNotAllowed", openai, json!({ "model": "other", "input": "a" })).with_key("reader"),
+        refused("TeiNoKey", "/metrics", Value::Null).by("GET"),
+        refused("TeiNotAllowed", "/embed", Value::Null).with_key("watcher"),
+        refused("InferNoKey", infer, Value::Null),
+        refused("InferNotAllowed", infer, Value::Null).with_key("reader"),
+        refused("AdminNoKey", "/admin/v1/models", Value::Null).by("GET"),
+    ] {
+        seen.push(request.check(&app, &[]).await);
+    }
     seen
 }

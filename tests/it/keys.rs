@@ -1,0 +1,27 @@
+//! Who may ask for what, with which key, how much of it, and who hears of it.
+
+mod audit;
+mod commands;
+mod limits;
+mod reload;
+mod routes;
+mod secrets;
+mod series;
+
+use reqwest::header::HeaderMap;
+use sextant::keys::Digest;
+
+/// A key for tests, as long as a real one.
+pub fn key(name: &str) -> String {
+    format!("sxt_{name:-<32}")
+}
+
+/// An entry of the keys file: its name, its roles, and more lines.
+pub fn entry(name: &str, roles: &[&str], more: &str) -> String {
+    format!("[[keys]]\nname = '{name}'\nhash = '{}'\nroles = {roles:?}\n{more}\n", Digest::of(&key(name)))
+}
+
+/// The header that carries a key.
+pub fn bearer(key: &str) -> HeaderMap {
+    HeaderMap::from_iter([("authorization".parse().unwrap(), format!("Bearer {key}").parse().unwrap())])
+}
