@@ -1,9 +1,11 @@
 //! What the server is told: flags, environment and file become one validated [`Config`]. Nothing past it sees the flags.
 
+mod connections;
 mod drift;
 mod gate;
 mod guard;
 mod settings;
+mod tls;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -17,15 +19,19 @@ use crate::drift::monitor;
 use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::http::admin::AdminKeys;
+use crate::http::body;
 use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
+use crate::server::connection;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
+pub use connections::ConnectionsSettings;
 pub use drift::DriftSettings;
 pub use gate::GateSettings;
 pub use guard::GuardSettings;
 pub use settings::{Auto, Count, Settings};
+pub use tls::{Tls, TlsSettings};
 
 /// Why there is no configuration.
 #[derive(Debug, Error)]
@@ -74,6 +80,10 @@ pub struct Config {
     pub guard: Rules,
     /// How drift is watched.
     pub drift: monitor::Settings,
+    /// What connections may take.
+    pub connections: connection::Limits,
+    /// What the listeners show.
+    pub tls: Tls,
     /// What the HTTP layer needs.
     pub http: HttpConfig,
     /// Served on after a stop signal, unready.
@@ -101,6 +111,8 @@ pub struct HttpConfig {
     pub max_input_bytes: usize,
     /// Bytes of a body.
     pub max_body_bytes: usize,
+    /// Of all bodies.
+    pub bodies: body::Limits,
     /// For requests that do not say.
     pub truncate: Truncate,
     /// How long an inference may take before the process counts as dead.
@@ -132,6 +144,11 @@ impl Settings {
             },
             lone_spin: None,
         };
+        let max_body_bytes = check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get();
+        let (connections, bodies) = self.connections.validate(max_body_bytes).unwrap_or_else(|mistakes| {
+            check.mistakes.extend(mistakes);
+            (connection::Limits::DEFAULT, body::Limits::DEFAULT)
+        });
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
             cache: CacheSettings::new(self.cache_dir.clone(), self.cache_dir_bytes),
@@ -158,11 +175,17 @@ impl Settings {
                 check.mistakes.extend(mistakes);
                 monitor::Settings::DEFAULT
             }),
+            connections,
+            tls: self.tls.validate(self.admin_listen.is_some()).unwrap_or_else(|mistakes| {
+                check.mistakes.extend(mistakes);
+                Tls::default()
+            }),
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
                 max_inputs: check.positive("max_inputs", self.max_inputs, 2048).get(),
                 max_input_bytes: check.positive("max_input_bytes", self.max_input_bytes, 1 << 20).get(),
-                max_body_bytes: check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get(),
+                max_body_bytes,
+                bodies,
                 truncate: match self.truncate.as_deref().unwrap_or("end") {
                     "end" => Truncate::End,
                     "start" => Truncate::Start,
@@ -249,6 +272,8 @@ impl Config {
             gate: self.gate.into(),
             guard: self.guard.into(),
             drift: self.drift.into(),
+            connections: ConnectionsSettings::of(&self.connections, &self.http.bodies),
+            tls: (&self.tls).into(),
         })
     }
 }

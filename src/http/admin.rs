@@ -1,5 +1,6 @@
 //! The administrators' routes: which versions there are, which serve, and changes of that.
 
+mod certificate;
 mod keys;
 
 use axum::extract::{Path, State};
@@ -15,6 +16,8 @@ use crate::embed::Resident;
 use crate::rollout::{
     Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature,
 };
+pub(super) use certificate::certified;
+pub use certificate::WithoutCertificate;
 pub(super) use keys::Administrator;
 pub use keys::{AdminKeys, Peer};
 

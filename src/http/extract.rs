@@ -1,6 +1,5 @@
 //! What comes in: JSON bodies with errors that name the field, and the shapes an `input` may have.
 
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 
-use tower_http::timeout::TimeoutError;
-
 use super::beside_others;
+use super::body::Unread;
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
 use crate::embed::Input;
@@ -33,9 +31,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                     "the body is larger than this server takes (max_body_bytes)",
                 );
             }
-            let timed_out = error_chain(&rejection).any(<dyn Error>::is::<TimeoutError>);
-            let kind = if timed_out { Kind::BodyTimeout } else { Kind::Malformed };
-            ApiError::new(kind, format!("the body could not be read: {}", rejection.body_text()))
+            Unread::behind(&rejection).unwrap_or_else(|| {
+                let message = format!("the body could not be read: {}", rejection.body_text());
+                ApiError::new(Kind::Malformed, message)
+            })
         })?;
         Ok(Self(beside_others(body.len(), || parse(&body))?))
     }
@@ -50,10 +49,6 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })?;
     parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
     Ok(value)
-}
-
-fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// Takes `application/json`, relatives of it, and no type at all.
