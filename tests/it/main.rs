@@ -19,6 +19,7 @@ mod gate;
 mod hub;
 mod import;
 mod lifecycle;
+mod limits;
 mod openai;
 // It needs a device that is always full.
 #[cfg(target_os = "linux")]
@@ -29,5 +30,6 @@ mod repository;
 mod rollout;
 mod support;
 mod tei;
+mod tls;
 mod trial;
 mod weights;
