@@ -26,6 +26,12 @@ PARTS = {
     "service account": ({"serviceAccount": {"create": True, "name": ""}}, [("ServiceAccount", "")]),
     "volume": ({}, [("PersistentVolumeClaim", "")]),
     "admin keys": (KEYS, [("Secret", "-admin")]),
+    "tls": ({"tls": {"secret": "given"}}, []),
+    "tls of its own": (
+        CANARY | {"tls": {"adminSecret": "given", "clientCaSecret": "given", "caSecret": "given", "clientSecret": "given"},
+                  "monitor": {"enabled": True, "tlsConfig": {"serverName": "a"}}},
+        [("ServiceMonitor", ""), ("Job", "-canary")],
+    ),
     "bucket": (
         {"repository": {"bucket": {"url": "gs://b", "credentials": {"GOOGLE_SERVICE_ACCOUNT_KEY": "{}"}, "existingSecret": "more"}}},
         [("Secret", "-bucket")],
