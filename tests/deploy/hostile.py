@@ -228,12 +228,13 @@ async def attack(host: str, port: int) -> None:
     server = Server(host, port)
     crowds = {idle: IDLE, slow_head: SLOW, slow_body: SLOW, deaf: DEAF, deaf_http2: DEAF, nested: 1, bomb: 1, heads: 1, bogus: 1,
               rapid_reset: 1, many_streams: 1, endless_head: 1, control: 1}  # fmt: skip
-    tasks = [asyncio.create_task(again(one, server)) for one, count in crowds.items() for _ in range(count)]
+    # Kept: the loop itself holds tasks weakly.
+    crowd = [asyncio.create_task(again(one, server)) for one, count in crowds.items() for _ in range(count)]
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    print(json.dumps(DONE))
+    DONE["clients"] = len(crowd)
+    print(json.dumps(DONE), flush=True)
+    # Nobody says goodbye, and none of thousands can hold the others up.
+    os._exit(0)
 
 
 if __name__ == "__main__":

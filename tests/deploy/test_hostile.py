@@ -6,9 +6,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import resource
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,9 +18,9 @@ from machine import BINARY, MODELS, SERVER, environment, free_port, needs, run
 
 FULL = os.environ.get("SEXTANT_HOSTILE") == "full"
 # Turns, and seconds of each.
-TURNS, SECONDS = (5, 20) if FULL else (1, 8)
+TURNS, SECONDS = (3, 15) if FULL else (1, 8)
 # Seconds: a head has ten.
-SETTLES = 15 if FULL else 5
+SETTLES = 12 if FULL else 5
 LEAST_GOODPUT = 0.9
 # Bodies that may be held, the answers that wait for deaf clients, and what the allocator keeps of both.
 MOST_GROWTH = 512 << 20
@@ -100,14 +97,13 @@ class Hostile(unittest.TestCase):
         for turn in range(TURNS):
             alone = self.bench(SECONDS)
             attack = Attack(self.address)
-            try:
-                # Until all are there, and the first of them have been thrown out.
-                time.sleep(SETTLES)
-                beside = self.bench(SECONDS)
-                lines.append(self.series())
-                highest = max(highest, self.memory())
-            finally:
-                done = attack.stop()
+            self.addCleanup(attack.process.kill)
+            # Until all are there, and the first of them have been thrown out.
+            time.sleep(SETTLES)
+            beside = self.bench(SECONDS)
+            lines.append(self.series())
+            highest = max(highest, self.memory())
+            done = attack.stop()
             ratios.append(beside["per_second"]["requests"] / alone["per_second"]["requests"])
             if FULL:
                 print(f"turn {turn}: {self.told(alone)} alone, {self.told(beside)} beside {done}", flush=True)
