@@ -178,7 +178,10 @@ pub async fn run(
     let room = files::room_for_connections(1 + u64::from(listeners.admin.is_some()));
     let mut limits = config.connections;
     if room < limits.max_connections {
-        tracing::warn!(max_connections = room, "fewer connections than asked for: the limit of open files is too low");
+        tracing::warn!(
+            max_connections = room,
+            "fewer connections than asked for: the limit of open files is too low"
+        );
         limits.max_connections = room;
     }
     let mut serving = Vec::new();

@@ -117,8 +117,7 @@ impl Identity {
         })?;
         let expires = chain.iter().map(|certificate| expiry::not_after(certificate)).min().flatten();
         let expires = expires.ok_or_else(|| TlsError::Damaged(files.cert.clone()))?;
-        let mismatch =
-            |source| TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), source };
+        let mismatch = |source| TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), source };
         let builder = versions().map_err(mismatch)?;
         let builder = match &files.client_ca {
             None => builder.with_no_client_auth(),

@@ -56,13 +56,16 @@ impl Trust {
         let mut builder = Client::builder();
         if let Some(path) = &self.authority {
             let wrong = || Failure::usage(format!("`{}` has no certificate in it, as PEM", path.display()));
-            let authorities = Certificate::from_pem_bundle(&read(path)?).ok().filter(|found| !found.is_empty());
+            let authorities =
+                Certificate::from_pem_bundle(&read(path)?).ok().filter(|found| !found.is_empty());
             builder = builder.tls_certs_only(authorities.ok_or_else(wrong)?);
         }
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             let wrong = |error| {
                 let (cert, key) = (cert.display(), key.display());
-                Failure::usage(format!("`{cert}` and `{key}` are no client certificate with its key: {error}"))
+                Failure::usage(format!(
+                    "`{cert}` and `{key}` are no client certificate with its key: {error}"
+                ))
             };
             let pair = [read(cert)?, read(key)?].join(&b'\n');
             builder = builder.identity(Identity::from_pem(&pair).map_err(wrong)?);
@@ -113,7 +116,9 @@ impl Server {
     fn new(url: &str, key: Option<String>, client: Client) -> Result<Self, Failure> {
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = parsed else {
-            return Err(Failure::usage(format!("`{url}` is no server: expected http://HOST:PORT or https://HOST:PORT")));
+            return Err(Failure::usage(format!(
+                "`{url}` is no server: expected http://HOST:PORT or https://HOST:PORT"
+            )));
         };
         Ok(Self { client, url, key })
     }

@@ -149,8 +149,7 @@ impl Check {
         let Some(text) = given else { return default };
         let time = humantime::parse_duration(text).ok().filter(|time| !time.is_zero());
         time.unwrap_or_else(|| {
-            self.mistakes
-                .push(format!("`connections.{name}` is `{text}`: expected a time above 0, as 10s"));
+            self.mistakes.push(format!("`connections.{name}` is `{text}`: expected a time above 0, as 10s"));
             default
         })
     }

@@ -16,8 +16,8 @@ use crate::embed::Resident;
 use crate::rollout::{
     Change, Log, OperateError, Operator, Overview, Percent, Refusal, Rollout, RolloutError, Signature,
 };
-pub(super) use certificate::certified;
 pub use certificate::WithoutCertificate;
+pub(super) use certificate::certified;
 pub(super) use keys::Administrator;
 pub use keys::{AdminKeys, Peer};
 

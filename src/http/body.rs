@@ -160,7 +160,8 @@ impl Incoming {
         let more = self.received.saturating_sub(before);
         if more > 0 {
             let semaphore = Arc::clone(&self.app.0.intake.held);
-            let permit = u32::try_from(more).ok().and_then(|more| semaphore.try_acquire_many_owned(more).ok());
+            let permit =
+                u32::try_from(more).ok().and_then(|more| semaphore.try_acquire_many_owned(more).ok());
             let Some(permit) = permit else {
                 self.app.0.metrics.shed("held_bytes");
                 let message = format!(
@@ -210,7 +211,8 @@ impl Incoming {
         if let Some((_, lost)) = &mut waiting.place
             && lost.as_mut().poll(context).is_ready()
         {
-            let message = "more requests are coming in than there are places for, and this one's body was the slowest";
+            let message =
+                "more requests are coming in than there are places for, and this one's body was the slowest";
             return Poll::Ready(ApiError::new(Kind::BodyTimeout, message));
         }
         ready!(waiting.alarm.as_mut().poll(context));

@@ -78,8 +78,7 @@ impl ConnectionFamilies {
         let reload = |outcome| self.reloads.with_label_values(&[name, outcome]);
         ListenerMetrics {
             open: self.open.with_label_values(&[name]),
-            closed: REASONS
-                .map(|(reason, label)| (reason, self.closed.with_label_values(&[name, label]))),
+            closed: REASONS.map(|(reason, label)| (reason, self.closed.with_label_values(&[name, label]))),
             name,
             expiry: self.expiry.clone(),
             loaded: reload("loaded"),

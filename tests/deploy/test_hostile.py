@@ -22,6 +22,8 @@ TURNS, SECONDS = (3, 15) if FULL else (1, 8)
 # Seconds: a head has ten.
 SETTLES = 12 if FULL else 5
 LEAST_GOODPUT = 0.9
+# Honest clients come at this share of the rate that they could be answered at: what is left is the attackers', who share the machine.
+SHARE = 0.4
 # Bodies that may be held, the answers that wait for deaf clients, and what the allocator keeps of both.
 MOST_GROWTH = 512 << 20
 # What must have been done.
@@ -80,11 +82,11 @@ class Hostile(unittest.TestCase):
         status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) << 10
 
-    def bench(self, seconds):
-        """What honest clients get."""
-        line = [BINARY, "bench", "--server", f"http://{self.address}", "--input", TEXTS, "--concurrency", "16", "--timeout", "5s",
-                "--duration", f"{seconds}s", "--warmup", "1s", "--json"]  # fmt: skip
-        finished = run(line)
+    def bench(self, seconds, rate=None):
+        """What honest clients get, who come at `rate` a second, or as fast as they are answered."""
+        pace = ["--concurrency", "16"] if rate is None else ["--rate", str(rate)]
+        finished = run([BINARY, "bench", "--server", f"http://{self.address}", "--input", TEXTS, *pace, "--timeout", "5s", "--duration",
+                        f"{seconds}s", "--warmup", "1s", "--json"])  # fmt: skip
         self.assertEqual(finished.returncode, 0, finished.stderr)
         report = json.loads(finished.stdout)
         self.assertEqual((list(report["statuses"]), report["failures"]), (["200"], {}), "an honest request failed")
@@ -92,15 +94,15 @@ class Hostile(unittest.TestCase):
 
     def test_honest_clients_are_served_beside_hostile_ones(self):
         ratios, lines, highest = [], [], 0
-        self.bench(SECONDS)
+        rate = SHARE * self.bench(SECONDS)["per_second"]["requests"]
         before = self.memory()
         for turn in range(TURNS):
-            alone = self.bench(SECONDS)
+            alone = self.bench(SECONDS, rate)
             attack = Attack(self.address)
             self.addCleanup(attack.process.kill)
             # Until all are there, and the first of them have been thrown out.
             time.sleep(SETTLES)
-            beside = self.bench(SECONDS)
+            beside = self.bench(SECONDS, rate)
             lines.append(self.series())
             highest = max(highest, self.memory())
             done = attack.stop()

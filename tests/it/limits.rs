@@ -257,7 +257,8 @@ async fn slow_bodies_give_way() {
 async fn a_body_that_is_packed_is_refused() {
     let (app, fake) = TestApp::fake().await;
     for encoding in ["gzip", "zstd", "br", "deflate", "identity, gzip"] {
-        let headers = HeaderMap::from_iter([("content-encoding".parse().unwrap(), encoding.parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([("content-encoding".parse().unwrap(), encoding.parse().unwrap())]);
         for path in ["/v1/embeddings", "/embed"] {
             let answer = app.send("POST", path, headers.clone(), vec![31, 139, 8, 0]).await;
             assert_eq!((answer.status, answer.header("accept-encoding")), (415, "identity"));
@@ -284,7 +285,9 @@ async fn a_request_keeps_a_plain_name_and_gets_another_for_one_that_is_not() {
     for name in ["a", "3fa85f64-5717-4562-b3fc-2c963f66afa6", "service/7:retry=1+a_b@c.d", &"x".repeat(128)] {
         assert_eq!(ask(&[name]).await, name);
     }
-    for names in [&[""][..], &["a b"], &["a\tstatus=500"], &["a\"b"], &["a,b"], &[&"x".repeat(129)], &["a", "b"]] {
+    for names in
+        [&[""][..], &["a b"], &["a\tstatus=500"], &["a\"b"], &["a,b"], &[&"x".repeat(129)], &["a", "b"]]
+    {
         let given = ask(names).await;
         assert!(given.len() == 36 && given.split('-').count() == 5, "{names:?}: {given}");
     }

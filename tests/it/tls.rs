@@ -56,7 +56,8 @@ async fn handshake(app: &TestApp, authority: &Authority, protocols: &[&[u8]]) ->
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(app.address).await.unwrap();
@@ -72,11 +73,9 @@ async fn requests_are_answered_over_tls_by_either_protocol_and_not_without() {
     let url = format!("https://{}", app.address);
     let answer = trusting(&authority, None).get(format!("{url}/v1/models")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    for (offered, expected) in [
-        (&[&b"h2"[..], b"http/1.1"][..], Some(&b"h2"[..])),
-        (&[b"http/1.1"], Some(b"http/1.1")),
-        (&[], None),
-    ] {
+    for (offered, expected) in
+        [(&[&b"h2"[..], b"http/1.1"][..], Some(&b"h2"[..])), (&[b"http/1.1"], Some(b"http/1.1")), (&[], None)]
+    {
         let stream = handshake(&app, &authority, offered).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), expected);
         assert_eq!(stream.get_ref().1.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -309,7 +308,11 @@ fn the_operators_listener_has_the_same_certificate_or_its_own_and_every_mistake_
         (TlsSettings { cert: Some(absent), ..tls(&files) }, true, vec!["absent`: No such file"]),
         (TlsSettings { cert: Some(files.1.clone()), ..tls(&files) }, false, vec!["has no certificate in it"]),
         (TlsSettings { key: Some(files.0.clone()), ..tls(&files) }, false, vec!["has no private key in it"]),
-        (TlsSettings { admin_client_ca: Some(files.1.clone()), ..tls(&files) }, true, vec!["server.key` has no certificate"]),
+        (
+            TlsSettings { admin_client_ca: Some(files.1.clone()), ..tls(&files) },
+            true,
+            vec!["server.key` has no certificate"],
+        ),
     ] {
         let error = validate(settings, is_apart).unwrap_err();
         let told: Vec<&str> = error.lines().collect();

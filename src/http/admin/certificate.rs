@@ -16,7 +16,8 @@ pub struct WithoutCertificate;
 pub(in crate::http) async fn certified(request: Request, next: Next) -> Response {
     let is_bare = request.extensions().get::<WithoutCertificate>().is_some();
     if is_bare && !HEALTH.contains(&request.uri().path()) {
-        let message = "this needs a client certificate of an authority that the server knows (tls.admin_client_ca)";
+        let message =
+            "this needs a client certificate of an authority that the server knows (tls.admin_client_ca)";
         return ApiError::new(Kind::Forbidden, message).into_response();
     }
     next.run(request).await
