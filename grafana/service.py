@@ -103,8 +103,8 @@ CONNECTIONS = [
           "to new ones.", [("{{instance}} {{listener}}", "sum by (instance, listener) (sextant_connections{@N})")]),
     Panel("Ended by the server", "head: a request that did not come; idle: none for long; write: an answer that is not taken; "
           "handshake: no TLS. gave_way and refused: full.",
-          [("{{listener}}: {{reason}}", "sum by (listener, reason) (rate(sextant_connections_closed_total{@N}[$__rate_interval])) "
-                                        "> 0")], "ops"),
+          [("{{listener}}: {{reason}}", "sum by (listener, reason) (rate(sextant_connections_closed_total{@N}[$__rate_interval]))")],
+          "ops"),
     Panel("Certificates", "Time until the first certificate of each listener expires, and changes that could not be used. Where there "
           "is no TLS there is nothing.",
           [("{{instance}} {{listener}}", "min by (instance, listener) (sextant_tls_certificate_expiry_timestamp_seconds{@N}) - time()"),

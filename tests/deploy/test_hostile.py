@@ -3,9 +3,12 @@ bounded, and so does what a scrape of it gives. With SEXTANT_HOSTILE=full also: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -43,6 +46,12 @@ class Attack:
         return json.loads(self.process.communicate(timeout=60)[0])
 
 
+def few_files():
+    """As most shells give them to a program: it may raise the limit itself."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, most), most))
+
+
 @needs(*SERVER)
 class Hostile(unittest.TestCase):
     maxDiff = None
@@ -54,7 +63,7 @@ class Hostile(unittest.TestCase):
         self.log = pathlib.Path(folder.name) / "log"
         line = [BINARY, "serve", "--models", MODELS, "--listen", self.address, "--cache-dir", folder.name]
         with open(self.log, "w", encoding="utf-8") as log:
-            self.server = subprocess.Popen(line, env=environment(), stdout=log, stderr=log)
+            self.server = subprocess.Popen(line, env=environment(), stdout=log, stderr=log, preexec_fn=few_files)
         self.addCleanup(self.end)
         end = time.monotonic() + 120
         while self.get("/readyz") is None:
@@ -120,6 +129,18 @@ class Hostile(unittest.TestCase):
             self.assertGreaterEqual(statistics.median(ratios), LEAST_GOODPUT)
         self.assertLess(highest - before, MOST_GROWTH)
         self.assertLess(len(self.log.read_bytes()), 100_000, "what a client sends fills the log")
+
+    def test_a_server_that_has_no_files_left_lets_honest_clients_in(self):
+        before = resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE)
+        self.assertEqual(before[0], before[1], "raised as far as it may be")
+        most = len(list(pathlib.Path(f"/proc/{self.server.pid}/fd").iterdir())) + 20
+        resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE, (most, most))
+        with contextlib.ExitStack() as held:
+            host, port = self.address.split(":")
+            for _ in range(200):
+                held.enter_context(socket.create_connection((host, int(port))))
+            self.assertEqual([self.get("/livez") is not None for _ in range(20)], [True] * 20)
+        self.assertIn("cannot accept connections", self.log.read_text())
 
     def told(self, report):
         return f"{report['per_second']['requests']:.0f}/s, p99 {report['latency_ms']['p99']:.0f} ms"
