@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview clean
+.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview test-clients schemathesis hostile clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,12 +31,21 @@ test-tools: ## fetch what only tests need into .sextant: an S3 server (does noth
 test: setup test-tools ## run all tests, with the real runtime and weights
 	$(CARGO) test --locked
 	$(PYTHON) tests/setup/test_setup.py
+	@$(MAKE) --no-print-directory test-clients
 	SEXTANT=$(SEXTANT) $(PYTHON) tests/docs/test_page.py
 	@$(MAKE) --no-print-directory test-deploy
 
 test-deploy: setup ## run the tests of the chart, the rules and the dashboards alone
 	@PYTHON=$(PYTHON) tests/deploy/run.sh
 
+test-clients: setup ## run real clients and, for a minute, schemathesis against the server
+	@PYTHON=$(PYTHON) tests/clients/run.sh
+
+schemathesis: setup ## try the contract for ten minutes (SCHEMATHESIS_SEED=1)
+	@SCHEMATHESIS_SECONDS=600 PYTHON=$(PYTHON) tests/clients/run.sh -k Contract
+
+hostile: setup ## measure honest clients beside hostile ones (four minutes; needs an idle machine)
+	SEXTANT_HOSTILE=full $(PYTHON) tests/deploy/test_hostile.py
 
 check: fmt clippy doc deps openapi ## run all checks that need no run of the server
 

@@ -93,7 +93,7 @@ QUEUE = [
     Panel("Inputs waiting", "Many inputs with few tokens are short texts: larger batches help. Few with many tokens are long ones.",
           [("{{instance}} {{model}}@{{version}}", "sum by (instance, model, version) (sextant_queue_items{@V})")]),
     Panel("Refused, and why", "Requests that got 429 before any work. overloaded: the queue of a version was full. requests: "
-          "more than --max-requests at once.",
+          "more than --max-requests at once. held_bytes: large bodies.",
           [("{{reason}} {{model}}", "sum by (reason, model) (rate(sextant_rejected_total{@N}[$__rate_interval]))")], "reqps"),
     Panel("Processor", "Cores in use by each replica. At its limit with a queue: add replicas. Below with a queue: throttled, or "
           "too few sessions. Over 2 minutes: the process counts whole seconds.",
@@ -105,6 +105,20 @@ QUEUE = [
     Panel("Open files", "Share of the file descriptors in use: connections, mostly. At 1 no client gets in.",
           [("{{instance}}", "process_open_fds{@N} / process_max_fds and on (instance, job) "
                             'sextant_sync_failures_total{@N,reason="load"}')], "percentunit", high=1),
+]
+
+CONNECTIONS = [
+    Panel("Connections", "Open connections of each replica by listener. At --max-connections (8192) those without a request give way "
+          "to new ones.", [("{{instance}} {{listener}}", "sum by (instance, listener) (sextant_connections{@N})")]),
+    Panel("Ended by the server", "head: a request that did not come; idle: none for long; write: an answer that is not taken; "
+          "handshake: no TLS. gave_way and refused: full.",
+          [("{{listener}}: {{reason}}", "sum by (listener, reason) (rate(sextant_connections_closed_total{@N}[$__rate_interval]))")],
+          "ops"),
+    Panel("Certificates", "Time until the first certificate of each listener expires, and changes that could not be used. Where there "
+          "is no TLS there is nothing.",
+          [("{{instance}} {{listener}}", "min by (instance, listener) (sextant_tls_certificate_expiry_timestamp_seconds{@N}) - time()"),
+           ("{{instance}} {{listener}}: refused in a day",
+            'sum by (instance, listener) (increase(sextant_tls_reloads_total{@N,outcome="refused"}[1d])) > 0')], "s", low=None),
 ]
 
 BATCHES = [
@@ -163,6 +177,7 @@ ROWS = [
     ("Traffic and errors", TRAFFIC),
     ("Latency: where the time goes", LATENCY),
     ("Queue and saturation", QUEUE),
+    ("Connections and certificates", CONNECTIONS),
     ("Batches and padding", BATCHES),
     ("Versions: who serves what", VERSIONS),
 ]

@@ -1,14 +1,17 @@
 //! What the server is told: flags, environment and file become one validated [`Config`]. Nothing past it sees the flags.
 
+mod check;
+mod connections;
 mod drift;
 mod gate;
 mod guard;
 mod health;
 mod settings;
+mod tls;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -17,16 +20,21 @@ use crate::batch::Limits;
 use crate::drift::monitor;
 use crate::embed::Resources;
 use crate::engine::Wanted;
+use crate::http::body;
 use crate::keys::Keys;
 use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
+use crate::server::connection;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
+use check::Check;
+pub use connections::ConnectionsSettings;
 pub use drift::DriftSettings;
 pub use gate::GateSettings;
 pub use guard::GuardSettings;
 pub use settings::{Auto, Count, Settings};
+pub use tls::{Tls, TlsSettings};
 
 /// Where to serve, and how long `/livez` waits for an inference, if nothing is said.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -83,6 +91,10 @@ pub struct Config {
     pub guard: Rules,
     /// How drift is watched.
     pub drift: monitor::Settings,
+    /// What connections may take.
+    pub connections: connection::Limits,
+    /// What the listeners show.
+    pub tls: Tls,
     /// What the HTTP layer needs.
     pub http: HttpConfig,
     /// Served on after a stop signal, unready.
@@ -110,6 +122,8 @@ pub struct HttpConfig {
     pub max_input_bytes: usize,
     /// Bytes of a body.
     pub max_body_bytes: usize,
+    /// Of all bodies.
+    pub bodies: body::Limits,
     /// For requests that do not say.
     pub truncate: Truncate,
     /// How long an inference may take before the process counts as dead.
@@ -141,6 +155,11 @@ impl Settings {
             },
             lone_spin: None,
         };
+        let max_body_bytes = check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get();
+        let (connections, bodies) = self.connections.validate(max_body_bytes).unwrap_or_else(|mistakes| {
+            check.mistakes.extend(mistakes);
+            (connection::Limits::DEFAULT, body::Limits::DEFAULT)
+        });
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
             cache: CacheSettings::new(self.cache_dir.clone(), self.cache_dir_bytes),
@@ -169,11 +188,17 @@ impl Settings {
                 check.mistakes.extend(mistakes);
                 monitor::Settings::DEFAULT
             }),
+            connections,
+            tls: self.tls.validate(self.admin_listen.is_some()).unwrap_or_else(|mistakes| {
+                check.mistakes.extend(mistakes);
+                Tls::default()
+            }),
             http: HttpConfig {
                 max_requests: check.positive("max_requests", self.max_requests, 4096).get(),
                 max_inputs: check.positive("max_inputs", self.max_inputs, 2048).get(),
                 max_input_bytes: check.positive("max_input_bytes", self.max_input_bytes, 1 << 20).get(),
-                max_body_bytes: check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get(),
+                max_body_bytes,
+                bodies,
                 truncate: match self.truncate.as_deref().unwrap_or("end") {
                     "end" => Truncate::End,
                     "start" => Truncate::Start,
@@ -258,86 +283,14 @@ impl Config {
             gate: self.gate.into(),
             guard: self.guard.into(),
             drift: self.drift.into(),
+            connections: ConnectionsSettings::of(&self.connections, &self.http.bodies),
+            tls: (&self.tls).into(),
         })
     }
 }
 
 fn or_auto(count: Option<NonZeroUsize>) -> Count {
     count.map_or(Count::Auto(Auto::Auto), |count| Count::Of(count.get()))
-}
-
-/// Collects mistakes; what it returns beside one is never used, because the mistake ends in an error.
-#[derive(Default)]
-struct Check {
-    mistakes: Vec<String>,
-}
-
-impl Check {
-    fn wrong<T: Default>(&mut self, name: &str, given: &str, expected: &str) -> T {
-        self.mistakes.push(format!("`{name}` is `{given}`: expected {expected}"));
-        T::default()
-    }
-
-    fn missing(&mut self, name: &str, flag: &str) -> String {
-        let variable = format!("SEXTANT_{}", name.to_uppercase());
-        self.mistakes.push(format!("`{name}` is missing: give {flag}, {variable} or a line in the file"));
-        String::new()
-    }
-
-    /// The keys of a file, or of the text of one.
-    fn keys(&mut self, file: Option<&Path>, text: Option<&str>) -> Keys {
-        let read = match (file, text) {
-            (None, None) => return Keys::default(),
-            (Some(_), Some(_)) => Err("`keys_file` and `keys` are both given: which of them?".to_owned()),
-            (Some(path), None) => {
-                Keys::read(path).map_err(|error| format!("`keys_file` is `{}`: {error}", path.display()))
-            }
-            (None, Some(text)) => text.parse().map_err(|error| format!("`keys` (SEXTANT_KEYS): {error}")),
-        };
-        read.unwrap_or_else(|mistake| {
-            self.mistakes.push(mistake);
-            Keys::default()
-        })
-    }
-
-    fn positive(&mut self, name: &str, given: Option<usize>, default: usize) -> NonZeroUsize {
-        NonZeroUsize::new(given.unwrap_or(default)).unwrap_or_else(|| {
-            self.mistakes.push(format!("`{name}` is `0`: expected at least 1"));
-            NonZeroUsize::MIN
-        })
-    }
-
-    /// A number that was given, `None` if it is to be measured.
-    fn count(&mut self, name: &str, given: Option<Count>) -> Option<NonZeroUsize> {
-        match given {
-            Some(Count::Of(count)) => Some(self.positive(name, Some(count), count)),
-            Some(Count::Auto(_)) | None => None,
-        }
-    }
-
-    fn parse(&mut self, name: &str, given: Option<&str>, default: &str) -> SocketAddr {
-        let text = given.unwrap_or(default);
-        text.parse().unwrap_or_else(|_| {
-            self.mistakes
-                .push(format!("`{name}` is `{text}`: expected an address and a port, as 127.0.0.1:8080"));
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        })
-    }
-
-    fn time(&mut self, name: &str, given: Option<&str>, default: &str) -> Duration {
-        let text = given.unwrap_or(default);
-        humantime::parse_duration(text).unwrap_or_else(|_| self.wrong(name, text, "a time, as 30s or 1m 30s"))
-    }
-
-    /// A time that is not 0.
-    fn period(&mut self, name: &str, given: Option<&str>, default: &str) -> Duration {
-        let told = self.mistakes.len();
-        let time = self.time(name, given, default);
-        if time.is_zero() && self.mistakes.len() == told {
-            return self.wrong(name, given.unwrap_or(default), "more than 0s");
-        }
-        time
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod access;
 pub mod admin;
 mod answer;
 mod audit;
+pub mod body;
 mod docs;
 pub mod encode;
 mod error;
@@ -14,11 +15,12 @@ mod health;
 mod inference;
 mod observe;
 mod openai;
+mod request_id;
+pub(crate) mod room;
 mod tei;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -26,19 +28,15 @@ use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{MethodFilter, on};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::HttpConfig;
 use crate::embed::Embedder;
 use crate::keys::follow::{Current, Look};
 use crate::metrics::Metrics;
 use crate::rollout::Operator;
-
-/// How long a body may stand still.
-const BODY_STALL: Duration = Duration::from_secs(10);
+use body::Intake;
 
 /// Bytes of JSON that are read or written on an async thread: about a quarter of a millisecond. More would keep everybody
 /// else's requests waiting.
@@ -61,8 +59,8 @@ struct State {
     /// Makes changes of what is served, if a repository is followed.
     operator: Option<Operator>,
     docs: docs::Files,
-    /// Places for embedding requests.
-    places: Semaphore,
+    /// Places for embedding requests, and room for their bodies.
+    intake: Intake,
     draining: AtomicBool,
     /// Who may ask.
     keys: Arc<Current>,
@@ -71,11 +69,11 @@ struct State {
 impl App {
     /// An application that serves what `embedder` has.
     pub fn new(embedder: Arc<Embedder>, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
-        let places = Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS));
+        let intake = Intake::new(&config);
         let (operator, docs, draining) = (None, docs::Files::new(), AtomicBool::new(false));
         let keys = Arc::new(Current::new(config.keys.clone()));
         metrics.keys.prepare(keys.get().names());
-        Self(Arc::new(State { embedder, metrics, config, operator, docs, places, draining, keys }))
+        Self(Arc::new(State { embedder, metrics, config, operator, docs, intake, draining, keys }))
     }
 
     /// The same with routes that change what is served. Only before the application is cloned.
@@ -107,6 +105,11 @@ impl App {
         let embedder = &self.0.embedder;
         let model = embedder.resolve(None).ok().or_else(|| embedder.models().into_iter().next());
         model.map(|model| model.manifest.model.clone())
+    }
+
+    /// Where what happens is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     fn is_draining(&self) -> bool {
@@ -220,15 +223,15 @@ impl Routes {
             .fallback(error::not_found)
             // The innermost layer runs last before the handler; read from the bottom up.
             .layer(DefaultBodyLimit::max(app.0.config.max_body_bytes))
-            // A body that stops coming holds its place for no longer.
-            .layer(RequestBodyTimeoutLayer::new(BODY_STALL))
-            // Before the body is read; the batcher's admission is the second gate.
-            .layer(middleware::from_fn_with_state(app.clone(), observe::shed))
+            // While the body is read; the batcher's admission is the second gate.
+            .layer(middleware::from_fn_with_state(app.clone(), body::receive))
             // A panic is a bug, and costs its own request only.
             .layer(CatchPanicLayer::custom(error::panicked))
             // Before anything of the body is read, and before there is a place to take.
             .layer(middleware::from_fn_with_state(app.clone(), access::check))
-            // Outside of it, to tell of those who were denied, too.
+            // A client without a certificate is not even told whether its key is known, where those are asked for.
+            .layer(middleware::from_fn(admin::certified))
+            // Outside of both, to tell of those who were denied, too.
             .layer(middleware::from_fn(audit::audit))
             // Every refusal, a handler's or the framework's, becomes the envelope of the path's dialect.
             .layer(middleware::from_fn(error::envelope))
@@ -237,6 +240,7 @@ impl Routes {
             // First, so that every log line and every answer can name the request.
             .layer(PropagateRequestIdLayer::x_request_id())
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+            .layer(middleware::map_request(request_id::plain))
             .with_state(app.clone())
     }
 }

@@ -33,6 +33,7 @@
 //! - [`compare`]: how alike vectors are.
 //! - [`evaluate`]: quality on labelled pairs.
 //! - [`mod@bench`]: load on a server, and what it answers.
+//! - [`mod@tls`]: certificates, shown and followed.
 //! - [`metrics`], [`telemetry`], [`cli`]: what is counted, what is logged, what can be typed.
 //!
 //! `http` knows `embed`, `embed` knows `batch`, `batch` knows `engine`'s types; nothing lower knows `http`.
@@ -55,5 +56,5 @@ pub mod repository;
 pub mod rollout;
 pub mod server;
 pub mod telemetry;
-mod tls;
+pub mod tls;
 pub mod tokenize;

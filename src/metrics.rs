@@ -1,5 +1,6 @@
 //! What `/metrics` shows: an own registry and typed handles, resolved once and kept.
 
+mod connections;
 mod drift;
 mod keys;
 mod trial;
@@ -15,6 +16,8 @@ use crate::drift::score::Scorer;
 use crate::repository::manifest::Manifest;
 use crate::rollout::guard::Figure;
 use crate::rollout::{Change, Role};
+use connections::ConnectionFamilies;
+pub use connections::{Closed, ListenerMetrics};
 use drift::DriftFamilies;
 pub use drift::DriftMetrics;
 pub use keys::KeyMetrics;
@@ -66,6 +69,7 @@ pub struct Metrics {
     changes: IntCounterVec,
     trials: TrialFamilies,
     drift: std::sync::Arc<DriftFamilies>,
+    connections: ConnectionFamilies,
     /// Of following the rollout logs.
     pub sync_failures: SyncFailures,
     /// Of those who ask.
@@ -232,6 +236,7 @@ impl Metrics {
             trials: TrialFamilies::new(&registry)?,
             drift: DriftFamilies::new(&registry)?,
             keys: KeyMetrics::new(&registry)?,
+            connections: ConnectionFamilies::new(&registry)?,
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),
@@ -239,7 +244,9 @@ impl Metrics {
             },
             registry,
         };
-        metrics.rejected.with_label_values(&["", "", "requests"]);
+        for reason in ["requests", "held_bytes"] {
+            metrics.rejected.with_label_values(&["", "", reason]);
+        }
         Ok(metrics)
     }
 
@@ -264,8 +271,13 @@ impl Metrics {
     }
 
     /// Counts a request that was refused before it was known which model it wanted.
-    pub fn shed(&self) {
-        self.rejected.with_label_values(&["", "", "requests"]).inc();
+    pub fn shed(&self, reason: &str) {
+        self.rejected.with_label_values(&["", "", reason]).inc();
+    }
+
+    /// The series of a listener, all at 0.
+    pub fn listener(&self, name: &'static str) -> ListenerMetrics {
+        self.connections.of(name)
     }
 
     /// Says which document of a model's rollout log is served.

@@ -1,6 +1,9 @@
 //! Builds the application, serves it, and stops without losing a request.
 
 mod accept;
+mod activity;
+pub mod connection;
+pub mod files;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +22,8 @@ use crate::keys::follow::Follower as KeyFollower;
 use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
-use accept::Phase;
+use crate::tls::{Identity, Shown};
+use accept::{Door, Phase};
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
@@ -180,11 +184,30 @@ pub async fn run(
         let tell = move |look| app.keys_looked_at(&look);
         tokio::spawn(KeyFollower::new(file).run(keys, config.sync_interval, tell))
     });
-    let public = http::public(&app, listeners.admin.is_none());
-    let mut serving = vec![tokio::spawn(accept::serve(listeners.public, public, phases.clone()))];
-    if let Some(listener) = listeners.admin {
-        serving.push(tokio::spawn(accept::serve(listener, http::admin(&app), phases)));
+    let room = files::room_for_connections(1 + u64::from(listeners.admin.is_some()));
+    let mut limits = config.connections;
+    if room < limits.max_connections {
+        tracing::warn!(
+            max_connections = room,
+            "fewer connections than asked for: the limit of open files is too low"
+        );
+        limits.max_connections = room;
     }
+    let mut serving = Vec::new();
+    let mut open = |name, listener, router, identity: &Option<Identity>| {
+        let metrics = Arc::new(app.metrics().listener(name));
+        let tls = identity.clone().map(|identity| Shown::new(identity, Arc::clone(&metrics)));
+        if let Some(shown) = &tls {
+            tokio::spawn(shown.clone().follow(config.sync_interval));
+        }
+        let door = Door { listener, router, limits, tls, metrics };
+        serving.push(tokio::spawn(accept::serve(door, phases.clone())));
+    };
+    open("public", listeners.public, http::public(&app, listeners.admin.is_none()), &config.tls.public);
+    if let Some(listener) = listeners.admin {
+        open("admin", listener, http::admin(&app), &config.tls.admin);
+    }
+    drop(phases);
 
     shutdown.await;
     tracing::info!(delay = ?config.drain_delay, timeout = ?config.drain_timeout, "stopping");

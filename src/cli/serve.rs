@@ -34,6 +34,7 @@ impl Serve {
             return print_line(config.to_toml()?.trim_end());
         }
         telemetry::start(config.log_format, &config.log);
+        server::files::raise_limit();
         // Half of the processors carry requests: the sessions need all, and at saturation every change between threads takes
         // its time from them.
         let workers = cores.get().div_ceil(2);
@@ -52,9 +53,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         app = server::load(&config) => app?,
         () = &mut stop => return Ok(()),
     };
+    let scheme = if config.tls.public.is_some() { "https" } else { "http" };
     if let Some(model) = app.example_model() {
         let greeting = print_line(&format!(
-            "Sextant serves on http://{address}. Try:\n  curl http://{address}/v1/embeddings -H 'content-type: application/json' \
+            "Sextant serves on {scheme}://{address}. Try:\n  curl {scheme}://{address}/v1/embeddings -H 'content-type: application/json' \
              -d '{{\"model\": \"{model}\", \"input\": \"Hello, world\"}}'"
         ));
         // No reason to refuse requests.

@@ -1,9 +1,11 @@
 //! Where the models are: a repository, or a server that follows one.
 
 use std::env;
+use std::fs;
+use std::path::PathBuf;
 
 use clap::Args;
-use reqwest::{Client, Method, Url};
+use reqwest::{Certificate, Client, Identity, Method, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -25,6 +27,51 @@ pub(super) struct Target {
     server: Option<String>,
     #[command(flatten)]
     key: ApiKey,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+/// Whom an https server must show itself to be, and whom it is shown.
+#[derive(Debug, Args)]
+struct Trust {
+    /// Authority of the server's certificate, as PEM [default: those that the system trusts]
+    #[arg(long = "ca", value_name = "FILE", env = "SEXTANT_CA")]
+    authority: Option<PathBuf>,
+    /// Client certificate, as PEM, if the server asks for one
+    #[arg(long = "client-cert", value_name = "FILE", env = "SEXTANT_CLIENT_CERT", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key, as PEM
+    #[arg(long = "client-key", value_name = "FILE", env = "SEXTANT_CLIENT_KEY", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl Trust {
+    fn client(&self) -> Result<Client, Failure> {
+        tls::install_provider();
+        let read = |path: &PathBuf| {
+            let failed = |error| Failure::usage(format!("cannot read `{}`: {error}", path.display()));
+            fs::read(path).map_err(failed)
+        };
+        // No timeout: a version may take minutes to load, and the server says when it does.
+        let mut builder = Client::builder();
+        if let Some(path) = &self.authority {
+            let wrong = || Failure::usage(format!("`{}` has no certificate in it, as PEM", path.display()));
+            let authorities =
+                Certificate::from_pem_bundle(&read(path)?).ok().filter(|found| !found.is_empty());
+            builder = builder.tls_certs_only(authorities.ok_or_else(wrong)?);
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            let wrong = |error| {
+                let (cert, key) = (cert.display(), key.display());
+                Failure::usage(format!(
+                    "`{cert}` and `{key}` are no client certificate with its key: {error}"
+                ))
+            };
+            let pair = [read(cert)?, read(key)?].join(&b'\n');
+            builder = builder.identity(Identity::from_pem(&pair).map_err(wrong)?);
+        }
+        Ok(builder.build()?)
+    }
 }
 
 /// What was named.
@@ -41,7 +88,7 @@ impl Target {
         let typed = self.models.is_some() || self.server.is_some();
         let server = self.server.clone().or_else(|| variable("SEXTANT_SERVER").filter(|_| !typed));
         if let Some(server) = server {
-            return Ok(Place::Server(Server::new(&server, self.key.read()?)?));
+            return Ok(Place::Server(Server::new(&server, self.key.read()?, self.trust.client()?)?));
         }
         let Some(models) = self.models.clone().or_else(|| variable("SEXTANT_MODELS")) else {
             return Err(Failure::usage("say where the models are: --models URL, or --server URL"));
@@ -58,14 +105,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    fn new(url: &str, key: Option<String>) -> Result<Self, Failure> {
+    fn new(url: &str, key: Option<String>, client: Client) -> Result<Self, Failure> {
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = parsed else {
-            return Err(Failure::usage(format!("`{url}` is no server: expected http://HOST:PORT")));
+            return Err(Failure::usage(format!(
+                "`{url}` is no server: expected http://HOST:PORT or https://HOST:PORT"
+            )));
         };
-        tls::install_provider();
-        // No timeout: a version may take minutes to load, and the server says when it does.
-        Ok(Self { client: Client::builder().build()?, url, key })
+        Ok(Self { client, url, key })
     }
 
     /// Asks for what lies at `path`, segments below `/admin/v1/models`.

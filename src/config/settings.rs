@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, DriftSettings, GateSettings, GuardSettings};
+use super::{ConfigError, ConnectionsSettings, DriftSettings, GateSettings, GuardSettings, TlsSettings};
 
 /// Settings as given, all optional: as flags, as `SEXTANT_*` variables, as keys of the TOML file.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -128,6 +128,14 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(default, skip_serializing_if = "DriftSettings::is_empty")]
     pub drift: DriftSettings,
+    /// What connections and bodies may take
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "ConnectionsSettings::is_empty")]
+    pub connections: ConnectionsSettings,
+    /// What the listeners show
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "TlsSettings::is_empty")]
+    pub tls: TlsSettings,
 }
 
 /// A number, or the word `auto`.

@@ -1,5 +1,6 @@
 //! The administrators' routes: which versions there are, which serve, and changes of that.
 
+mod certificate;
 mod local;
 
 use axum::extract::{Path, State};
@@ -17,6 +18,8 @@ use crate::embed::Resident;
 use crate::rollout::{
     Change, Log, OperateError, Operator, Overview, Percent, Refusal, RolloutError, Signature,
 };
+pub use certificate::WithoutCertificate;
+pub(super) use certificate::certified;
 pub use local::Peer;
 pub(super) use local::is_from_here;
 

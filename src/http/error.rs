@@ -232,6 +232,18 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     ApiError::new(Kind::Internal, "the server made a mistake").into_response()
 }
 
+/// Characters of a message, which may repeat what the caller sent: a model's name may have a million.
+const LONGEST_MESSAGE: usize = 2000;
+
+/// The beginning of a text that is too long to be sent back.
+fn beginning(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_MESSAGE) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// Gives every refusal that passes the envelope of the path's dialect.
 pub(super) async fn envelope(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
@@ -241,10 +253,12 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
         return response;
     }
     let (mut parts, _) = response.into_parts();
-    let error = parts.extensions.remove::<ApiError>().unwrap_or_else(|| {
+    let mut error = parts.extensions.remove::<ApiError>().unwrap_or_else(|| {
         let kind = Kind::of_status(parts.status);
         ApiError::new(kind, parts.status.canonical_reason().unwrap_or("refused").to_lowercase())
     });
+    error.message = beginning(error.message);
+    error.param = error.param.map(beginning);
     if error.kind == Kind::Internal {
         let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
         tracing::error!(id, error = error.message, "a request failed");

@@ -1,6 +1,5 @@
 //! What comes in: JSON bodies with errors that name the field, and the shapes an `input` may have.
 
-use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -12,9 +11,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use tower_http::timeout::TimeoutError;
-
 use super::beside_others;
+use super::body::Unread;
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
 use crate::embed::{Input, Prompt};
@@ -34,9 +32,10 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                     "the body is larger than this server takes (max_body_bytes)",
                 );
             }
-            let timed_out = error_chain(&rejection).any(<dyn Error>::is::<TimeoutError>);
-            let kind = if timed_out { Kind::BodyTimeout } else { Kind::Malformed };
-            ApiError::new(kind, format!("the body could not be read: {}", rejection.body_text()))
+            Unread::behind(&rejection).unwrap_or_else(|| {
+                let message = format!("the body could not be read: {}", rejection.body_text());
+                ApiError::new(Kind::Malformed, message)
+            })
         })?;
         Ok(Self(body))
     }
@@ -108,10 +107,6 @@ fn without_value(message: &str) -> String {
         }
     }
     message.to_owned()
-}
-
-fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// Takes `application/json`, relatives of it, and no type at all.

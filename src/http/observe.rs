@@ -10,7 +10,6 @@ use tower_http::request_id::RequestId;
 
 use super::App;
 use super::access::Caller;
-use super::error::ApiError;
 
 /// Label of every path that is no route: a client must not be able to add series.
 const UNMATCHED: &str = "unmatched";
@@ -36,21 +35,6 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
     tracing::debug!(id, key, method, route, status, milliseconds = seconds * 1e3, "answered");
     response
-}
-
-/// Lets a request in only if there is a place for it, before its body is read. What a client may ask for without work,
-/// by GET, needs none.
-pub(super) async fn shed(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
-    // A rollback must get through a server that is full.
-    if request.method() != Method::POST || request.uri().path().starts_with("/admin/") {
-        return Ok(next.run(request).await);
-    }
-    let Ok(_place) = app.0.places.try_acquire() else {
-        app.0.metrics.shed();
-        let message = format!("{} requests are being answered already", app.0.config.max_requests);
-        return Err(ApiError::overloaded(message, app.0.embedder.retry_after()));
-    };
-    Ok(next.run(request).await)
 }
 
 /// The method as a label: a client may send any word as a method.

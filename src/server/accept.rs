@@ -2,18 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tower::Layer as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-use crate::http::admin::Peer;
+use super::connection::{Host, Limits};
+use crate::http::room::{Entered, Room};
+use crate::metrics::{Closed, ListenerMetrics};
+use crate::tls::Shown;
 
 /// What the listener does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,40 +24,74 @@ pub(super) enum Phase {
     Draining,
 }
 
-/// For the whole head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Accepting fails when file descriptors run out; trying again at once would only burn the CPU.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// A connection taken at the very end needs to be read once before it is told to finish: one that has not been read
-/// counts as idle and would be closed with its request unseen.
-const LAST_READ: Duration = Duration::from_millis(100);
+/// Between two lines of the log about that.
+const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// Serves `router` on `listener` until [`Phase::Draining`], then until the last request is answered.
-pub(super) async fn serve(listener: TcpListener, router: Router, mut phases: watch::Receiver<Phase>) {
-    let graceful = GracefulShutdown::new();
+/// A listener and how it treats who comes.
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    pub(super) tls: Option<Shown>,
+    pub(super) metrics: Arc<ListenerMetrics>,
+}
+
+/// Serves until [`Phase::Draining`], then until the last request is answered.
+pub(super) async fn serve(door: Door, mut phases: watch::Receiver<Phase>) {
+    let Door { listener, router, limits, tls, metrics } = door;
+    let (finish, finishing) = watch::channel(false);
+    let (alive, mut gone) = mpsc::channel(1);
+    let room = Room::new(limits.max_connections);
+    let host = Host { router, limits, tls, metrics, finish: finishing, _alive: alive };
     let draining = async move {
         // An error means that nobody can start a drain any more: the same as one.
         let _ = phases.wait_for(|phase| *phase == Phase::Draining).await;
     };
     tokio::pin!(draining);
+    let mut told: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
             () = &mut draining => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connection(stream, peer, &router, &graceful),
+                Ok((stream, peer)) => admit(stream, peer, &host, &room),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if told.is_none_or(|told| told.elapsed() >= FAILURES_TOLD_EVERY) {
+                        tracing::warn!(%error, "cannot accept connections");
+                        told = Some(Instant::now());
+                    }
+                    // Files of ours are the likeliest to be too many.
+                    if room.turn_out() {
+                        host.metrics.closed(Closed::GaveWay);
+                    }
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 }
             },
         }
     }
     for (stream, peer) in backlog(listener) {
-        connection(stream, peer, &router, &graceful);
+        admit(stream, peer, &host, &room);
     }
-    tokio::time::sleep(LAST_READ).await;
-    graceful.shutdown().await;
+    let _ = finish.send(true);
+    drop(host);
+    // Nothing is ever sent: this ends when every connection has dropped its end.
+    gone.recv().await;
+}
+
+/// Begins a connection, if there is room.
+fn admit(stream: TcpStream, peer: SocketAddr, host: &Host, room: &Arc<Room>) {
+    match room.enter() {
+        Some((place, entered)) => {
+            if entered == Entered::InPlaceOfAnother {
+                host.metrics.closed(Closed::GaveWay);
+            }
+            tokio::spawn(host.clone().serve(stream, peer, place));
+        }
+        // To be left in the kernel's queue would look to its client like a server that hangs.
+        None => host.metrics.closed(Closed::Refused),
+    }
 }
 
 /// The connections that the kernel has accepted already, whose clients believe that they are served, and closes the door.
@@ -77,23 +111,4 @@ fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
 fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
-}
-
-fn connection(stream: TcpStream, peer: SocketAddr, router: &Router, graceful: &GracefulShutdown) {
-    // Answers are written whole: waiting for more to send would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    // The administrators' routes ask where a request comes from.
-    let service = TowerToHyperService::new(Extension(Peer(peer)).layer(router.clone()));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Without a timer hyper waits for the rest of a head for ever.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-    tokio::spawn(async move {
-        // A client that hangs up in the middle is no fault of ours; its request is dropped with the connection.
-        if let Err(error) = connection.await {
-            tracing::debug!(error, "connection ended");
-        }
-    });
 }

@@ -32,6 +32,12 @@ PARTS = {
     "volume": ({}, [("PersistentVolumeClaim", "")]),
     "keys": (KEYS, [("Secret", "-keys")]),
     "keys of one's own": ({"keys": {"existingSecret": "given"}, "monitor": {"enabled": True}}, []),
+    "tls": ({"tls": {"secret": "given"}}, []),
+    "tls of its own": (
+        CANARY | {"tls": {"adminSecret": "given", "clientCaSecret": "given", "caSecret": "given", "clientSecret": "given"},
+                  "monitor": {"enabled": True, "tlsConfig": {"serverName": "a"}}},
+        [("ServiceMonitor", ""), ("Job", "-canary")],
+    ),
     "bucket": (
         {"repository": {"bucket": {"url": "gs://b", "credentials": {"GOOGLE_SERVICE_ACCOUNT_KEY": "{}"}, "existingSecret": "more"}}},
         [("Secret", "-bucket")],

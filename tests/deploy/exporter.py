@@ -23,9 +23,11 @@ VALUES: dict[str, list[str]] = {
     "role": ["stable", "canary", "shadow", "previous"], "action": ["rollout", "rollback"], "cause": ["operator", "cosine"],
     "ref": ["08b39f6c"], "test": ["outside", "near", "shift"], "tail": ["0.01", "0.05", "0.20", "low"], "c": [str(c) for c in range(32)],
     "bin": [str(b) for b in range(64)], "feature": ["tokens", "truncated", "unknown"], "fact": ["fitted", "calibrated", "design_effect"],
-    "key": ["search", "none"], "outcome": ["done", "failed"], "created": ["2026-01-01T00:00:00Z"], "side": ["stable", "trial"],
+    "key": ["search", "none"], "outcome": ["done", "failed", "loaded", "refused"], "created": ["2026-01-01T00:00:00Z"],
+    "side": ["stable", "trial"], "listener": ["public", "admin"],
 }  # fmt: skip
-REASONS = {"sextant_rejected_total": ["requests", "overloaded"]}
+REASONS = {"sextant_rejected_total": ["requests", "overloaded", "held_bytes"],
+           "sextant_connections_closed_total": ["head", "idle", "write", "handshake", "gave_way", "refused"]}  # fmt: skip
 TAILS = {"0.01": 0.012, "0.05": 0.06, "0.20": 0.21, "low": 0.05}
 BOUNDS = {"0.01": 0.0145, "0.05": 0.0596, "0.20": 0.218, "low": 0.0596}
 FACTS = {"fitted": 2666.0, "calibrated": 1334.0, "design_effect": 1.0}
@@ -62,6 +64,7 @@ def _gauge(name: str, labels: dict[str, str], instance: int) -> float:
         "sextant_rollout_generation": lambda: 4.0,
         "sextant_drift_sampling_share": lambda: 1.0,
         "sextant_shadow_neighbour_overlap": lambda: 0.97,
+        "sextant_tls_certificate_expiry_timestamp_seconds": lambda: START + 90 * 86400,
         "process_start_time_seconds": lambda: START,
         "process_resident_memory_bytes": lambda: 4e8,
         "process_max_fds": lambda: 20000.0,

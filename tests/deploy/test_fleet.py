@@ -22,6 +22,8 @@ SYNC_SECONDS = 2
 EMPTY = {
     "drift.json: Learning A": "the version has a reference",
     "drift.json: annotation Taken back by the guard": "an operator took it back",
+    "service.json: Certificates A": "nobody speaks TLS",
+    "service.json: Certificates B": "nobody speaks TLS",
     "service.json: annotation Taken back by the guard": "an operator took it back",
 }
 

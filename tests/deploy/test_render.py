@@ -157,7 +157,9 @@ class Wiring(ChartTest):
             ports = {port["name"]: port["containerPort"] for port in spec["ports"]}
             self.assertEqual(ports.keys(), {"data", "admin"})
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                asked = spec[probe]["httpGet"]
+                asked = dict(spec[probe]["httpGet"])
+                # Both ports' scheme is one matter: test_certificates_lie_where_they_are_looked_for.
+                asked.pop("scheme", None)
                 self.assertEqual(asked, {"port": "admin", "path": "/livez" if probe == "livenessProbe" else "/readyz"})
             targets = {}
             for service in (d for d in documents if d["kind"] == "Service"):
@@ -240,6 +242,34 @@ class Wiring(ChartTest):
             values, [(kind, _)] = PARTS[part]
             [endpoint] = find(render(values), kind)["spec"][field]
             self.assertEqual((endpoint["port"], endpoint["path"]), ("admin", "/metrics"))
+
+    def test_certificates_lie_where_they_are_looked_for(self):
+        def inside(path, one):
+            return any(path.startswith(mount["mountPath"] + "/") and mount["readOnly"] for mount in one["volumeMounts"])
+
+        def schemes(documents):
+            probes = {container(server(documents))[probe]["httpGet"].get("scheme", "HTTP") for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+            services = {d["metadata"]["name"]: d["spec"]["ports"][0]["appProtocol"] for d in documents if d["kind"] == "Service"}
+            [admin] = {probe.lower() for probe in probes} | {services[f"{NAME}-admin"]}
+            return services[NAME], admin
+
+        self.assertEqual(schemes(render()), ("http", "http"))
+        both, own = render(PARTS["tls"][0]), render(PARTS["tls of its own"][0])
+        self.assertEqual((schemes(both), schemes(own)), (("https", "https"), ("http", "https")))
+        for documents, names in ((both, {"cert", "key"}), (own, {"admin_cert", "admin_key", "admin_client_ca"})):
+            table = tomllib.loads(find(documents, "ConfigMap")["data"]["sextant.toml"])["tls"]
+            self.assertEqual(table.keys(), names)
+            for path in table.values():
+                self.assertTrue(inside(path, container(server(documents))), path)
+        self.assertFalse([d for d in both if d["kind"] == "Pod"], "the load generator speaks no TLS")
+        [endpoint] = find(own, "ServiceMonitor")["spec"]["endpoints"]
+        self.assertEqual((endpoint["scheme"], endpoint["tlsConfig"]), ("https", {"serverName": "a"}))
+        job = container(find(own, "Job")["spec"]["template"]["spec"])
+        files = {one["name"]: one["value"] for one in job["env"] if "value" in one}
+        self.assertEqual(files.keys(), {"SEXTANT_CA", "SEXTANT_CLIENT_CERT", "SEXTANT_CLIENT_KEY"})
+        for path in files.values():
+            self.assertTrue(inside(path, job), path)
+        self.assertIn(f"https://{NAME}-admin:9090", job["args"])
 
     def test_a_gpu_is_asked_for_once(self):
         spec = server(render(PARTS["gpu"][0]))

@@ -21,6 +21,9 @@ ALL_SETTINGS = {
         "guard": {"window": "10s", "windows": 3, "requests": 30, "max_error_share": 0.02, "min_cosine": 0.99, "max_slowdown": 3,
                   "pairs_per_second": 0.5},
         "drift": {"learn": 20000, "expected_run_time": 100000000, "per_second": 7},
+        "connections": {"max_connections": 10000, "max_header_bytes": 8192, "max_headers": 50, "max_streams": 10,
+                        "max_held_bytes": 134217728, "handshake_timeout": "5s", "head_timeout": "5s", "body_stall_timeout": "5s",
+                        "body_timeout": "2m", "write_timeout": "1m", "idle_timeout": "10m 20s"},
     },
 }
 

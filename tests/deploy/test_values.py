@@ -12,7 +12,7 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # The chart itself gives these to the server.
 OWN_SETTINGS = {"models", "cache_dir", "cache_dir_bytes", "listen", "admin_listen", "keys_file", "keys", "drain_delay", "drain_timeout",
-                "liveness_deadline"}
+                "liveness_deadline", "tls"}
 
 UNKNOWN = "additional properties|not allowed"
 REFUSED = [
@@ -43,6 +43,8 @@ REFUSED = [
     ({"config": {"truncate": "middle"}}, "truncate"),
     ({"config": {"gate": {"min_probe_cosine": 1.5}}}, "min_probe_cosine"),
     ({"config": {"drift": {"learn": 10}}}, "learn"),
+    ({"config": {"connections": {"idle_timeout": 75}}}, "idle_timeout"),
+    ({"config": {"tls": {"cert": "/a"}}}, UNKNOWN),
     ({"ports": {"data": 80}}, "data"),
     ({"service": {"type": "ExternalName"}}, "type"),
     ({"service": {"port": 70000}}, "port"),
@@ -79,6 +81,8 @@ REFUSED = [
     (merged(CANARY, {"keys": {"clients": {"secret": ""}}}), "keys.clients.secret"),
     (merged(CANARY, {"canary": {"reason": ""}}), "a reason"),
     (merged(CANARY, {"canary": {"percent": None}}), "canary.percent or"),
+    ({"tls": {"clientCaSecret": "x"}}, "without TLS"),
+    (CANARY | {"tls": {"secret": "x", "clientCaSecret": "y"}}, "tls.clientSecret"),
     ({"httpRoute": {"enabled": True}}, "parentRefs"),
     ({"ports": {"data": 9090}}, "both 9090"),
     ({"image": {"repository": "host:5000/sextant:1.0"}}, "image.tag"),
@@ -150,7 +154,7 @@ class OneMind(ChartTest):
 
         config = SCHEMA["properties"]["config"]["properties"]
         self.assertEqual(fields("settings.rs", "Settings") - OWN_SETTINGS, config.keys())
-        for table in ("gate", "guard", "drift"):
+        for table in ("gate", "guard", "drift", "connections"):
             self.assertEqual(fields(f"{table}.rs", f"{table.capitalize()}Settings"), config[table]["properties"].keys())
 
     def test_the_chart_is_of_the_version_that_cargo_has(self):

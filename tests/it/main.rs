@@ -22,6 +22,7 @@ mod import;
 mod inference;
 mod keys;
 mod lifecycle;
+mod limits;
 mod openai;
 // It needs a device that is always full.
 #[cfg(target_os = "linux")]
@@ -33,5 +34,6 @@ mod rollout;
 mod security;
 mod support;
 mod tei;
+mod tls;
 mod trial;
 mod weights;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod app;
+pub mod certificates;
 pub mod checkpoint;
 pub mod contract;
 pub mod export;

@@ -47,6 +47,27 @@
 {{- end }}
 {{- end }}
 
+{{/* Certificates: the server's table `tls`, each with a directory of its own. */}}
+{{- define "sextant.tlsToml" -}}
+{{- with .Values.tls }}
+{{- if or .secret .adminSecret }}
+
+[tls]
+{{- if .secret }}
+cert = "/etc/sextant/tls/tls.crt"
+key = "/etc/sextant/tls/tls.key"
+{{- end }}
+{{- if .adminSecret }}
+admin_cert = "/etc/sextant/admin-tls/tls.crt"
+admin_key = "/etc/sextant/admin-tls/tls.key"
+{{- end }}
+{{- if .clientCaSecret }}
+admin_client_ca = "/etc/sextant/client-ca/ca.crt"
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "sextant.address" -}}
 {{- $host := index . 0 }}
 {{- if contains ":" $host }}{{ $host = printf "[%s]" $host }}{{ end }}

@@ -80,8 +80,30 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- default .Values.keys.existingSecret .Values.keys.clients.secret }}
 {{- end }}
 
+{{- define "sextant.dataScheme" -}}
+{{ empty .Values.tls.secret | ternary "http" "https" }}
+{{- end }}
+
+{{- define "sextant.adminScheme" -}}
+{{ and (empty .Values.tls.secret) (empty .Values.tls.adminSecret) | ternary "http" "https" }}
+{{- end }}
+
+{{/* Name and Secret of what the server mounts for TLS, below /etc/sextant. */}}
+{{- define "sextant.tlsMounts" -}}
+{{- with .Values.tls }}
+{{- dict "tls" .secret "admin-tls" .adminSecret "client-ca" .clientCaSecret | toYaml }}
+{{- end }}
+{{- end }}
+
+{{/* The same for the canary's job. */}}
+{{- define "sextant.clientTlsMounts" -}}
+{{- with .Values.tls }}
+{{- dict "ca" .caSecret "client-tls" .clientSecret | toYaml }}
+{{- end }}
+{{- end }}
+
 {{- define "sextant.adminUrl" -}}
-http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
+{{ include "sextant.adminScheme" . }}://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- end }}
 
 {{/* All that a stop may take, in seconds. */}}
@@ -175,6 +197,14 @@ http://{{ include "sextant.fullname" . }}-admin:{{ .Values.adminService.port }}
 {{- if regexMatch "(SECRET|TOKEN$|_ACCOUNT_KEY|STORAGE_ACCESS_KEY|_SAS)" $name }}
 {{- fail (printf "repository.bucket.env has %s, which is secret: put it into the Secret that existingSecret names" $name) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.tls }}
+{{- if and .clientCaSecret (not (or .secret .adminSecret)) }}
+{{- fail "tls.clientCaSecret needs tls.secret or tls.adminSecret: without TLS there are no client certificates" }}
+{{- end }}
+{{- if and .clientCaSecret $.Values.canary.enabled (not .clientSecret) }}
+{{- fail "canary needs tls.clientSecret: the admin port asks for a client certificate" }}
 {{- end }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}

@@ -20,6 +20,24 @@ securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}
 {{- end }}
 
+{{/* Volumes and mounts of Secrets. Whole directories: a single file would not follow the Secret's changes. */}}
+{{- define "sextant.secretVolumes" -}}
+{{- range $name, $secret := . }}
+{{- if $secret }}
+- name: {{ $name }}
+  secret: {secretName: {{ $secret }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sextant.secretMounts" -}}
+{{- range $name, $secret := . }}
+{{- if $secret }}
+- {name: {{ $name }}, mountPath: /etc/sextant/{{ $name }}, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The bucket's variables, then the user's, which go over them. */}}
 {{- define "sextant.env" -}}
 {{- if .Values.repository.bucket.url }}

@@ -19,9 +19,29 @@ pub struct Load {
 impl Load {
     /// Starts `clients`, each with a body made for its number.
     pub fn start(url: &str, clients: usize, body: impl Fn(usize) -> Value) -> Self {
+        Self::each(client, url, clients, body)
+    }
+
+    /// The same with a client that knows more than others do.
+    pub fn start_with(
+        client: reqwest::Client,
+        url: &str,
+        clients: usize,
+        body: impl Fn(usize) -> Value,
+    ) -> Self {
+        Self::each(|| client.clone(), url, clients, body)
+    }
+
+    fn each(
+        client: impl Fn() -> reqwest::Client,
+        url: &str,
+        clients: usize,
+        body: impl Fn(usize) -> Value,
+    ) -> Self {
         let (answered, stopping) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let clients = (0..clients).map(|index| {
-            tokio::spawn(ask(url.to_owned(), body(index), Arc::clone(&answered), Arc::clone(&stopping)))
+            let (answered, stopping) = (Arc::clone(&answered), Arc::clone(&stopping));
+            tokio::spawn(ask(client(), url.to_owned(), body(index), answered, stopping))
         });
         let clients = clients.collect();
         Self { answered, stopping, clients }
@@ -47,8 +67,14 @@ impl Load {
 
 /// Asks until it is told to leave: as a balancer does, it then goes elsewhere. Who knocks at the very moment that the door
 /// is shut cannot be told from who comes too late.
-async fn ask(url: String, body: Value, answered: Arc<AtomicUsize>, stopping: Arc<AtomicBool>) {
-    let (client, inputs) = (client(), body["input"].as_array().map_or(1, Vec::len));
+async fn ask(
+    client: reqwest::Client,
+    url: String,
+    body: Value,
+    answered: Arc<AtomicUsize>,
+    stopping: Arc<AtomicBool>,
+) {
+    let inputs = body["input"].as_array().map_or(1, Vec::len);
     loop {
         let request = client.post(&url).header("content-type", "application/json").body(body.to_string());
         match request.send().await {

@@ -1,0 +1,83 @@
+//! Settings held against what they may be: all mistakes are told at once.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Count;
+use crate::keys::Keys;
+
+/// Collects mistakes; what it returns beside one is never used, because the mistake ends in an error.
+#[derive(Default)]
+pub(super) struct Check {
+    pub(super) mistakes: Vec<String>,
+}
+
+impl Check {
+    pub(super) fn wrong<T: Default>(&mut self, name: &str, given: &str, expected: &str) -> T {
+        self.mistakes.push(format!("`{name}` is `{given}`: expected {expected}"));
+        T::default()
+    }
+
+    pub(super) fn missing(&mut self, name: &str, flag: &str) -> String {
+        let variable = format!("SEXTANT_{}", name.to_uppercase());
+        self.mistakes.push(format!("`{name}` is missing: give {flag}, {variable} or a line in the file"));
+        String::new()
+    }
+
+    /// The keys of a file, or of the text of one.
+    pub(super) fn keys(&mut self, file: Option<&Path>, text: Option<&str>) -> Keys {
+        let read = match (file, text) {
+            (None, None) => return Keys::default(),
+            (Some(_), Some(_)) => Err("`keys_file` and `keys` are both given: which of them?".to_owned()),
+            (Some(path), None) => {
+                Keys::read(path).map_err(|error| format!("`keys_file` is `{}`: {error}", path.display()))
+            }
+            (None, Some(text)) => text.parse().map_err(|error| format!("`keys` (SEXTANT_KEYS): {error}")),
+        };
+        read.unwrap_or_else(|mistake| {
+            self.mistakes.push(mistake);
+            Keys::default()
+        })
+    }
+
+    pub(super) fn positive(&mut self, name: &str, given: Option<usize>, default: usize) -> NonZeroUsize {
+        NonZeroUsize::new(given.unwrap_or(default)).unwrap_or_else(|| {
+            self.mistakes.push(format!("`{name}` is `0`: expected at least 1"));
+            NonZeroUsize::MIN
+        })
+    }
+
+    /// A number that was given, `None` if it is to be measured.
+    pub(super) fn count(&mut self, name: &str, given: Option<Count>) -> Option<NonZeroUsize> {
+        match given {
+            Some(Count::Of(count)) => Some(self.positive(name, Some(count), count)),
+            Some(Count::Auto(_)) | None => None,
+        }
+    }
+
+    pub(super) fn parse(&mut self, name: &str, given: Option<&str>, default: &str) -> SocketAddr {
+        let text = given.unwrap_or(default);
+        text.parse().unwrap_or_else(|_| {
+            self.mistakes
+                .push(format!("`{name}` is `{text}`: expected an address and a port, as 127.0.0.1:8080"));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    pub(super) fn time(&mut self, name: &str, given: Option<&str>, default: &str) -> Duration {
+        let text = given.unwrap_or(default);
+        humantime::parse_duration(text).unwrap_or_else(|_| self.wrong(name, text, "a time, as 30s or 1m 30s"))
+    }
+
+    /// A time that is not 0.
+    pub(super) fn period(&mut self, name: &str, given: Option<&str>, default: &str) -> Duration {
+        let told = self.mistakes.len();
+        let time = self.time(name, given, default);
+        if time.is_zero() && self.mistakes.len() == told {
+            return self.wrong(name, given.unwrap_or(default), "more than 0s");
+        }
+        time
+    }
+}

@@ -1,0 +1,258 @@
+//! Bodies as they come in: how slow they may be, how much of them is held, and who gets a place among the requests that are answered.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::App;
+use super::error::{ApiError, Kind};
+use super::room::{Place, Room};
+use crate::config::HttpConfig;
+
+/// Of each body so many bytes are not counted among those that are held: large bodies take room from each other, and not from a
+/// client with a sentence.
+const SMALL: usize = 1 << 14;
+
+/// Limits of the bodies of all requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all bodies that are being read or answered, the first 16 KiB of each left out.
+    pub max_held_bytes: usize,
+    /// How long a body may stand still.
+    pub stall_timeout: Duration,
+    /// For the whole of a body: one byte a second does not stand still either.
+    pub timeout: Duration,
+}
+
+impl Limits {
+    /// For 32 MB over a line of 5 Mbit/s, and eight of them at once.
+    pub const DEFAULT: Self = Self {
+        max_held_bytes: 256 << 20,
+        stall_timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(60),
+    };
+}
+
+/// What bodies share.
+pub(super) struct Intake {
+    /// Bodies that are coming in. A slow one gives way to a new one: it must not keep the others out.
+    coming: Arc<Room>,
+    /// Requests that are being answered.
+    places: Arc<Semaphore>,
+    /// Bytes.
+    held: Arc<Semaphore>,
+}
+
+impl Intake {
+    pub(super) fn new(config: &HttpConfig) -> Self {
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        Self {
+            coming: Room::new(config.max_requests),
+            places: semaphore(config.max_requests),
+            held: semaphore(config.bodies.max_held_bytes),
+        }
+    }
+}
+
+/// What a request holds until it is answered.
+#[derive(Default)]
+struct Held {
+    bytes: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not read to its end. It is found again in the chain of the framework's errors.
+#[derive(Debug)]
+pub(super) struct Unread(ApiError);
+
+impl Unread {
+    /// The refusal behind a framework's error, if it is one.
+    pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<ApiError> {
+        let mut chain = std::iter::successors(Some(error), |&error| error.source());
+        chain.find_map(|error| error.downcast_ref::<Self>()).map(|Self(refused)| refused.clone())
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.message)
+    }
+}
+
+impl Error for Unread {}
+
+/// Holds a request to the limits of its body. What a client may ask for without work, by GET, needs no place, and a rollback must get
+/// through a server that is full.
+pub(super) async fn receive(State(app): State<App>, request: Request, next: Next) -> Response {
+    let needs_place = request.method() == Method::POST && !request.uri().path().starts_with("/admin/");
+    if needs_place && app.0.intake.places.available_permits() == 0 {
+        return app.shed().into_response();
+    }
+    let (parts, body) = request.into_parts();
+    if !body.is_end_stream() && parts.headers.get_all(header::CONTENT_ENCODING).iter().any(is_encoded) {
+        let message = "the body has a content-encoding: this server takes bodies as they are (identity)";
+        let mut refused = ApiError::new(Kind::UnsupportedMediaType, message).into_response();
+        refused.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        return refused;
+    }
+    let held = Arc::new(Mutex::new(Held::default()));
+    let body = Incoming::new(body, app, needs_place, Arc::clone(&held));
+    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
+    drop(held);
+    response
+}
+
+fn is_encoded(encoding: &HeaderValue) -> bool {
+    !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+}
+
+impl App {
+    /// Refuses a request that finds no place.
+    fn shed(&self) -> ApiError {
+        self.0.metrics.shed("requests");
+        let message = format!("{} requests are being answered already", self.0.config.max_requests);
+        ApiError::overloaded(message, self.0.embedder.retry_after())
+    }
+}
+
+/// A body on its way in.
+struct Incoming {
+    body: Body,
+    app: App,
+    needs_place: bool,
+    held: Arc<Mutex<Held>>,
+    received: usize,
+    /// From the first time that there was nothing to read: most bodies come whole.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    /// A place among the bodies that are coming, with what tells that it is lost; an administrator's body needs none.
+    place: Option<(Place, Pin<Box<WaitForCancellationFutureOwned>>)>,
+    /// When the whole must be there.
+    end: Instant,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Incoming {
+    fn new(body: Body, app: App, needs_place: bool, held: Arc<Mutex<Held>>) -> Self {
+        Self { body, app, needs_place, held, received: 0, waiting: None }
+    }
+
+    /// Counts what came, and asks for room for it.
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let limits = &self.app.0.config.bodies;
+        let before = self.received.max(SMALL);
+        self.received += bytes;
+        let more = self.received.saturating_sub(before);
+        if more > 0 {
+            let semaphore = Arc::clone(&self.app.0.intake.held);
+            let permit =
+                u32::try_from(more).ok().and_then(|more| semaphore.try_acquire_many_owned(more).ok());
+            let Some(permit) = permit else {
+                self.app.0.metrics.shed("held_bytes");
+                let message = format!(
+                    "the bodies of other requests take {} bytes already (max_held_bytes): send this one later, or in parts",
+                    limits.max_held_bytes
+                );
+                return Err(ApiError::overloaded(message, self.app.0.embedder.retry_after()));
+            };
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            match &mut held.bytes {
+                Some(bytes) => bytes.merge(permit),
+                none => *none = Some(permit),
+            }
+        }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.alarm.as_mut().reset(waiting.end.min(Instant::now() + limits.stall_timeout));
+        }
+        Ok(())
+    }
+
+    /// The body is whole: its request is the next to be answered.
+    fn finish(&mut self) -> Result<(), ApiError> {
+        self.waiting = None;
+        if self.needs_place {
+            let Ok(place) = Arc::clone(&self.app.0.intake.places).try_acquire_owned() else {
+                return Err(self.app.shed());
+            };
+            self.needs_place = false;
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).place = Some(place);
+        }
+        Ok(())
+    }
+
+    /// Waits for more. Ready when there is no more waiting.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<ApiError> {
+        let limits = &self.app.0.config.bodies;
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let now = Instant::now();
+            let place = self.needs_place.then(|| self.app.0.intake.coming.enter()).flatten();
+            let place = place.map(|(place, _)| {
+                let lost = Box::pin(place.lost().clone().cancelled_owned());
+                (place, lost)
+            });
+            let alarm = Box::pin(sleep_until(now + limits.stall_timeout.min(limits.timeout)));
+            Waiting { place, end: now + limits.timeout, alarm }
+        });
+        if let Some((_, lost)) = &mut waiting.place
+            && lost.as_mut().poll(context).is_ready()
+        {
+            let message =
+                "more requests are coming in than there are places for, and this one's body was the slowest";
+            return Poll::Ready(ApiError::new(Kind::BodyTimeout, message));
+        }
+        ready!(waiting.alarm.as_mut().poll(context));
+        let time = |time| humantime::format_duration(time);
+        let message = if Instant::now() >= waiting.end {
+            format!("the body was not whole after {} (body_timeout)", time(limits.timeout))
+        } else {
+            format!("nothing of the body came for {} (body_stall_timeout)", time(limits.stall_timeout))
+        };
+        Poll::Ready(ApiError::new(Kind::BodyTimeout, message))
+    }
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let refused = |error: ApiError| Poll::Ready(Some(Err(axum::Error::new(Unread(error)))));
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => match self.take(frame.data_ref().map_or(0, Bytes::len)) {
+                Ok(()) => Poll::Ready(Some(Ok(frame))),
+                Err(error) => refused(error),
+            },
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
+            Poll::Ready(None) => match self.finish() {
+                Ok(()) => Poll::Ready(None),
+                Err(error) => refused(error),
+            },
+            Poll::Pending => match self.poll_patience(context) {
+                Poll::Ready(error) => refused(error),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
