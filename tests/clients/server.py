@@ -79,13 +79,21 @@ class ClientTest(unittest.TestCase):
     """A test with a server; `FLAGS` are its own."""
 
     FLAGS: tuple[str, ...] = ()
+    # Entries of a keys file, if the server has one.
+    KEYS: tuple[tuple[str, ...], ...] = ()
     server: Server
+    # The keys by their names.
+    keys: dict[str, str]
 
     @classmethod
     def setUpClass(cls) -> None:
         if lacking := ", ".join(missing((BINARY, WEIGHTS, RUNTIME))):
             raise AssertionError(f"there is no {lacking}: `make setup` makes the server's files, SEXTANT names another binary")
-        cls.server = Server(*cls.FLAGS)
+        folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        made = {name: run((BINARY, "key", "new", name, *rest)) for name, *rest in cls.KEYS}
+        cls.keys = {name: one.stderr.strip() for name, one in made.items()}
+        (folder / "keys.toml").write_text("".join(one.stdout for one in made.values()), encoding="utf-8")
+        cls.server = Server(*cls.FLAGS, *([f"--keys-file={folder}/keys.toml"] if made else []))
         cls.addClassCleanup(cls.server.close)
 
     def assert_vectors(self, found, expected=None) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import contextlib
+import json
 import math
 import os
 import pathlib
 import socket
 import struct
+import time
 import unittest
+import urllib.request
 
 import llama_index.core
 import openai
@@ -23,7 +26,7 @@ def unit(vector):
 
 
 class OpenAI(ClientTest):
-    # One place, so that a request whose body has not come keeps all others out.
+    # One place, so that one request that is long keeps all others out.
     FLAGS = ("--max-requests=1",)
 
     def setUp(self):
@@ -116,11 +119,25 @@ class OpenAI(ClientTest):
     @contextlib.contextmanager
     def full(self):
         """While it lasts the server has no place; what is given frees it."""
+        long = json.dumps({"inputs": ["one two three four five " * 100] * 300}).encode()
+        head = f"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(long)}\r\n\r\n"
+
+        def waiting():
+            with urllib.request.urlopen(f"{self.server.url}/metrics", timeout=60) as answer:
+                lines = answer.read().decode().splitlines()
+            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("sextant_queue_items{"))
+
+        def until(wanted):
+            end = time.monotonic() + 60
+            while bool(waiting()) != wanted:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.02)
+
         with socket.create_connection(tuple(self.server.address.split(":")), timeout=60) as connection:
-            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 14\r\n\r\n")
-            # It asks for the body once the request has its place.
-            self.assertIn(b"100 Continue", connection.recv(1000))
-            yield lambda: (connection.sendall(b'{"inputs":"a"}'), connection.recv(1 << 16))
+            connection.sendall(head.encode() + long)
+            until(True)
+            # What a caller who is gone has asked for leaves the queue, and its place is free.
+            yield lambda: (connection.close(), until(False))
 
     def test_a_full_server_is_tried_again_when_it_says(self):
         with self.full() as free:
@@ -141,6 +158,34 @@ class OpenAI(ClientTest):
             self.assert_vectors([patient.embeddings.create(model="minilm", input=TEXTS[0]).data[0].embedding], VECTORS[:1])
             [(waited, told)] = waits
             self.assertEqual(waited, told)
+
+
+class Keys(ClientTest):
+    KEYS = (
+        ("search", "--role=embed", "--model=minilm"),
+        ("elsewhere", "--role=embed", "--model=other"),
+        ("prometheus", "--role=metrics"),
+        ("slow", "--role=embed", "--tokens-per-second=1", "--tokens-burst=1"),
+    )
+
+    def test_the_client_sends_its_key_and_each_refusal_has_its_class(self):
+        def ask(key, text="a"):
+            with openai.OpenAI(base_url=f"{self.server.url}/v1", api_key=key, max_retries=0) as client:
+                return client.embeddings.create(model="minilm", input=text).data[0].embedding
+
+        self.assertEqual(len(ask(self.keys["search"])), len(VECTORS[0]))
+        # It owes the tokens of the first for minutes.
+        self.assertEqual(len(ask(self.keys["slow"], "a " * 200)), len(VECTORS[0]))
+        for key, expected, code in (
+            ("unused", openai.AuthenticationError, "invalid_api_key"),
+            (self.keys["elsewhere"], openai.PermissionDeniedError, None),
+            (self.keys["prometheus"], openai.PermissionDeniedError, None),
+            (self.keys["slow"], openai.RateLimitError, "rate_limit_exceeded"),
+        ):
+            with self.subTest(expected=expected.__name__):
+                with self.assertRaises(expected) as refused:
+                    ask(key)
+                self.assertEqual(refused.exception.code, code)
 
 
 class LangChain(ClientTest):
