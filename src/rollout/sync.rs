@@ -103,8 +103,12 @@ impl Sync {
         let loader = Arc::new(loader);
         let operator = Operator::new(Arc::clone(&loader), sender);
         let mut loaded = LoadedVersions::default();
-        for model in logs.keys() {
+        for (model, seen) in &logs {
             loader.metrics.prepare_changes(model);
+            // What is on trial is not loaded yet; the rest is served from the start.
+            if let Some(rollout) = seen.good.as_ref().filter(|rollout| rollout.trial.is_none()) {
+                loader.metrics.rollout_generation(model, rollout.number);
+            }
             let resident = embedder.upgrade().and_then(|embedder| embedder.resident(model));
             resident.iter().flat_map(Resident::all).for_each(|model| loaded.add(model));
         }
