@@ -6,7 +6,7 @@
 //! decides again. So the log has no gap and no branch, and is the record of who changed what, when and why.
 //!
 //! A document that is damaged or was edited by hand is named and passed over: the newest good one below it stays the state, and the
-//! next change is written above it.
+//! next change is written above it. Above one that a newer server wrote no change is made.
 
 mod document;
 pub mod gate;
@@ -16,14 +16,16 @@ mod log;
 mod operator;
 mod overview;
 mod roles;
+mod seen;
 pub mod state;
 mod sync;
 
 pub use document::{Rollout, SCHEMA};
 pub use loader::Loader;
-pub use log::{Damaged, Later, Log, RolloutError, Seen, Signature};
+pub use log::{Log, RolloutError, Signature};
 pub use operator::{OperateError, Operator};
 pub use overview::{Facts, Overview, Version};
 pub use roles::{Percent, Role, Roles, State, Trial};
+pub use seen::{Damaged, Later, Seen};
 pub use state::{Change, Crossing, Refusal};
 pub use sync::Sync;

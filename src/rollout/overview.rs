@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::document::Rollout;
-use super::log::{Damaged, Log};
+use super::log::Log;
 use super::roles::{Role, Trial};
+use super::seen::Damaged;
 use crate::repository::manifest::{Precision, Space};
 use crate::repository::{Repository, RepositoryError};
 

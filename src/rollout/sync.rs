@@ -4,6 +4,7 @@
 //! One task for all models. It waits neither for a load nor for the repository: a rollback must not stand behind the version that it
 //! takes back.
 
+mod followed;
 mod loaded;
 mod loads;
 
@@ -12,20 +13,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::document::Rollout;
 use super::gate::{GateError, Verdict};
 use super::guard::{Cause, Figure, Rules, Watch};
 use super::loader::Loader;
-use super::log::{Later, Log, Seen, Signature};
+use super::log::{Log, Signature};
 use super::operator::{Command, Operator};
-use super::roles::{Roles, State, Trial};
+use super::roles::Trial;
+use super::seen::{Later, Seen};
 use super::state::Change;
 use crate::embed::{Candidate, Embedder, ModelError, Resident};
 use crate::repository::{Repository, RepositoryError};
+use followed::{Followed, Waiting};
 use loaded::LoadedVersions;
 use loads::Loads;
 
@@ -87,26 +89,6 @@ pub struct Sync {
     commands: mpsc::Receiver<Command>,
 }
 
-/// How far a model's log was read, and followed.
-struct Followed {
-    seen: Seen,
-    /// The last look that was taken in.
-    look: u64,
-    /// Versions that could not be loaded: when to try again, and how long to wait after that.
-    retry: BTreeMap<u32, (Instant, Duration)>,
-    waiting: Vec<Waiting>,
-    /// A canary on its way out.
-    taking_back: Option<JoinHandle<()>>,
-}
-
-/// Who waits until the document of that number, or a later one, is served.
-struct Waiting {
-    number: u64,
-    /// The look that must have been taken in before.
-    look: u64,
-    reply: oneshot::Sender<Result<(), String>>,
-}
-
 impl Sync {
     /// Looks every `interval` for what came after `logs`, the ends of the logs that `embedder` serves already, and holds canaries
     /// to `rules`.
@@ -121,8 +103,12 @@ impl Sync {
         let loader = Arc::new(loader);
         let operator = Operator::new(Arc::clone(&loader), sender);
         let mut loaded = LoadedVersions::default();
-        for model in logs.keys() {
+        for (model, seen) in &logs {
             loader.metrics.prepare_changes(model);
+            // What is on trial is not loaded yet; the rest is served from the start.
+            if let Some(rollout) = seen.good.as_ref().filter(|rollout| rollout.trial.is_none()) {
+                loader.metrics.rollout_generation(model, rollout.number);
+            }
             let resident = embedder.upgrade().and_then(|embedder| embedder.resident(model));
             resident.iter().flat_map(Resident::all).for_each(|model| loaded.add(model));
         }
@@ -408,39 +394,5 @@ impl Sync {
         let loaded = self.loaded.find(model, trial.version)?;
         let metrics = self.loader.metrics.trial(&loaded.manifest);
         Some(Candidate::new(loaded, trial, since, Watch::new(self.rules), metrics))
-    }
-}
-
-impl Followed {
-    fn roles(&self) -> Option<Roles> {
-        match self.seen.state() {
-            State::Known(roles) => Some(roles),
-            State::Empty | State::Lost => None,
-        }
-    }
-
-    /// Of the document that says so.
-    fn number(&self) -> u64 {
-        self.seen.good.as_ref().map_or(0, |rollout| rollout.number)
-    }
-
-    /// Whether this very document is the one that is followed.
-    fn follows(&self, rollout: &Rollout) -> bool {
-        self.seen.good.as_ref().is_some_and(|good| (good.number, &good.id) == (rollout.number, &rollout.id))
-    }
-
-    /// Answers whoever waits for what was read so far.
-    fn answer(&mut self, answer: Result<(), String>) {
-        let (last, look) = (self.seen.last, self.look);
-        for waiting in self.waiting.extract_if(.., |waiting| waiting.number <= last && waiting.look <= look) {
-            // A caller that has gone needs no answer.
-            let _ = waiting.reply.send(answer.clone());
-        }
-    }
-}
-
-impl From<Seen> for Followed {
-    fn from(seen: Seen) -> Self {
-        Self { seen, look: 0, retry: BTreeMap::new(), waiting: Vec::new(), taking_back: None }
     }
 }
