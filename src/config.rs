@@ -18,6 +18,7 @@ use crate::drift::monitor;
 use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::http::admin::AdminKeys;
+use crate::repository::signing::TrustedKeys;
 use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
@@ -63,6 +64,8 @@ pub struct Config {
     pub models: String,
     /// Where versions of a bucket are kept.
     pub cache: CacheSettings,
+    /// Of which one must have signed a version, if that is required.
+    pub trusted: Option<TrustedKeys>,
     /// Address of the embedding routes.
     pub listen: SocketAddr,
     /// Address of metrics and health, if not the same.
@@ -140,6 +143,10 @@ impl Settings {
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
             cache: CacheSettings::new(self.cache_dir.clone(), self.cache_dir_bytes),
+            trusted: self.require_signed.as_deref().and_then(|file| {
+                let told = |mistake| check.mistakes.push(format!("`require_signed`: {mistake}"));
+                TrustedKeys::read(file).map_err(told).ok()
+            }),
             listen: check.parse("listen", self.listen.as_deref(), LISTEN),
             admin_listen: self
                 .admin_listen
@@ -233,6 +240,7 @@ impl Config {
             models: Some(self.models.clone()),
             cache_dir: Some(self.cache.directory.clone()),
             cache_dir_bytes: Some(self.cache.bytes),
+            require_signed: self.trusted.as_ref().map(|keys| keys.file().to_owned()),
             listen: Some(self.listen.to_string()),
             admin_listen: self.admin_listen.map(|address| address.to_string()),
             admin_keys_file: self.http.admin_keys.file().map(Path::to_owned),

@@ -8,6 +8,8 @@ mod error;
 mod extract;
 #[cfg(test)]
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod observe;
 mod openai;

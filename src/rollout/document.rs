@@ -112,7 +112,7 @@ impl Rollout {
     }
 
     /// Reads the document that lies at `number`, or says what is wrong with it.
-    pub(super) fn read(number: u64, text: &[u8]) -> Result<Self, Unreadable> {
+    pub(crate) fn read(number: u64, text: &[u8]) -> Result<Self, Unreadable> {
         let told = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
         let rollout = match serde_json::from_slice::<Head>(text).map_err(told)?.schema {
             None => serde_json::from_slice::<Activation>(text).map_err(told)?.into(),

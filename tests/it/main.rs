@@ -28,6 +28,7 @@ mod readme;
 mod refusals;
 mod repository;
 mod rollout;
+mod signed;
 mod support;
 mod tei;
 mod trial;
