@@ -13,9 +13,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNTIMES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
 
 
-def metadata(target):
-    command = ["cargo", "metadata", "--format-version=1", "--locked", f"--filter-platform={target}"]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+def tree(target, edges):
+    """Every crate that Cargo would build, with its licence and what it depends on. Not `cargo metadata`: that turns on what only the
+    tests ask of a crate, and so lists crates that are in no server."""
+    command = ["cargo", "tree", "--locked", "--target", target, "--edges", edges, "--prefix", "depth", "--format", "\t{p}\t{l}"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    crates, above = {}, []
+    for line in filter(None, printed.splitlines()):
+        depth, package, licence = line.split("\t")
+        name, version = re.match(r"(\S+) v(\S+)", package).groups()
+        crate = crates.setdefault((name, version), {"licence": licence.removesuffix(" (*)"), "needs": set()})
+        del above[int(depth):]
+        if above:
+            above[-1]["needs"].add((name, version))
+        above.append(crate)
+    return crates
 
 
 def host():
@@ -23,52 +35,27 @@ def host():
     return re.search(r"^host: (\S+)$", version, re.MULTILINE)[1]
 
 
-def reached(nodes, packages, root):
-    """The packages that are in the program, and those that only its build runs: build scripts, macros, and what they use."""
-    linked, built = set(), set()
-    waiting = [(root, True)]
-    while waiting:
-        package, in_program = waiting.pop()
-        if any("proc-macro" in target["kind"] for target in packages[package]["targets"]):
-            in_program = False
-        if package in linked or (package in built and not in_program):
-            continue
-        built.discard(package)
-        (linked if in_program else built).add(package)
-        for dependency in nodes[package]["deps"]:
-            kinds = {kind["kind"] for kind in dependency["dep_kinds"]}
-            if None in kinds:
-                waiting.append((dependency["pkg"], in_program))
-            if "build" in kinds:
-                waiting.append((dependency["pkg"], False))
-    return linked, built
+def purl(crate):
+    return "pkg:cargo/{}@{}".format(*crate)
 
 
-def purl(package):
-    return f"pkg:cargo/{package['name']}@{package['version']}"
-
-
-def licences(package):
+def licences(stated):
     # Older crates write a slash for "or".
-    stated = package["license"]
-    if stated is None:
-        return [{"license": {"name": f"see {package['license_file']} in the crate"}}]
     return [{"expression": re.sub(r"\s*/\s*", " OR ", stated)}]
 
 
-def crate(package, scope, digests):
-    component = {
+def component(crate, licence, scope, digest):
+    name, version = crate
+    return {
         "type": "library",
-        "bom-ref": purl(package),
-        "name": package["name"],
-        "version": package["version"],
+        "bom-ref": purl(crate),
+        "name": name,
+        "version": version,
         "scope": scope,
-        "licenses": licences(package),
-        "purl": purl(package),
+        "hashes": [{"alg": "SHA-256", "content": digest}],
+        "licenses": licences(licence),
+        "purl": purl(crate),
     }
-    if digest := digests.get((package["name"], package["version"])):
-        component["hashes"] = [{"alg": "SHA-256", "content": digest}]
-    return component
 
 
 def runtime(name):
@@ -87,22 +74,19 @@ def runtime(name):
     }
 
 
-def bill(cargo, lock, library):
-    packages = {package["id"]: package for package in cargo["packages"]}
-    nodes = {node["id"]: node for node in cargo["resolve"]["nodes"]}
-    root = cargo["resolve"]["root"]
-    digests = {(entry["name"], entry["version"]): entry.get("checksum") for entry in lock["package"]}
-    linked, built = reached(nodes, packages, root)
-    scopes = {id: "required" if id in linked else "excluded" for id in linked | built}
-    crates = [crate(packages[id], scope, digests) for id, scope in scopes.items() if id != root]
+def bill(built, linked, digests, library):
+    """`built` has every crate, `linked` those that are in the program: the others run when it is built. The server comes first."""
+    server = next(iter(built))
     loaded = runtime(library)
-
-    def needed(id):
-        used = [entry["pkg"] for entry in nodes[id]["deps"] if {kind["kind"] for kind in entry["dep_kinds"]} != {"dev"}]
-        refs = {purl(packages[package]) for package in used}
-        return sorted(refs | {loaded["bom-ref"]} if id == root else refs)
-
-    server = packages[root]
+    parts = [
+        component(crate, about["licence"], "required" if crate in linked else "excluded", digests[crate])
+        for crate, about in built.items()
+        if crate != server
+    ]
+    needs = {purl(crate): sorted(map(purl, about["needs"])) for crate, about in built.items()}
+    needs[purl(server)].append(loaded["bom-ref"])
+    needs[loaded["bom-ref"]] = []
+    name, version = server
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -112,35 +96,27 @@ def bill(cargo, lock, library):
             "component": {
                 "type": "application",
                 "bom-ref": purl(server),
-                "name": server["name"],
-                "version": server["version"],
-                "licenses": licences(server),
+                "name": name,
+                "version": version,
+                "licenses": licences(built[server]["licence"]),
                 "purl": purl(server),
             }
         },
-        "components": sorted([*crates, loaded], key=lambda component: component["bom-ref"]),
-        "dependencies": [
-            *sorted(
-                ({"ref": purl(packages[id]), "dependsOn": needed(id)} for id in scopes),
-                key=lambda dependency: dependency["ref"],
-            ),
-            {"ref": loaded["bom-ref"], "dependsOn": []},
-        ],
+        "components": sorted([*parts, loaded], key=lambda part: part["bom-ref"]),
+        "dependencies": [{"ref": ref, "dependsOn": needs[ref]} for ref in sorted(needs)],
     }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", help="whose crates, as x86_64-unknown-linux-gnu [default: this machine]")
-    parser.add_argument("--metadata", type=pathlib.Path, help="what `cargo metadata` printed, where cargo is elsewhere")
     parser.add_argument("--runtime", choices=RUNTIMES, default="cpu")
     arguments = parser.parse_args()
-    if arguments.metadata:
-        cargo = json.loads(arguments.metadata.read_text())
-    else:
-        cargo = metadata(arguments.target or host())
+    target = arguments.target or host()
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
-    print(json.dumps(bill(cargo, lock, RUNTIMES[arguments.runtime]), indent=1))
+    digests = {(crate["name"], crate["version"]): crate.get("checksum") for crate in lock["package"]}
+    built, linked = tree(target, "normal,build"), tree(target, "normal,no-proc-macro")
+    print(json.dumps(bill(built, linked, digests, RUNTIMES[arguments.runtime]), indent=1))
 
 
 if __name__ == "__main__":
