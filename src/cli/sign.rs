@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{Models, VersionName};
+use super::arguments::VersionName;
 use super::{Failure, print_line};
+use crate::repository::Repository;
 use crate::repository::signing::SigningKey;
 
 #[derive(Debug, Args)]
@@ -13,8 +14,9 @@ pub(super) struct Sign {
     /// The version, as minilm@2
     #[arg(required_unless_present = "new_key")]
     version: Option<VersionName>,
-    #[command(flatten)]
-    models: Option<Models>,
+    /// Directory of the models, or a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix
+    #[arg(long, value_name = "URL", env = "SEXTANT_MODELS", required_unless_present = "new_key")]
+    models: Option<String>,
     /// The private key, in PEM
     #[arg(long, value_name = "FILE", env = "SEXTANT_SIGN", required_unless_present = "new_key")]
     key: Option<PathBuf>,
@@ -33,14 +35,15 @@ impl Sign {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             return print_line(&format!("# {name}\n{}", key.public().to_pem().trim_end()));
         }
-        let (Some(VersionName { model, version }), Some(key)) = (&self.version, &self.key) else {
-            return Err(Failure::usage("give a version and `--key FILE`, or `--new-key FILE`"));
-        };
-        let Some(models) = &self.models else {
-            return Err(Failure::usage("say where the models are: --models URL"));
+        let (Some(VersionName { model, version }), Some(models), Some(key)) =
+            (&self.version, &self.models, &self.key)
+        else {
+            return Err(Failure::usage(
+                "give a version, `--models URL` and `--key FILE`, or `--new-key FILE`",
+            ));
         };
         let key = SigningKey::read(key).map_err(Failure::usage)?;
-        let repository = models.open()?;
+        let repository = Repository::open(models, false)?;
         tokio::runtime::Runtime::new()?.block_on(repository.sign(model, *version, &key))?;
         print_line(&format!("{model}@{version} is signed with the key {}", key.public().id))
     }

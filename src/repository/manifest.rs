@@ -11,6 +11,9 @@ use crate::engine::Pooling;
 /// The layout of `manifest.toml` that this code reads and writes.
 pub const SCHEMA: u32 = 1;
 
+/// Characters of what is said of a text of anybody.
+pub(crate) const MOST_SAID: usize = 300;
+
 /// Begins the first line of `manifest.toml`.
 const SEAL: &str = "sha256 = \"";
 
@@ -121,7 +124,11 @@ impl Manifest {
                 fields
             }
         };
-        toml::from_str(fields).map_err(|error| error.to_string())
+        toml::from_str(fields).map_err(|error| {
+            let before = error.span().and_then(|span| fields.get(..span.start)).unwrap_or_default();
+            // Without the line itself, and not all of a message that quotes from it: either may have a megabyte.
+            format!("line {}: {:.MOST_SAID$}", before.matches('\n').count() + 1, error.message())
+        })
     }
 
     /// `name@version`.
