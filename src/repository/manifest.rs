@@ -126,8 +126,10 @@ impl Manifest {
         };
         toml::from_str(fields).map_err(|error| {
             let before = error.span().and_then(|span| fields.get(..span.start)).unwrap_or_default();
-            // Without the line itself, and not all of a message that quotes from it: either may have a megabyte.
-            format!("line {}: {:.MOST_SAID$}", before.matches('\n').count() + 1, error.message())
+            let (number, start) = (before.matches('\n').count(), before.rfind('\n').map_or(0, |end| end + 1));
+            let line = fields[start..].lines().next().unwrap_or_default();
+            // A line, and a message that quotes from it, may have a megabyte.
+            format!("line {}, `{line:.60}`: {:.MOST_SAID$}", number + 1, error.message())
         })
     }
 

@@ -203,7 +203,7 @@ async fn a_model_is_not_looked_for_outside_of_the_repository() {
     let models = Models::new();
     models.publish("m").await.unwrap();
     let inner = Repository::open(models.path("m").to_str().unwrap(), false).unwrap();
-    for name in ["../m", "..", "a/../../m", "..\\m", "", ".", "m\0"] {
+    for name in ["../m", "..", "a/../../m", "..\\m", ".", "m\0"] {
         let error = inner.manifest(name, 1).await.unwrap_err();
         assert!(matches!(error, RepositoryError::NoSuchVersion { .. }), "{name:?}: {error}");
         assert!(matches!(inner.versions(name).await, Err(RepositoryError::BadName(_))), "{name:?}");
@@ -247,8 +247,11 @@ async fn what_no_manifest_and_no_document_has_is_not_read() {
 
     fs::create_dir(models.path("m/rollouts")).unwrap();
     let log = Log::open(&models.repository, "m").unwrap();
-    for (number, text) in [(1, None), (2, Some("[".repeat(1_000_000))), (3, Some("{\"a\":".repeat(150_000)))]
-    {
+    for (number, text) in [
+        (1, None),
+        (2, Some("[".repeat(1_000_000))),
+        (3, Some(format!("{{\"schema\":1,\"{}\":1}}", "a".repeat(900_000)))),
+    ] {
         let path = format!("m/rollouts/{number:08}.json");
         match text {
             None => huge(&path),
