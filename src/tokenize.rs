@@ -1,6 +1,7 @@
 //! Text to token ids, with what was cut off and what the vocabulary does not know; token ids checked.
 
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -153,6 +154,17 @@ impl Tokenizer {
     }
 
     pub(crate) fn read(
+        file: &[u8],
+        max_tokens: usize,
+        unreadable: impl Fn(tokenizers::Error) -> TokenizerError,
+    ) -> Result<Self, TokenizerError> {
+        // On some files that are none the library panics, which must end neither an import nor a load without a word.
+        let read =
+            panic::catch_unwind(AssertUnwindSafe(|| Self::read_unguarded(file, max_tokens, &unreadable)));
+        read.unwrap_or_else(|_| Err(unreadable("the tokenizers library panics on it".into())))
+    }
+
+    fn read_unguarded(
         file: &[u8],
         max_tokens: usize,
         unreadable: impl Fn(tokenizers::Error) -> TokenizerError,

@@ -1,7 +1,10 @@
 //! Checkpoints of anybody.
 
+use std::cell::Cell;
 use std::fs;
+use std::panic;
 use std::path::Path;
+use std::sync::Once;
 
 use super::checkpoint::Checkpoint;
 use super::encoder::{Encoder, WORD_EMBEDDINGS};
@@ -45,7 +48,7 @@ pub fn checkpoint(data: &[u8]) {
     let source = Source::Directory { name: String::new() };
     let Ok(read) = Checkpoint::read(&Request::new(root, "m", source, String::new())) else { return };
     assert!(read.file("config.json").starts_with(root));
-    if let Ok(tokenizer) = read.tokenizer()
+    if let Ok(tokenizer) = beyond_the_hook(|| read.tokenizer())
         && let Ok(tokens) = tokenizer.tokenize("the red cat runs over the house, and sleeps", Truncate::End)
     {
         assert!(tokens.ids.len() <= read.max_tokens);
@@ -58,6 +61,25 @@ pub fn checkpoint(data: &[u8]) {
         // Whether it has this shape or not, it answers.
         let _ = weights.read(WORD_EMBEDDINGS, &[1, 1]);
     }
+}
+
+/// Does work whose caught panics are no finding: libFuzzer's hook would end the process before they are caught. One that is not caught
+/// ends it after.
+fn beyond_the_hook<T>(work: impl FnOnce() -> T) -> T {
+    thread_local!(static BEYOND: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let outer = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !BEYOND.get() {
+                outer(info);
+            }
+        }));
+    });
+    BEYOND.set(true);
+    let done = work();
+    BEYOND.set(false);
+    done
 }
 
 /// Looks for weights outside of a graph's file. Those that are taken lie below its directory.

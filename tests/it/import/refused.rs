@@ -372,6 +372,17 @@ fn what_is_larger_or_deeper_than_such_a_file_is() {
     assert_names(&refused(&directory, |_| {}), &["model.safetensors", "cut off"]);
 }
 
+/// Found by a fuzz target: the library that reads it does not refuse it, it panics.
+#[test]
+fn a_tokenizer_whose_decoder_is_no_json() {
+    let directory = bert();
+    let path = directory.path().join("tokenizer.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let decoder = text.find("\"decoder\"").unwrap();
+    fs::write(&path, format!("{}: nonsense}}", &text[..decoder + "\"decoder\"".len()])).unwrap();
+    assert_names(&refused(&directory, |_| {}), &["tokenizer.json", "the tokenizers library panics on it"]);
+}
+
 #[test]
 fn lengths_that_no_model_has() {
     let directory = bert();
