@@ -17,6 +17,7 @@ mod promote;
 mod rollback;
 mod rollout;
 mod serve;
+mod sign;
 mod table;
 mod target;
 mod verify;
@@ -46,6 +47,8 @@ enum Command {
     Import(Box<import::Import>),
     /// Check on this machine whether a version may serve
     Verify(verify::Verify),
+    /// Sign a version, so that whoever trusts the key can tell it from a tampered one
+    Sign(sign::Sign),
     /// List the versions of every model, and which of them serve
     List(list::List),
     /// Show who changed which version of a model serves, when and why
@@ -76,6 +79,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Sign(command) => command.run(),
         Command::List(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Rollout(command) => command.run(),

@@ -22,6 +22,7 @@ use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::http::body;
 use crate::keys::Keys;
+use crate::repository::signing::TrustedKeys;
 use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
@@ -71,6 +72,8 @@ pub struct Config {
     pub models: String,
     /// Where versions of a bucket are kept.
     pub cache: CacheSettings,
+    /// Of which one must have signed a version, if that is required.
+    pub trusted: Option<TrustedKeys>,
     /// Address of the embedding routes.
     pub listen: SocketAddr,
     /// The keys file, to follow it.
@@ -163,6 +166,10 @@ impl Settings {
         let config = Config {
             models: self.models.clone().unwrap_or_else(|| check.missing("models", "--models URL")),
             cache: CacheSettings::new(self.cache_dir.clone(), self.cache_dir_bytes),
+            trusted: self.require_signed.as_deref().and_then(|file| {
+                let told = |mistake| check.mistakes.push(format!("`require_signed`: {mistake}"));
+                TrustedKeys::read(file).map_err(told).ok()
+            }),
             listen: check.parse("listen", self.listen.as_deref(), LISTEN),
             admin_listen: self
                 .admin_listen
@@ -257,6 +264,7 @@ impl Config {
             models: Some(self.models.clone()),
             cache_dir: Some(self.cache.directory.clone()),
             cache_dir_bytes: Some(self.cache.bytes),
+            require_signed: self.trusted.as_ref().map(|keys| keys.file().to_owned()),
             listen: Some(self.listen.to_string()),
             admin_listen: self.admin_listen.map(|address| address.to_string()),
             keys_file: self.keys_file.clone(),

@@ -11,6 +11,8 @@ mod error;
 mod extract;
 #[cfg(test)]
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod inference;
 mod observe;

@@ -14,7 +14,9 @@ mod card;
 mod checkpoint;
 mod encoder;
 mod error;
-mod export;
+pub(crate) mod export;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod graph;
 pub mod hub;
 mod int8;
@@ -268,6 +270,7 @@ impl Job<'_> {
     }
 
     fn compile(&self, encoder: Encoder, path: &Path) -> Result<Made, ImportError> {
+        checkpoint::check_inside(self.request.checkpoint, path)?;
         let mut weights = Weights::open(path, WORD_EMBEDDINGS)?;
         let known = self.tokenizer.vocabulary();
         if known > encoder.vocabulary {
@@ -328,6 +331,8 @@ impl Job<'_> {
                 ),
             ));
         }
+        export.files().try_for_each(|file| checkpoint::check_inside(self.request.checkpoint, &file))?;
+        export.check_weights()?;
         let weights = export.copy(self.stage, self.progress)?;
         Ok(Made {
             graph: Graph::Padded,

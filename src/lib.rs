@@ -47,6 +47,10 @@ pub mod drift;
 pub mod embed;
 pub mod engine;
 pub mod evaluate;
+mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod import;
 pub mod keys;

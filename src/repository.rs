@@ -8,6 +8,8 @@ pub mod manifest;
 mod numbered;
 mod publish;
 mod read;
+mod signed;
+pub mod signing;
 mod store;
 
 use std::env;
@@ -18,7 +20,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode};
+use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode};
 
 pub use cache::CacheSettings;
 pub use error::RepositoryError;
@@ -27,12 +29,17 @@ pub use layout::check_name;
 use layout::{MANIFEST, key, version_number};
 use manifest::{Manifest, SCHEMA};
 pub(crate) use numbered::{LAST_NUMBER, Listed, Numbered};
+pub use signed::Distrust;
+use signing::{PublicKey, TrustedKeys};
 use store::Place;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
 /// Questions asked of a bucket at once where each is of one version.
 const AT_ONCE: usize = 16;
+
+/// A manifest is of some kilobytes; one of ten thousand files and as many prompts is below this. More is not read into memory.
+const MANIFEST_BYTES: u64 = 4 << 20;
 
 /// A repository of models.
 #[derive(Clone)]
@@ -41,6 +48,8 @@ pub struct Repository {
     /// As errors name it.
     url: String,
     files: Files,
+    /// Of which one must have signed a version.
+    trusted: Option<TrustedKeys>,
 }
 
 /// Where the files of versions are to be had on this machine.
@@ -75,7 +84,8 @@ impl Repository {
             Place::Directory(path) => path,
             Place::Bucket(bucket) => {
                 let files = Files::Cached(CacheSettings::new(None, None));
-                return Ok(Self { store: bucket.connect(variables)?, url: bucket.url().to_owned(), files });
+                let (store, url) = (bucket.connect(variables)?, bucket.url().to_owned());
+                return Ok(Self { store, url, files, trusted: None });
             }
         };
         let failed = |source| RepositoryError::Directory { path: path.clone(), source };
@@ -88,7 +98,7 @@ impl Repository {
             .map_err(|source| RepositoryError::of_store(url, source))?
             // Whoever was told that a version serves must find it so after a power cut.
             .with_fsync(true);
-        Ok(Self { store: Arc::new(store), url: url.to_owned(), files: Files::Here(root) })
+        Ok(Self { store: Arc::new(store), url: url.to_owned(), files: Files::Here(root), trusted: None })
     }
 
     /// The same with the versions of a bucket kept as `cache` says. A directory needs no cache.
@@ -128,15 +138,26 @@ impl Repository {
     /// What a version is.
     ///
     /// # Errors
-    /// If there is no such version, or its manifest is damaged, of a newer schema, or describes none that could be served.
+    /// If there is no such version, no key signed it that must have, or its manifest is damaged, of a newer schema, or describes none
+    /// that could be served.
     pub async fn manifest(&self, model: &str, version: u32) -> Result<Manifest> {
-        let Some(text) = self.read(&key(model, version, MANIFEST)).await? else {
-            // A bucket that is not there has no objects either, and should be told from one that is.
-            self.directories(None).await?;
-            return Err(RepositoryError::NoSuchVersion { model: model.to_owned(), version });
-        };
+        Ok(self.signed_manifest(model, version).await?.0)
+    }
+
+    /// The same with the trusted key that signed it, where one must have.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn signed_manifest(&self, model: &str, version: u32) -> Result<(Manifest, Option<PublicKey>)> {
+        let text = self.manifest_text(model, version).await?;
+        // Before anything of it is believed, and on the very bytes that are read below.
+        let signer = self.check_signature(model, version, &text).await?;
+        Ok((Self::parse_manifest(model, version, &text)?, signer))
+    }
+
+    fn parse_manifest(model: &str, version: u32, text: &[u8]) -> Result<Manifest> {
         let bad = |reason| RepositoryError::BadManifest { model: model.to_owned(), version, reason };
-        let manifest: Manifest = std::str::from_utf8(&text)
+        let manifest: Manifest = std::str::from_utf8(text)
             .map_err(|error| bad(error.to_string()))
             .and_then(|text| Manifest::from_toml(text).map_err(bad))?;
         if manifest.schema != SCHEMA {
@@ -155,14 +176,19 @@ impl Repository {
         listing.try_collect().await.map_err(|error| self.failed(error))
     }
 
-    /// An object's bytes, `None` if there is no such object.
-    pub(crate) async fn read(&self, key: &Key) -> Result<Option<Bytes>> {
-        let read = async { self.store.get(key).await?.bytes().await };
-        match read.await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(error)),
+    /// An object's bytes, `None` if there is no such object. One of more than `most` bytes is refused, and not read: whoever can write
+    /// here must not fill the memory of those who read.
+    pub(crate) async fn read(&self, key: &Key, most: u64) -> Result<Option<Bytes>> {
+        let found = match self.store.get(key).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let GetResult { meta: ObjectMeta { size, .. }, .. } = &found;
+        if *size > most {
+            return Err(RepositoryError::TooLarge { key: key.to_string(), bytes: *size, most });
         }
+        found.bytes().await.map(Some).map_err(|error| self.failed(error))
     }
 
     /// Writes an object if there is none of that name: the one primitive that keeps writers apart, on every store. Whether

@@ -116,7 +116,10 @@ impl Listeners {
 pub async fn load(config: &Config) -> Result<App, ServeError> {
     let runtime = Runtime::load(config.onnxruntime.as_deref())?;
     tracing::info!(library = %runtime.path().display(), build = runtime.build(), "ONNX Runtime loaded");
-    let repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
+    let mut repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
+    if let Some(keys) = &config.trusted {
+        repository = repository.trusting(keys.clone(), config.cache.clone());
+    }
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
     let references = References::new(config.drift, Arc::clone(&metrics));

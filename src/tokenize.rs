@@ -1,6 +1,7 @@
 //! Text to token ids, with what was cut off and what the vocabulary does not know; token ids checked.
 
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::drift::inputs::InputFacts;
+use crate::files::read_whole;
 
 /// What happens to an input of more than `max_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -147,10 +149,30 @@ impl Tokenizer {
             path: path.display().to_string(),
             reason: reason.to_string(),
         };
-        let mut inner = tokenizers::Tokenizer::from_file(path).map_err(unreadable)?;
-        inner.with_padding(None).with_truncation(None).map_err(unreadable)?;
+        let file = read_whole(path, MOST_BYTES).map_err(|error| unreadable(error.into()))?;
+        Self::read(&file, max_tokens, unreadable)
+    }
+
+    pub(crate) fn read(
+        file: &[u8],
+        max_tokens: usize,
+        unreadable: impl Fn(tokenizers::Error) -> TokenizerError,
+    ) -> Result<Self, TokenizerError> {
+        // On some files that are none the library panics, which must end neither an import nor a load without a word.
+        let read =
+            panic::catch_unwind(AssertUnwindSafe(|| Self::read_unguarded(file, max_tokens, &unreadable)));
+        read.unwrap_or_else(|_| Err(unreadable("the tokenizers library panics on it".into())))
+    }
+
+    fn read_unguarded(
+        file: &[u8],
+        max_tokens: usize,
+        unreadable: impl Fn(tokenizers::Error) -> TokenizerError,
+    ) -> Result<Self, TokenizerError> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(file).map_err(&unreadable)?;
+        inner.with_padding(None).with_truncation(None).map_err(&unreadable)?;
         // Where the special tokens go is seen from a text framed by them.
-        let framed = inner.encode("a", true).map_err(unreadable)?;
+        let framed = inner.encode("a", true).map_err(&unreadable)?;
         let (ids, special) = (framed.get_ids(), framed.get_special_tokens_mask());
         let leading = special.iter().take_while(|mask| **mask == 1).count();
         let trailing = special[leading..].iter().rev().take_while(|mask| **mask == 1).count();
@@ -184,7 +206,7 @@ impl Tokenizer {
     /// # Errors
     /// If it is too long and must not be cut, or has no token at all.
     pub fn tokenize(&self, text: &str, truncate: Truncate) -> Result<Tokens, InputError> {
-        let mut bytes = self.max_tokens * PROBABLE_BYTES;
+        let mut bytes = self.max_tokens.saturating_mul(PROBABLE_BYTES);
         loop {
             let part = match truncate {
                 Truncate::Start => end_of(text, bytes),
@@ -192,10 +214,10 @@ impl Tokenizer {
             };
             let encoding = self.inner.encode_fast(part, false).map_err(failed)?;
             // At the cut a token may differ from the whole text's; what is kept must end well before it.
-            if part.len() == text.len() || encoding.len() >= self.max_tokens + CUT_MARGIN {
+            if part.len() == text.len() || encoding.len() >= self.max_tokens.saturating_add(CUT_MARGIN) {
                 return self.frame(encoding.get_ids(), truncate);
             }
-            bytes *= 4;
+            bytes = bytes.saturating_mul(4);
         }
     }
 
@@ -274,6 +296,8 @@ impl Tokenizer {
     }
 }
 
+/// The largest vocabularies there are, of 256,000 tokens, take 35 MB. More is not read into memory.
+const MOST_BYTES: u64 = 128 << 20;
 /// Bytes that a token rarely has, to guess how much of a text is needed.
 const PROBABLE_BYTES: usize = 16;
 /// Tokens nearest to a cut in the text that are not trusted.

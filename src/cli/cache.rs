@@ -1,11 +1,13 @@
-//! The flags of every command but `serve` that needs the files of a version; those of `serve` are settings like all its
-//! others, with the same names.
+//! The flags of commands but `serve` that need a version: where its files are kept, and whose signature it must have. Those of `serve` are
+//! settings like all its others, with the same names.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::repository::CacheSettings;
+use super::Failure;
+use crate::repository::signing::TrustedKeys;
+use crate::repository::{CacheSettings, Repository};
 
 /// Where versions of a bucket are kept on this machine.
 #[derive(Debug, Args)]
@@ -22,5 +24,22 @@ impl Cache {
     /// What was given, over the defaults.
     pub(super) fn settings(&self) -> CacheSettings {
         CacheSettings::new(self.cache_dir.clone(), self.cache_dir_bytes)
+    }
+}
+
+/// Whose signature a version must have.
+#[derive(Debug, Args)]
+pub(super) struct Trust {
+    /// Public keys in PEM: a version is only used if one of them signed it [default: none, any version is]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_REQUIRE_SIGNED")]
+    require_signed: Option<PathBuf>,
+}
+
+impl Trust {
+    /// `repository`, which gives no version that is not signed as required.
+    pub(super) fn over(&self, repository: Repository, cache: CacheSettings) -> Result<Repository, Failure> {
+        let Some(file) = &self.require_signed else { return Ok(repository) };
+        let keys = TrustedKeys::read(file).map_err(Failure::usage)?;
+        Ok(repository.trusting(keys, cache))
     }
 }

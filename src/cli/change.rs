@@ -3,9 +3,10 @@
 use clap::Args;
 use serde::Deserialize;
 
+use super::cache::Trust;
 use super::target::{Place, Server, Target};
 use super::{Failure, arguments, print_line, warn_line};
-use crate::repository::Repository;
+use crate::repository::{CacheSettings, Repository};
 use crate::rollout::{Change, Crossing, Log, Rollout, Signature, Trial};
 
 /// How a change is made.
@@ -13,6 +14,8 @@ use crate::rollout::{Change, Crossing, Log, Rollout, Signature, Trial};
 pub(super) struct ChangeArguments {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    trust: Trust,
     /// Why, for the rollout log
     #[arg(long, value_parser = arguments::parse_reason)]
     reason: String,
@@ -34,7 +37,11 @@ impl ChangeArguments {
         let through_server = matches!(place, Place::Server(_));
         let rollout = tokio::runtime::Runtime::new()?.block_on(async {
             match place {
-                Place::Repository(repository) => self.in_repository(&repository, model, change).await,
+                Place::Repository(repository) => {
+                    // Only manifests are read.
+                    let repository = self.trust.over(repository, CacheSettings::new(None, None))?;
+                    self.in_repository(&repository, model, change).await
+                }
                 Place::Server(server) => self.on_server(&server, model, change).await,
             }
         })?;

@@ -8,12 +8,14 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::arguments::{self, parse_reason};
+use super::cache::Trust;
 use super::{Failure, print_line, progress};
 use crate::engine::{Pooling, Runtime};
 use crate::import::hub::{self, Hub, Patience, Snapshot};
 use crate::import::{self, Phase, Progress, Request};
 use crate::repository::manifest::{Graph, Precision, Source};
-use crate::repository::{Repository, check_name};
+use crate::repository::signing::SigningKey;
+use crate::repository::{CacheSettings, Repository, check_name};
 use crate::rollout::gate::claim::Parent;
 use crate::rollout::{Change, Log, Refusal, RolloutError, Signature};
 
@@ -66,6 +68,11 @@ pub(super) struct Import {
     /// Claim the vector space of version N, made of the same weights: measured on its probe texts, refused if the vectors differ
     #[arg(long, value_name = "N")]
     claim_space_of: Option<u32>,
+    /// Sign the version with this private key, in PEM
+    #[arg(long, value_name = "FILE", env = "SEXTANT_SIGN")]
+    sign: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
     /// Instead of the licence that the checkpoint's README names
     #[arg(long, value_name = "SPDX")]
     licence: Option<String>,
@@ -88,12 +95,16 @@ impl Import {
                 "`--calibrate` is for `--precision int8`: no other has ranges to find",
             ));
         }
+        // Before minutes of work are done for a key that is none.
+        let signer = self.sign.as_deref().map(SigningKey::read).transpose().map_err(Failure::usage)?;
         let tokio = tokio::runtime::Runtime::new()?;
         // Before a checkpoint is fetched and int8 ranges are measured.
         tokio.block_on(Repository::check_writable(&self.models, &self.name))?;
         let claim = match self.claim_space_of {
             Some(parent) => {
+                // A probe set is read from the repository itself.
                 let repository = Repository::open(&self.models, false)?;
+                let repository = self.trust.over(repository, CacheSettings::new(None, None))?;
                 Some(tokio.block_on(Parent::read(&repository, &self.name, parent))?)
             }
             None => None,
@@ -126,6 +137,13 @@ impl Import {
             let manifest = repository.publish(stage.path(), manifest).await?;
             let version = format!("{}@{}", manifest.model, manifest.version);
             let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
+            if let Some(signer) = &signer {
+                let signed = repository.sign(&manifest.model, manifest.version, signer).await;
+                signed.map_err(|error| Failure {
+                    message: format!("{version} is imported, but not signed and not activated: {error}"),
+                    code: 1,
+                })?;
+            }
             // Before anything is printed: a full disk at the other end must not leave the version without its role.
             let activated = self.activate_published(&repository, manifest.version, &created).await;
             let mut printed = print_line(&format!(

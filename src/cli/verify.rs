@@ -7,7 +7,7 @@ use std::thread;
 use clap::Args;
 
 use super::arguments::VersionName;
-use super::cache::Cache;
+use super::cache::{Cache, Trust};
 use super::target::{Place, Target};
 use super::{Failure, NOT_PASSED, print_line};
 use crate::config::GateSettings;
@@ -23,6 +23,8 @@ pub(super) struct Verify {
     target: Target,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    trust: Trust,
     /// Print the checks as JSON
     #[arg(long)]
     json: bool,
@@ -51,11 +53,13 @@ impl Verify {
         let message = format!("{} does not pass the gate: {}", report.version, report.failures());
         Err(Failure { message, code: NOT_PASSED })
     }
+
     fn here(&self, repository: Repository) -> Result<GateReport, Failure> {
         let VersionName { model, version } = &self.version;
         let bounds = self.gate.validate().map_err(|mistakes| Failure::usage(mistakes.join("\n")))?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = repository.with_cache(self.cache.settings());
+        let cache = self.cache.settings();
+        let repository = self.trust.over(repository.with_cache(cache.clone()), cache)?;
         let wanted = Wanted::one_session(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         let verified = gate::verify(&repository, model, *version, runtime, wanted, bounds);
         Ok(tokio::runtime::Runtime::new()?.block_on(verified)?)

@@ -23,6 +23,10 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES", env = "SEXTANT_CACHE_DIR_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_dir_bytes: Option<u64>,
+    /// Public keys in PEM: a version is only loaded if one of them signed it [default: none, any version is]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_REQUIRE_SIGNED")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_signed: Option<PathBuf>,
     /// Address to serve on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", env = "SEXTANT_LISTEN")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,14 +49,14 @@ impl InputCounts {
         self.unknown += u64::from(facts.unknown);
     }
 
-    /// Adds others.
+    /// Adds others. A file may hold any number: one that nobody counts must not wrap into one that somebody does.
     pub fn merge(&mut self, other: Self) {
         let Self { inputs, log_tokens, log_tokens_squared, truncated, unknown } = other;
-        self.inputs += inputs;
-        self.log_tokens += log_tokens;
-        self.log_tokens_squared += log_tokens_squared;
-        self.truncated += truncated;
-        self.unknown += unknown;
+        self.inputs = self.inputs.saturating_add(inputs);
+        self.log_tokens = self.log_tokens.saturating_add(log_tokens);
+        self.log_tokens_squared = self.log_tokens_squared.saturating_add(log_tokens_squared);
+        self.truncated = self.truncated.saturating_add(truncated);
+        self.unknown = self.unknown.saturating_add(unknown);
     }
 
     /// Mean and variance of the logarithm of the tokens; the geometric mean of an input's tokens is the exponential of the first.

@@ -20,7 +20,7 @@ pub const LEAST_VECTORS: usize = 3_000;
 /// Of the file's form. A reader of this form refuses others.
 const SCHEMA: u32 = 1;
 /// What a file begins with, before the digest of all that follows.
-const MAGIC: &str = "sextant-reference ";
+pub(crate) const MAGIC: &str = "sextant-reference ";
 
 /// A few numbers of a reference, enough to judge what was counted against it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

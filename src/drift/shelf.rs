@@ -9,6 +9,10 @@ use super::score::Scorer;
 use crate::repository::manifest::Space;
 use crate::repository::{LAST_NUMBER, Numbered, Repository, RepositoryError, check_name};
 
+/// A reference of 256 topics in 8,192 dimensions has 10 MB, and an example of each topic may be a long text. More is not read into
+/// memory.
+const REFERENCE_BYTES: u64 = 256 << 20;
+
 /// Why a reference was not stored.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -56,7 +60,15 @@ pub async fn after(repository: &Repository, model: &str, known: u64) -> Result<F
     while let Some(number) = numbers.pop() {
         let key = documents(model).key(number);
         // One that was removed meanwhile is not there.
-        let Some(file) = repository.read(&key).await? else { continue };
+        let file = match repository.read(&key, REFERENCE_BYTES).await {
+            Ok(Some(file)) => file,
+            Ok(None) => continue,
+            Err(error @ RepositoryError::TooLarge { .. }) => {
+                damaged.push(format!("the drift reference is not used: {error}"));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match Reference::decode(&file) {
             Ok((name, reference)) => {
                 let is_other = |known: &Arc<Scorer>| known.reference().origin.space != reference.origin.space;
@@ -110,7 +122,7 @@ pub async fn store(
         if repository.create(&key, file.clone()).await? {
             return Ok(Some(number));
         }
-        match repository.read(&key).await? {
+        match repository.read(&key, REFERENCE_BYTES).await? {
             // A store that asks again by itself after a lost answer is told that its own file is there.
             Some(written) if written == file => return Ok(Some(number)),
             Some(_) => {}

@@ -10,6 +10,9 @@ use super::inputs::FEATURES;
 use super::reference::{Facts, Origin};
 use super::shift;
 
+/// Far beyond what anybody counts, and the sums of their projections stay numbers.
+const MOST_SAMPLES: u64 = 1 << 36;
+
 /// Why states cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MergeError {
@@ -109,6 +112,9 @@ impl State {
             if state.facts != sum.facts || state.counts.projections.len() != sum.counts.projections.len() {
                 return Err(MergeError::Counts(state.reference));
             }
+            if sum.counts.samples + state.counts.samples >= MOST_SAMPLES {
+                return Err(MergeError::Counts(state.reference));
+            }
             let counted = (state.since, state.counts.clone());
             // Two replicas that have counted nothing yet are alike.
             if counted.1.samples > 0 && seen.contains(&counted) {
@@ -116,8 +122,8 @@ impl State {
             }
             seen.push(counted);
             sum.counts.merge(&state.counts);
-            sum.invalid += state.invalid;
-            sum.replicas += state.replicas;
+            sum.invalid = sum.invalid.saturating_add(state.invalid);
+            sum.replicas = sum.replicas.saturating_add(state.replicas);
             sum.since = sum.since.min(state.since);
             sum.tests.clear();
         }
@@ -130,8 +136,7 @@ impl State {
         let Counts { samples, tails, projections, bins, .. } = &self.counts;
         let fits = bins.len() == self.facts.bin_shares.len()
             && !projections.is_empty()
-            // Far beyond what anybody counts, and their sums stay numbers.
-            && *samples < 1 << 36
+            && *samples < MOST_SAMPLES
             && tails.iter().all(|tail| tail <= samples)
             && bins.iter().all(|bin| bin <= samples)
             && bins.iter().sum::<u64>() == *samples
@@ -196,7 +201,14 @@ mod tests {
         assert_eq!(twice, Err(MergeError::Twice("m@1".into())));
         let mut edited = good.clone();
         edited.counts.samples += 1;
-        assert!(matches!(State::merge(vec![good, edited]), Err(MergeError::Counts(_))));
+        assert!(matches!(State::merge(vec![good.clone(), edited]), Err(MergeError::Counts(_))));
+        let mut huge = good.clone();
+        huge.counts.samples = MOST_SAMPLES - 1;
+        huge.counts.bins = vec![0; good.counts.bins.len()];
+        huge.counts.bins[0] = MOST_SAMPLES - 1;
+        huge.counts.projections[0] = i64::MAX;
+        huge.invalid = u64::MAX;
+        assert!(matches!(State::merge(vec![good, huge]), Err(MergeError::Counts(_))));
         assert_eq!(State::merge(Vec::new()), Err(MergeError::Nothing));
     }
 }

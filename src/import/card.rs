@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::ImportError;
+use super::checkpoint::MOST_BYTES;
+use crate::files::read_whole;
 use crate::repository::manifest::{Graph, Manifest, Source};
 
 /// Top-level keys of the YAML between two lines of `---` at the start of a README. Only plain scalars and lists of them
@@ -17,7 +19,7 @@ pub(super) struct FrontMatter {
 impl FrontMatter {
     /// Reads the README in `path`; empty if there is none.
     pub(super) fn read(path: &Path) -> Result<Self, ImportError> {
-        match fs::read(path) {
+        match read_whole(path, MOST_BYTES) {
             Ok(bytes) => Ok(Self::parse(&String::from_utf8_lossy(&bytes))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(ImportError::io("read", path)(error)),

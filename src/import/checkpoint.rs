@@ -1,7 +1,6 @@
 //! What a checkpoint directory says about its model, apart from the weights.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,11 @@ use super::card::FrontMatter;
 use super::pipeline::Pipeline;
 use super::{ImportError, Request};
 use crate::engine::Pooling;
+use crate::files::read_whole;
 use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
+
+/// A config.json that names a hundred thousand labels has some megabytes. More is not read into memory.
+pub(super) const MOST_BYTES: u64 = 32 << 20;
 
 /// Names that sentence-transformers has given the file beside an encoder's config.json.
 pub(super) const SENTENCE_CONFIGS: [&str; 7] = [
@@ -95,6 +98,9 @@ impl Checkpoint {
             let remedy = "a fast tokenizer's file is needed; make it with \
                 `transformers.AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)`";
             return Err(missing(&tokenizer, remedy));
+        }
+        for copied in [&config_path, &tokenizer] {
+            check_inside(root, copied)?;
         }
         let (mut sentence, mut sentence_path) = (SentenceConfig::default(), PathBuf::new());
         for path in SENTENCE_CONFIGS.map(|name| directory.join(name)) {
@@ -200,13 +206,28 @@ impl Checkpoint {
 
 /// Reads a JSON file; `None` if there is none.
 pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImportError> {
-    match fs::read(path) {
+    match read_whole(path, MOST_BYTES) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map(Some).map_err(|error| ImportError::malformed(path, error))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ImportError::io("read", path)(error)),
     }
+}
+
+/// Refuses a file that a link leads out of the checkpoint: what it leads to would be published as if it were the checkpoint's. The
+/// hub's own cache keeps files so, as links from `snapshots/<revision>` into the `blobs` beside `snapshots`.
+pub(super) fn check_inside(root: &Path, file: &Path) -> Result<(), ImportError> {
+    let resolved = |path: &Path| path.canonicalize().map_err(ImportError::io("read", path));
+    let (root, target) = (resolved(root)?, resolved(file)?);
+    let snapshots = root.parent().filter(|parent| parent.ends_with("snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
+    if target.starts_with(&root) || blobs.is_some_and(|blobs| target.starts_with(blobs)) {
+        return Ok(());
+    }
+    let reason =
+        format!("it is a link out of the checkpoint, to `{}`; put the file itself there", target.display());
+    Err(ImportError::malformed(file, reason))
 }
 
 pub(super) fn missing(path: &Path, remedy: &'static str) -> ImportError {

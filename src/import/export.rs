@@ -1,6 +1,6 @@
 //! Takes over a graph that somebody else exported: copies it as it is, after a look at what it is made of.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::onnx::{EXTERNAL, Graph, Model, Node, Tensor, data_type};
+use super::onnx::{Attribute, EXTERNAL, Entry, Graph, Model, Node, SparseTensor, Tensor, data_type};
 use super::{ImportError, Phase, Precision, Progress};
 use crate::engine::graph_path;
 
@@ -22,11 +22,11 @@ const OWN_FILES: [&str; 6] =
 
 /// An exported graph and the files that belong to it.
 #[derive(Debug)]
-pub(super) struct Export {
+pub(crate) struct Export {
     /// The graph.
     pub(super) path: PathBuf,
-    /// Files with weights, relative to the graph's directory.
-    weights: BTreeSet<PathBuf>,
+    /// Files with weights, relative to the graph's directory, and the bytes that each has at least.
+    weights: BTreeMap<PathBuf, u64>,
     /// The number format of the weights.
     pub(super) precision: Precision,
 }
@@ -41,35 +41,46 @@ impl Export {
     ///
     /// # Errors
     /// If it is no ONNX graph, or its weights lie outside its directory.
-    pub(super) fn read(path: &Path) -> Result<Self, ImportError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, ImportError> {
         let bytes = Bytes::from(fs::read(path).map_err(ImportError::io("read", path))?);
-        let model = Model::decode(bytes).map_err(|error| ImportError::malformed(path, error))?;
-        let Some(graph) = &model.graph else {
-            return Err(ImportError::malformed(path, "it holds no ONNX graph"));
-        };
-        let mut parts = Parts::default();
-        parts.graph(graph);
-        model.functions.iter().flat_map(|function| &function.node).for_each(|node| parts.node(node));
-        let mut weights = BTreeSet::new();
-        for location in parts.locations {
-            weights.insert(beside(&location).ok_or_else(|| {
-                let reason =
-                    format!("its weights lie in `{location}`, and must lie in a file of their own beside it");
-                ImportError::malformed(path, reason)
-            })?);
-        }
-        Ok(Self { path: path.to_owned(), weights, precision: parts.matrices.precision() })
+        let (weights, precision) = parse(bytes).map_err(|reason| ImportError::malformed(path, reason))?;
+        Ok(Self { path: path.to_owned(), weights, precision })
     }
 
     /// The files with weights, relative to the graph's directory and below it.
-    pub(super) fn weights(&self) -> impl Iterator<Item = &Path> {
-        self.weights.iter().map(PathBuf::as_path)
+    pub(crate) fn weights(&self) -> impl Iterator<Item = &Path> {
+        self.weights.keys().map(PathBuf::as_path)
+    }
+
+    /// The graph, and the files with weights.
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        std::iter::once(self.path.clone()).chain(self.weights().map(|file| self.beside(file)))
+    }
+
+    /// Finds that each file with weights is there and as long as the graph says.
+    ///
+    /// # Errors
+    /// If one is not.
+    pub(crate) fn check_weights(&self) -> Result<(), ImportError> {
+        for (file, end) in &self.weights {
+            let at = self.beside(file);
+            let there = fs::metadata(&at).map_err(ImportError::io("read", &at))?.len();
+            if *end > there {
+                let reason =
+                    format!("its weights end at byte {end} of `{}`, which has {there}", file.display());
+                return Err(ImportError::malformed(&self.path, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn beside(&self, file: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(file)
     }
 
     /// Copies graph and weights into `stage` and returns the SHA-256 of them all.
     pub(super) fn copy(&self, stage: &Path, progress: &dyn Fn(Progress)) -> Result<String, ImportError> {
-        let directory = self.path.parent().unwrap_or(Path::new(""));
-        let files = self.weights.iter().map(|file| (directory.join(file), stage.join(file)));
+        let files = self.weights().map(|file| (self.beside(file), stage.join(file)));
         let files: Vec<_> = std::iter::once((self.path.clone(), graph_path(stage))).chain(files).collect();
         let mut total = 0;
         for (from, _) in &files {
@@ -90,6 +101,55 @@ impl Export {
         }
         Ok(hex::encode(hasher.finalize()))
     }
+}
+
+/// What lies in other files of the graph that `bytes` hold, and the number format of its weights.
+///
+/// # Errors
+/// In a sentence, if they hold no graph, or say of weights that they lie where they must not.
+pub(crate) fn parse(bytes: Bytes) -> Result<(BTreeMap<PathBuf, u64>, Precision), String> {
+    let model = Model::decode(bytes).map_err(|error| error.to_string())?;
+    let graph = model.graph.as_ref().ok_or("it holds no ONNX graph")?;
+    let mut parts = Parts::default();
+    parts.graph(graph);
+    for function in &model.functions {
+        function.attribute_proto.iter().for_each(|attribute| parts.attribute(attribute));
+        function.node.iter().for_each(|node| parts.node(node));
+    }
+    for training in &model.training_info {
+        training.initialization.iter().chain(&training.algorithm).for_each(|graph| parts.graph(graph));
+    }
+    let mut weights = BTreeMap::new();
+    for entries in &parts.externals {
+        let (file, end) = external(entries)?;
+        let most = weights.entry(file).or_insert(0);
+        *most = end.max(*most);
+    }
+    Ok((weights, parts.matrices.precision()))
+}
+
+/// Where the values of a constant in another file lie: the file, and where in it they end.
+fn external(entries: &[Entry]) -> Result<(PathBuf, u64), String> {
+    // Of two of one key a reader may take the first and another the last.
+    let value = |key: &str| {
+        let mut values = entries.iter().filter(|entry| entry.key == key).map(|entry| entry.value.as_str());
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            (_, Some(_)) => Err(format!("it says twice what the `{key}` of weights in another file is")),
+        }
+    };
+    let number = |key: &str| match value(key)? {
+        None => Ok(0),
+        Some(text) => {
+            text.parse::<u64>().map_err(|_| format!("the `{key}` of weights in another file is `{text}`"))
+        }
+    };
+    let location = value("location")?.unwrap_or_default();
+    let file = beside(location).ok_or_else(|| {
+        format!("its weights lie in `{location}`, and must lie in a file of their own beside it")
+    })?;
+    let end = number("offset")?.checked_add(number("length")?);
+    Ok((file, end.ok_or_else(|| format!("its weights in `{location}` have no end"))?))
 }
 
 /// The file that `location` names, if it is below the graph's directory and none that import writes itself.
@@ -125,7 +185,8 @@ pub(super) fn read_in_chunks(
 /// What matters of a graph's nodes and constants, those of branches and loops included.
 #[derive(Default)]
 struct Parts {
-    locations: BTreeSet<String>,
+    /// What is said of each constant in another file.
+    externals: Vec<Vec<Entry>>,
     matrices: Matrices,
 }
 
@@ -143,21 +204,32 @@ struct Matrices {
 impl Parts {
     fn graph(&mut self, graph: &Graph) {
         graph.initializer.iter().for_each(|tensor| self.tensor(tensor));
+        graph.sparse_initializer.iter().for_each(|tensor| self.sparse(tensor));
         graph.node.iter().for_each(|node| self.node(node));
     }
 
     fn node(&mut self, node: &Node) {
         self.matrices.dynamic |= node.op_type.starts_with("Dynamic");
-        for attribute in &node.attribute {
-            attribute.t.iter().chain(&attribute.tensors).for_each(|tensor| self.tensor(tensor));
-            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| self.graph(graph));
-        }
+        node.attribute.iter().for_each(|attribute| self.attribute(attribute));
+    }
+
+    fn attribute(&mut self, attribute: &Attribute) {
+        attribute.t.iter().chain(&attribute.tensors).for_each(|tensor| self.tensor(tensor));
+        attribute
+            .sparse_tensor
+            .iter()
+            .chain(&attribute.sparse_tensors)
+            .for_each(|tensor| self.sparse(tensor));
+        attribute.g.iter().chain(&attribute.graphs).for_each(|graph| self.graph(graph));
+    }
+
+    fn sparse(&mut self, tensor: &SparseTensor) {
+        tensor.values.iter().chain(&tensor.indices).for_each(|tensor| self.tensor(tensor));
     }
 
     fn tensor(&mut self, tensor: &Tensor) {
         if tensor.data_location == Some(EXTERNAL) {
-            let location = tensor.external_data.iter().find(|entry| entry.key == "location");
-            self.locations.extend(location.map(|entry| entry.value.clone()));
+            self.externals.push(tensor.external_data.clone());
         }
         if tensor.dims.iter().filter(|length| **length > 1).count() < 2 {
             return;
@@ -186,7 +258,7 @@ impl Matrices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::onnx::{Attribute, Entry};
+    use super::super::onnx::{Function, Training};
     use super::*;
 
     fn matrix(data_type: i32) -> Tensor {
@@ -228,18 +300,86 @@ mod tests {
         assert_eq!(parts.matrices.precision(), Precision::Fp16);
     }
 
+    /// The entries of a constant in another file.
+    fn entries(pairs: &[(&str, &str)]) -> Vec<Entry> {
+        pairs
+            .iter()
+            .map(|(key, value)| Entry { key: (*key).to_owned(), value: (*value).to_owned() })
+            .collect()
+    }
+
     #[test]
-    fn constants_in_branches_are_seen() {
-        let location = Entry { key: "location".to_owned(), value: "../deep.bin".to_owned() };
-        let tensor = Tensor { data_location: Some(EXTERNAL), external_data: vec![location], ..matrix(1) };
-        let constant = Node {
-            attribute: vec![Attribute { t: Some(tensor), ..Attribute::default() }],
-            ..Node::default()
+    fn weights_in_other_files_lie_beside_the_graph_and_have_an_end() {
+        let read = |pairs: &[(&str, &str)]| external(&entries(pairs)).map(|(_, end)| end);
+        assert_eq!(read(&[("location", "a")]), Ok(0));
+        assert_eq!(
+            read(&[("offset", "4096"), ("location", "a"), ("length", "8"), ("checksum", "x")]),
+            Ok(4104)
+        );
+        for (pairs, expected) in [
+            (&[][..], "lie in ``"),
+            (&[("location", "../a")], "lie in `../a`"),
+            // How the runtime marks an address in its own memory.
+            (&[("location", "*/_ORT_MEM_ADDR_/../../a")], "must lie in a file of their own"),
+            (&[("location", "a"), ("location", "../a")], "says twice what the `location`"),
+            (&[("location", "a"), ("offset", "-1")], "the `offset` of weights in another file is `-1`"),
+            (&[("location", "a"), ("length", "0x10")], "the `length` of weights"),
+            (&[("location", "a"), ("offset", "18446744073709551615"), ("length", "1")], "have no end"),
+        ] {
+            let error = read(pairs).unwrap_err();
+            assert!(error.contains(expected), "{pairs:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn weights_in_other_files_are_found_wherever_a_graph_can_hold_them() {
+        let tensor = || Tensor {
+            data_location: Some(EXTERNAL),
+            external_data: entries(&[("location", "../deep.bin")]),
+            ..matrix(1)
         };
-        let branch =
-            Attribute { g: Some(Graph { node: vec![constant], ..Graph::default() }), ..Attribute::default() };
-        let mut parts = Parts::default();
-        parts.node(&Node { attribute: vec![branch], ..Node::default() });
-        assert!(parts.locations.contains("../deep.bin"));
+        let sparse = || SparseTensor { indices: Some(tensor()), ..SparseTensor::default() };
+        let node = |attribute| Node { attribute: vec![attribute], ..Node::default() };
+        let of = |node| Graph { node: vec![node], ..Graph::default() };
+        let constant = || Attribute { t: Some(tensor()), ..Attribute::default() };
+        let branch = |graph| Attribute { g: Some(graph), ..Attribute::default() };
+        let mut models: Vec<Model> = [
+            Graph { initializer: vec![tensor()], ..Graph::default() },
+            Graph { sparse_initializer: vec![sparse()], ..Graph::default() },
+            of(node(constant())),
+            of(node(Attribute { tensors: vec![tensor()], ..Attribute::default() })),
+            of(node(Attribute { sparse_tensor: Some(sparse()), ..Attribute::default() })),
+            of(node(Attribute { sparse_tensors: vec![sparse()], ..Attribute::default() })),
+            of(node(Attribute { graphs: vec![of(node(constant()))], ..Attribute::default() })),
+            of(node(branch(of(node(branch(of(node(constant())))))))),
+        ]
+        .into_iter()
+        .map(|graph| Model { graph: Some(graph), ..Model::default() })
+        .collect();
+        let whole = || Model { graph: Some(Graph::default()), ..Model::default() };
+        let function = |function| Model { functions: vec![function], ..whole() };
+        models.push(function(Function { node: vec![node(constant())], ..Function::default() }));
+        models.push(function(Function { attribute_proto: vec![constant()], ..Function::default() }));
+        let training = |training| Model { training_info: vec![training], ..whole() };
+        let graph = || Some(of(node(constant())));
+        models.push(training(Training { initialization: graph(), ..Training::default() }));
+        models.push(training(Training { algorithm: graph(), ..Training::default() }));
+        for (index, model) in models.iter().enumerate() {
+            let error = parse(model.encode_to_vec().into()).unwrap_err();
+            assert!(error.contains("its weights lie in `../deep.bin`"), "{index}: {error}");
+        }
+        assert!(parse(whole().encode_to_vec().into()).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_graph_that_is_nested_without_end_is_refused() {
+        let mut nested = Graph::default();
+        for _ in 0..200 {
+            let attribute = vec![Attribute { g: Some(nested), ..Attribute::default() }];
+            nested = Graph { node: vec![Node { attribute, ..Node::default() }], ..Graph::default() };
+        }
+        let error =
+            parse(Model { graph: Some(nested), ..Model::default() }.encode_to_vec().into()).unwrap_err();
+        assert!(error.contains("recursion limit"), "{error}");
     }
 }

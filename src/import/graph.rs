@@ -180,11 +180,12 @@ impl Builder {
                 initializer: self.constants,
                 input,
                 output,
+                ..Graph::default()
             }),
             opset_import: [("", 17), (MICROSOFT, 1)]
                 .map(|(domain, version)| OperatorSet { domain: domain.to_owned(), version })
                 .to_vec(),
-            functions: Vec::new(),
+            ..Model::default()
         };
         let path = graph_path(&self.directory);
         std::fs::write(&path, model.encode_to_vec()).map_err(ImportError::io("write", &path))

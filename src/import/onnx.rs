@@ -41,9 +41,23 @@ pub struct Model {
     /// Which version of each operator set.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSet>,
+    /// What a training run would do.
+    #[prost(message, repeated, tag = "20")]
+    pub training_info: Vec<Training>,
     /// Operators made of nodes.
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<Function>,
+}
+
+/// Graphs that an inference does not run.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Training {
+    /// Run before.
+    #[prost(message, optional, tag = "1")]
+    pub initialization: Option<Graph>,
+    /// A step.
+    #[prost(message, optional, tag = "2")]
+    pub algorithm: Option<Graph>,
 }
 
 /// An operator set and its version.
@@ -63,6 +77,9 @@ pub struct Function {
     /// In running order.
     #[prost(message, repeated, tag = "7")]
     pub node: Vec<Node>,
+    /// Settings that a node may leave out.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<Attribute>,
 }
 
 /// Nodes, constants, inputs and outputs.
@@ -83,6 +100,9 @@ pub struct Graph {
     /// What may be fetched.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfo>,
+    /// Constants that are mostly zeros.
+    #[prost(message, repeated, tag = "15")]
+    pub sparse_initializer: Vec<SparseTensor>,
 }
 
 /// One operation.
@@ -143,6 +163,12 @@ pub struct Attribute {
     /// One of [`attribute_type`].
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// A constant that is mostly zeros.
+    #[prost(message, optional, tag = "22")]
+    pub sparse_tensor: Option<SparseTensor>,
+    /// Constants that are mostly zeros.
+    #[prost(message, repeated, tag = "23")]
+    pub sparse_tensors: Vec<SparseTensor>,
 }
 
 /// A constant. Its values are in one of the fields, or in another file.
@@ -166,6 +192,17 @@ pub struct Tensor {
     /// [`EXTERNAL`] if [`external_data`](Self::external_data) counts.
     #[prost(int32, optional, tag = "14")]
     pub data_location: Option<i32>,
+}
+
+/// A constant that is mostly zeros.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SparseTensor {
+    /// What is not zero.
+    #[prost(message, optional, tag = "1")]
+    pub values: Option<Tensor>,
+    /// Where.
+    #[prost(message, optional, tag = "2")]
+    pub indices: Option<Tensor>,
 }
 
 /// `TensorProto.DataLocation.EXTERNAL`: the values lie in another file.

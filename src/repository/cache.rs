@@ -20,7 +20,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +65,15 @@ impl CacheSettings {
         }
         let digest = hex::encode(digest.finalize());
         Slot { cache: self, name: format!("{}-{}", manifest.id(), &digest[..32]) }
+    }
+
+    /// Refuses a directory that others than this user can write: between the check of a file and its use they could change it.
+    pub(super) async fn check_private(&self) -> Result<()> {
+        let metadata = blocking(&self.directory, |path| fs::metadata(path)).await?;
+        if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
+            return Ok(());
+        }
+        Err(RepositoryError::SharedCache { path: self.directory.clone() })
     }
 
     /// Removes what dead processes left, and versions that nobody uses until `coming` more bytes fit: those that were not

@@ -6,6 +6,8 @@ use std::{io, iter};
 
 use thiserror::Error;
 
+use super::signed::Distrust;
+
 /// Why the repository cannot do what was asked.
 #[derive(Debug, Error)]
 pub enum RepositoryError {
@@ -70,6 +72,34 @@ pub enum RepositoryError {
         /// What is wrong.
         reason: String,
     },
+    /// No key signed the version of those of which one must have.
+    #[error(
+        "{model}@{version} is not signed as this place requires: {reason}; `sextant sign` signs a version"
+    )]
+    NotTrusted {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// None, unknown, or not over this manifest.
+        reason: Distrust,
+    },
+    /// Another object has the name of a signature.
+    #[error("the signature `{key}` cannot be written: something that is none has its name; remove it")]
+    SignatureBlocked {
+        /// The object.
+        key: String,
+    },
+    /// An object that is larger than any of its kind.
+    #[error("`{key}` has {bytes} bytes and is not read: there is none of more than {most}")]
+    TooLarge {
+        /// The object.
+        key: String,
+        /// Its size.
+        bytes: u64,
+        /// What is read of its kind.
+        most: u64,
+    },
     /// What was to be published cannot be served.
     #[error("this is no version of `{model}` to publish: {reason}")]
     NoVersion {
@@ -111,6 +141,15 @@ pub enum RepositoryError {
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
+    },
+    /// Others than this user could change a version in the cache after it was checked.
+    #[error(
+        "signatures are required, and the cache at `{}` can be written by others than this user: make it this user's own \
+         (chmod 700), or name another place with `--cache-dir`", path.display()
+    )]
+    SharedCache {
+        /// The directory.
+        path: PathBuf,
     },
     /// There is no such bucket.
     #[error("there is no bucket at `{url}`: {}", reason(source))]

@@ -72,6 +72,9 @@ impl Repository {
     async fn fetch_into(&self, cache: &CacheSettings, manifest: &Manifest) -> Result<Fetched> {
         let slot = cache.slot(manifest);
         let lock = slot.hold().await?;
+        if self.trusted.is_some() {
+            cache.check_private().await?;
+        }
         touch(&lock);
         let fetched = Fetched { directory: slot.directory(), lock: Some(lock) };
         if fetched.is_dir() && damaged(&fetched, manifest).await.is_empty() {
@@ -142,7 +145,7 @@ impl Repository {
         let mut pieces = match self.store.get(&key(&manifest.model, manifest.version, &file.name)).await {
             Ok(found) => found.into_stream(),
             Err(object_store::Error::NotFound { .. }) => {
-                return Err(bad("it is not in the bucket".to_owned()));
+                return Err(bad("it is not in the repository".to_owned()));
             }
             Err(error) => return Err(self.failed(error)),
         };

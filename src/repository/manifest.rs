@@ -1,8 +1,8 @@
 //! What a version is: `manifest.toml`, written once and never edited.
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::collections::{BTreeMap, BTreeSet};
 
+use object_store::path::Path as Key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -11,11 +11,24 @@ use crate::engine::Pooling;
 /// The layout of `manifest.toml` that this code reads and writes.
 pub const SCHEMA: u32 = 1;
 
+/// Characters of what is said of a text of anybody.
+pub(crate) const MOST_SAID: usize = 300;
+
 /// Begins the first line of `manifest.toml`.
 const SEAL: &str = "sha256 = \"";
 
 /// Files that every version has, none of them empty.
 const REQUIRED: [&str; 3] = ["model.onnx", "tokenizer.json", "MODEL_CARD.md"];
+
+/// What lies beside the files of a version and is none of them.
+const RESERVED: [&str; 3] = ["manifest.toml", "claim.json", "signatures"];
+
+/// All files of a version: 1 PiB. Sums of sizes stay numbers.
+const MOST_BYTES: u64 = 1 << 50;
+/// Far beyond the widest vectors of any model.
+const MOST_DIMENSIONS: usize = 1 << 16;
+/// Far beyond the longest input of any model.
+const MOST_TOKENS: usize = 1 << 20;
 
 /// Everything about a version but its bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,7 +124,13 @@ impl Manifest {
                 fields
             }
         };
-        toml::from_str(fields).map_err(|error| error.to_string())
+        toml::from_str(fields).map_err(|error| {
+            let before = error.span().and_then(|span| fields.get(..span.start)).unwrap_or_default();
+            let (number, start) = (before.matches('\n').count(), before.rfind('\n').map_or(0, |end| end + 1));
+            let line = fields[start..].lines().next().unwrap_or_default();
+            // A line, and a message that quotes from it, may have a megabyte.
+            format!("line {}, `{line:.60}`: {:.MOST_SAID$}", number + 1, error.message())
+        })
     }
 
     /// `name@version`.
@@ -136,17 +155,16 @@ impl Manifest {
                 Some(_) => {}
             }
         }
-        for (index, file) in self.files.iter().enumerate() {
-            if !is_inside(&file.name) {
-                return Err(format!("the file `{}` lies outside the version's directory", file.name));
-            }
-            if self.files[..index].iter().any(|before| before.name == file.name) {
-                return Err(format!("it lists the file `{}` twice", file.name));
-            }
+        self.check_names()?;
+        let bytes = self.files.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.bytes));
+        if bytes.is_none_or(|bytes| bytes > MOST_BYTES) {
+            return Err("its files are larger than any disk".to_owned());
         }
-        for (name, value) in [("dimensions", self.dimensions), ("max_tokens", self.max_tokens)] {
-            if value == 0 {
-                return Err(format!("its `{name}` is 0"));
+        for (name, value, most) in
+            [("dimensions", self.dimensions, MOST_DIMENSIONS), ("max_tokens", self.max_tokens, MOST_TOKENS)]
+        {
+            if value == 0 || value > most {
+                return Err(format!("its `{name}` is {value}, and must be 1 to {most}"));
             }
         }
         if let Some(width) = self.matryoshka_dimensions.iter().find(|w| !(1..=self.dimensions).contains(*w)) {
@@ -180,8 +198,38 @@ impl Manifest {
 
 /// Whether a file name stays in the version's directory.
 fn is_inside(name: &str) -> bool {
-    let ordinary = |part| matches!(part, Component::Normal(_));
-    !name.is_empty() && !name.contains(['\\', '\0']) && Path::new(name).components().all(ordinary)
+    name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains('\\')
+}
+
+impl Manifest {
+    /// Whether every file has a name of its own in the version's directory, the same on every file system and in every bucket.
+    fn check_names(&self) -> Result<(), String> {
+        let mut names = BTreeSet::new();
+        for File { name, .. } in &self.files {
+            if !is_inside(name) {
+                return Err(format!(
+                    "the file `{}` lies outside the version's directory",
+                    name.escape_debug()
+                ));
+            }
+            // Stores write other characters otherwise: the file would have one name here and another there.
+            if Key::from(name.as_str()).as_ref() != name {
+                let name = name.escape_debug();
+                return Err(format!(
+                    "the name of the file `{name}` has a character that not every store keeps"
+                ));
+            }
+            // Not every file system tells capitals.
+            let folded = name.to_ascii_lowercase();
+            if RESERVED.contains(&folded.split('/').next().unwrap_or_default()) {
+                return Err(format!("the file `{name}` has a name of the repository's own"));
+            }
+            if !names.insert(folded) {
+                return Err(format!("it lists the file `{name}` twice"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How a graph takes its rows.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::layout::{CLAIM, MANIFEST, PIECE, check_name, digest, file_names, key, open};
 use super::manifest::{File, Manifest, SCHEMA};
 use super::store::Place;
-use super::{Repository, RepositoryError, Result};
+use super::{MANIFEST_BYTES, Repository, RepositoryError, Result};
 
 impl Repository {
     /// Finds out whether a version of `model` could be published in the repository at `url`, and leaves it as it was: what
@@ -84,7 +84,9 @@ impl Repository {
         let key = key(&manifest.model, manifest.version, MANIFEST);
         // The number is ours. If there is a manifest, an attempt whose answer was lost has written it, or somebody who
         // heeds no claim.
-        if !self.create(&key, text.clone().into()).await? && self.read(&key).await? != Some(text.into()) {
+        if !self.create(&key, text.clone().into()).await?
+            && self.read(&key, MANIFEST_BYTES).await? != Some(text.into())
+        {
             return Err(bad("somebody else wrote it, past the claim".to_owned()));
         }
         Ok(manifest)

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::engine::topology::{self, ChooseError, Chosen, Wanted};
 use crate::engine::{Runtime, graph_path};
+use crate::import::export::Export;
 use crate::repository::manifest::{Manifest, Precision};
 use crate::repository::{Fetched, Repository, RepositoryError};
 use crate::tokenize::Tokenizer;
@@ -126,6 +127,9 @@ pub async fn pass(
             Err(error) => return Err(report.failed(Name::Loads, error)),
         };
         let (graph, pooling, vocabulary) = (graph_path(directory), manifest.pooling, tokenizer.vocabulary());
+        if let Err(reason) = check_weights(&graph, &manifest) {
+            return Err(report.failed(Name::Loads, reason));
+        }
         let chosen = topology::choose(runtime, &graph, pooling, vocabulary, manifest.max_tokens, wanted);
         let mut chosen = match chosen {
             Ok(chosen) => chosen,
@@ -153,27 +157,76 @@ pub async fn verify(
     wanted: Wanted,
     bounds: Bounds,
 ) -> Result<GateReport, GateError> {
-    let manifest = match repository.manifest(model, version).await {
-        Ok(manifest) => manifest,
-        Err(error @ RepositoryError::BadManifest { .. }) => {
-            return Ok(GateReport::new(format!("{model}@{version}")).failed(Name::Digests, error));
-        }
+    let (manifest, signer) = match repository.signed_manifest(model, version).await {
+        Ok(read) => read,
+        Err(error) if is_about_the_manifest(&error) => return Ok(unreadable(model, version, &error)),
         Err(error) => return Err(error.into()),
     };
-    match pass(repository, &manifest, runtime, wanted, bounds).await {
-        Ok(passed) => Ok(passed.report),
-        Err(GateError::NotPassed(report)) => Ok(report),
-        Err(error) => Err(error),
+    let signed = match signer {
+        Some(key) => Some(format!("the manifest is signed by {key}")),
+        None => match repository.signatures(model, version).await? {
+            ids if ids.is_empty() => None,
+            ids => Some(format!(
+                "not checked, no key is trusted here: there are signatures by {}",
+                ids.join(", ")
+            )),
+        },
+    };
+    let mut report = match pass(repository, &manifest, runtime, wanted, bounds).await {
+        Ok(passed) => passed.report,
+        Err(GateError::NotPassed(report)) => report,
+        Err(error) => return Err(error),
+    };
+    let signature = signed.map(|sentence| Check::stated(Name::Signature, Verdict::Passed, sentence));
+    report.checks.splice(0..0, signature);
+    Ok(report)
+}
+
+/// What the version `model@version` is, for whoever is to load it.
+///
+/// # Errors
+/// If no key signed it that must have, which is a failed check as any other; if there is no such version, its manifest is damaged, or
+/// the repository fails.
+pub async fn manifest(repository: &Repository, model: &str, version: u32) -> Result<Manifest, GateError> {
+    repository.manifest(model, version).await.map_err(|error| match error {
+        RepositoryError::NotTrusted { .. } => GateError::NotPassed(unreadable(model, version, &error)),
+        error => error.into(),
+    })
+}
+
+/// A report on a version whose manifest is damaged or not trusted.
+fn unreadable(model: &str, version: u32, error: &RepositoryError) -> GateReport {
+    let name = match error {
+        RepositoryError::NotTrusted { .. } => Name::Signature,
+        _ => Name::Digests,
+    };
+    GateReport::new(format!("{model}@{version}")).failed(name, error)
+}
+
+/// Refuses a graph that would read from a file which is none of the version's: nobody published it, and nothing says what is in it.
+fn check_weights(graph: &Path, manifest: &Manifest) -> Result<(), String> {
+    let export = Export::read(graph).map_err(|error| error.to_string())?;
+    let is_listed = |file: &&Path| manifest.files.iter().any(|listed| Path::new(&listed.name) == *file);
+    match export.weights().find(|file| !is_listed(file)) {
+        Some(other) => {
+            Err(format!("its graph reads from `{}`, which the manifest does not list", other.display()))
+        }
+        None => export.check_weights().map_err(|error| error.to_string()),
     }
+}
+
+/// Whether the repository works, and what it says of the version cannot be used.
+fn is_about_the_manifest(error: &RepositoryError) -> bool {
+    matches!(error, RepositoryError::BadManifest { .. } | RepositoryError::NotTrusted { .. })
 }
 
 /// Whether the repository works, and what it holds of the version does not.
 fn is_about_the_version(error: &RepositoryError) -> bool {
-    matches!(
-        error,
-        RepositoryError::BadFile { .. }
-            | RepositoryError::BadManifest { .. }
-            | RepositoryError::NoSuchVersion { .. }
-            | RepositoryError::Read { .. }
-    )
+    is_about_the_manifest(error)
+        || matches!(
+            error,
+            RepositoryError::BadFile { .. }
+                | RepositoryError::NoSuchVersion { .. }
+                | RepositoryError::Read { .. }
+        )
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::gate::{Bounds, GateError};
+use super::gate::{self, Bounds};
 use crate::batch::Limits;
 use crate::drift::follow::References;
 use crate::embed::{Model, ModelError};
@@ -40,7 +40,7 @@ impl Loader {
         version: u32,
         topology: Option<Topology>,
     ) -> Result<Model, ModelError> {
-        let manifest = self.repository.manifest(model, version).await.map_err(GateError::from)?;
+        let manifest = gate::manifest(&self.repository, model, version).await?;
         let wanted = topology.map_or(self.wanted, |topology| topology.wanted(self.wanted.cores));
         let Self { repository, runtime, limits, bounds, metrics, references, .. } = self;
         let model = Model::load(repository, manifest, runtime, wanted, *limits, *bounds, metrics).await?;

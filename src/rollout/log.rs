@@ -12,6 +12,9 @@ use super::seen::{Damaged, Later, Seen};
 use super::state::{self, Change, Refusal, Versions};
 use crate::repository::{LAST_NUMBER, Listed, Numbered, Repository, RepositoryError, check_name};
 
+/// A document is of a kilobyte and a reason. More is not read into memory.
+const DOCUMENT_BYTES: u64 = 1 << 20;
+
 /// Whoever asks for it has looked at the roles before.
 const UNNAMED_ROLLBACK: Change = Change::Rollback { of: None, to: None };
 
@@ -253,7 +256,9 @@ impl<'a> Log<'a> {
         let read = numbers.into_iter().map(async |number| {
             match self.repository.manifest(self.model, number).await {
                 Ok(manifest) => Ok((number, Ok(manifest.space))),
-                Err(error @ RepositoryError::BadManifest { .. }) => Ok((number, Err(error.to_string()))),
+                Err(error @ (RepositoryError::BadManifest { .. } | RepositoryError::NotTrusted { .. })) => {
+                    Ok((number, Err(error.to_string())))
+                }
                 Err(error) => Err(error),
             }
         });
@@ -264,8 +269,15 @@ impl<'a> Log<'a> {
     async fn read(&self, number: u64) -> Result<Result<Rollout, Damaged>, RepositoryError> {
         let key = self.documents().key(number);
         let damaged = |reason| Damaged { number, key: key.to_string(), reason };
-        let Some(text) = self.repository.read(&key).await? else {
-            return Ok(Err(damaged(Unreadable::Damaged("it was removed while it was read".to_owned()))));
+        let text = match self.repository.read(&key, DOCUMENT_BYTES).await {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                return Ok(Err(damaged(Unreadable::Damaged("it was removed while it was read".to_owned()))));
+            }
+            Err(error @ RepositoryError::TooLarge { .. }) => {
+                return Ok(Err(damaged(Unreadable::Damaged(error.to_string()))));
+            }
+            Err(error) => return Err(error),
         };
         Ok(Rollout::read(number, &text).map_err(damaged))
     }

@@ -76,7 +76,7 @@ impl Overview {
                     dimensions: manifest.dimensions,
                     created: manifest.created,
                 },
-                Err(error @ RepositoryError::BadManifest { .. }) => {
+                Err(error @ (RepositoryError::BadManifest { .. } | RepositoryError::NotTrusted { .. })) => {
                     Facts::Unreadable { damaged: error.to_string() }
                 }
                 Err(error) => return Err(error),

@@ -9,10 +9,17 @@ import unittest
 from chart import BUCKET, CANARY, EXAMPLES, IMPORT, KEYS, ChartTest, container, find, merged, render, server
 from machine import BINARY, needs, run
 
+# RFC 8410, 10.1.
+TRUSTED = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+"""
+
 ALL_SETTINGS = {
     "listenAddress": "::",
     "config": {
         "onnxruntime": '/opt/a "b" <c> é/lib.so', "default_model": "minilm", "sync_interval": "1m 30s", "truncate": "error",
+        "require_signed": "/etc/sextant/trusted.pem",
         "sessions": "auto", "threads": 3, "lone_threads": 0, "max_batch_tokens": 512, "max_queue_tokens": 262144,
         "cache_bytes": 34359738368, "max_requests": 4096, "max_inputs": 2048, "max_input_bytes": 1048576, "max_body_bytes": 33554432,
         "log_format": "json", "log": "info,sextant=debug",
@@ -40,7 +47,7 @@ class Settings(ChartTest):
             # As text: 2048.0 is 2048 for Python, and no whole number for the server.
             self.assertEqual(json.dumps(found, sort_keys=True), json.dumps(value, sort_keys=True))
         self.assertEqual(written, {
-            "models": "/models", "cache_dir": "/cache", "cache_dir_bytes": 21474836480, "listen": "[::]:8080",
+            "models": "/models", "cache_dir": "/cache/versions", "cache_dir_bytes": 21474836480, "listen": "[::]:8080",
             "admin_listen": "[::]:9090", "keys_file": "/etc/sextant/keys/keys.toml", "drain_delay": "5s", "drain_timeout": "30s",
             "liveness_deadline": "10s",
         })
@@ -60,8 +67,11 @@ class Settings(ChartTest):
                 text = toml(render(values, files))
                 keys = pathlib.Path(folder) / "keys.toml"
                 keys.write_text(find(render(KEYS), "Secret", "blue-sextant-keys")["stringData"]["keys.toml"])
+                trusted = pathlib.Path(folder) / "trusted.pem"
+                trusted.write_text(TRUSTED)
                 file = pathlib.Path(folder) / "sextant.toml"
-                file.write_text(text.replace("/etc/sextant/keys/keys.toml", str(keys)))
+                text_here = text.replace("/etc/sextant/keys/keys.toml", str(keys)).replace("/etc/sextant/trusted.pem", str(trusted))
+                file.write_text(text_here)
                 finished = run([BINARY, "serve", "--config", file, "--print-config"])
                 self.assertEqual(finished.returncode, 0, finished.stderr)
                 printed = tomllib.loads(finished.stdout)
@@ -69,6 +79,7 @@ class Settings(ChartTest):
                 # Where they lie differs, and a time has several spellings.
                 for settings in (printed, written):
                     settings.pop("keys_file", None)
+                    settings.pop("require_signed", None)
                     settings.pop("sync_interval", None)
                 self.assertEqual(merged(printed, written), printed)
 

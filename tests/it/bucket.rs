@@ -131,7 +131,7 @@ async fn what_the_bucket_has_wrong_is_told_by_name_and_never_kept() {
     bucket.delete(key).await;
     let error = repository.fetch(&written).await.unwrap_err().to_string();
     assert!(
-        error.contains("`tokenizer.json` of m@1") && error.ends_with("it is not in the bucket"),
+        error.contains("`tokenizer.json` of m@1") && error.ends_with("it is not in the repository"),
         "{error}"
     );
     // A slip on the way, and a store out of breath, are none.

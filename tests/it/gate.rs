@@ -6,6 +6,8 @@ mod verify;
 use std::fs;
 use std::path::PathBuf;
 
+use prost::Message as _;
+use sextant::import::onnx::Model;
 use sextant::import::probe::Probe;
 use sextant::repository::Repository;
 use sextant::repository::manifest::{Graph, Manifest, Precision};
@@ -252,4 +254,26 @@ async fn what_the_gate_measured_is_in_the_metrics_from_the_start() {
     let app = TestApp::repository(models.directory.path()).await;
     let cosine = app.metric("sextant_gate_probe_min_cosine", &["model=\"tiny\"", "version=\"1\""]).await;
     assert!(cosine > 0.9999 && cosine < 1.000_01, "{cosine}");
+}
+
+/// Inside the version's directory, and yet none of its files: no digest covers it.
+#[tokio::test]
+async fn a_graph_that_reads_what_the_manifest_does_not_list_is_not_loaded() {
+    let version = tiny();
+    let graph = version.path().join("model.onnx");
+    let mut model = Model::decode(fs::read(&graph).unwrap().as_slice()).unwrap();
+    let tensors = &mut model.graph.as_mut().unwrap().initializer;
+    for entry in tensors.iter_mut().flat_map(|tensor| &mut tensor.external_data) {
+        if entry.key == "location" {
+            entry.value = "other.data".to_owned();
+        }
+    }
+    fs::write(&graph, model.encode_to_vec()).unwrap();
+    let models = Models::with(&version).await;
+    fs::copy(models.path("model.onnx.data"), models.path("other.data")).unwrap();
+    let report = models.verify(1, Bounds::DEFAULT).await;
+    assert_eq!(
+        failure(&report, Name::Loads),
+        "its graph reads from `other.data`, which the manifest does not list"
+    );
 }

@@ -32,6 +32,7 @@ mod refusals;
 mod repository;
 mod rollout;
 mod security;
+mod signed;
 mod support;
 mod tei;
 mod tls;

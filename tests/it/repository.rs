@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sextant::repository::manifest::{File, Manifest, Precision, Space};
 use sextant::repository::{Repository, RepositoryError};
+use sextant::rollout::Log;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -126,8 +127,8 @@ async fn figures_that_cannot_be_are_refused_by_name() {
     let a = || Some("a".to_owned());
     type Change<'a> = &'a dyn Fn(&mut Manifest);
     let cases: [(Change<'_>, &str); 11] = [
-        (&|manifest| manifest.dimensions = 0, "its `dimensions` is 0"),
-        (&|manifest| manifest.max_tokens = 0, "its `max_tokens` is 0"),
+        (&|manifest| manifest.dimensions = 0, "its `dimensions` is 0, and must be 1 to 65536"),
+        (&|manifest| manifest.max_tokens = 0, "its `max_tokens` is 0, and must be 1 to 1048576"),
         (&|manifest| manifest.matryoshka_dimensions = vec![4, 0], "`matryoshka_dimensions` has 0"),
         (&|manifest| manifest.matryoshka_dimensions = vec![9], "has 9, which is not between 1 and 8"),
         (&|manifest| manifest.precision = Precision::Mixed, "its precision mixed"),
@@ -149,11 +150,6 @@ async fn figures_that_cannot_be_are_refused_by_name() {
         let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
         assert!(error.starts_with("the manifest of m@1 is damaged: ") && error.contains(expected), "{error}");
     }
-    models.rewrite(whole.clone(), |manifest| {
-        manifest.files.push(File { name: "../x".to_owned(), ..manifest.files[0].clone() });
-    });
-    let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
-    assert!(error.contains("`../x` lies outside"), "{error}");
     for (key, value) in [("precision", "fp8"), ("pooling", "max"), ("graph", "round")] {
         let mut table = toml::Table::try_from(&whole).unwrap();
         table.insert(key.to_owned(), value.into());
@@ -161,6 +157,116 @@ async fn figures_that_cannot_be_are_refused_by_name() {
         let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
         assert!(error.contains(key) && error.contains(&format!("unknown variant `{value}`")), "{error}");
     }
+}
+
+#[tokio::test]
+async fn no_name_leads_out_of_a_version_or_means_two_files() {
+    let models = Models::new();
+    let whole = models.publish("m").await.unwrap();
+    for (name, expected) in [
+        ("../x", "lies outside"),
+        ("..", "lies outside"),
+        (".", "lies outside"),
+        ("", "lies outside"),
+        ("a/../../x", "lies outside"),
+        ("a/./x", "lies outside"),
+        ("a//x", "lies outside"),
+        ("a/", "lies outside"),
+        ("/etc/passwd", "lies outside"),
+        ("a\\..\\x", "lies outside"),
+        ("..\\x", "lies outside"),
+        ("a\0b", "a character that not every store keeps"),
+        ("a\u{1b}[2Jb", "a character that not every store keeps"),
+        ("a%2e%2e", "a character that not every store keeps"),
+        ("a\u{2024}\u{2024}", "a character that not every store keeps"),
+        ("model.onnx", "it lists the file `model.onnx` twice"),
+        ("Model.ONNX", "it lists the file `Model.ONNX` twice"),
+        ("manifest.toml", "a name of the repository's own"),
+        ("Claim.json", "a name of the repository's own"),
+        ("signatures/0123456789abcdef.sig", "a name of the repository's own"),
+    ] {
+        models.rewrite(whole.clone(), |manifest| {
+            manifest.files.push(File { name: name.to_owned(), ..manifest.files[0].clone() });
+        });
+        let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains(['\0', '\u{1b}']), "{name:?}: {error}");
+    }
+    models.rewrite(whole.clone(), |manifest| {
+        manifest.files.push(File { name: "huge".to_owned(), bytes: u64::MAX, ..manifest.files[0].clone() });
+    });
+    let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
+    assert!(error.ends_with("its files are larger than any disk"), "{error}");
+}
+
+#[tokio::test]
+async fn a_model_is_not_looked_for_outside_of_the_repository() {
+    let models = Models::new();
+    models.publish("m").await.unwrap();
+    let inner = Repository::open(models.path("m").to_str().unwrap(), false).unwrap();
+    for name in ["../m", "..", "a/../../m", "..\\m", ".", "m\0"] {
+        let error = inner.manifest(name, 1).await.unwrap_err();
+        assert!(matches!(error, RepositoryError::NoSuchVersion { .. }), "{name:?}: {error}");
+        assert!(matches!(inner.versions(name).await, Err(RepositoryError::BadName(_))), "{name:?}");
+    }
+}
+
+/// A link inside a repository is followed: whoever can make one can write there anyway, and what it leads to counts only if it has the
+/// published digest.
+#[tokio::test]
+async fn a_link_out_of_a_repository_gives_the_published_bytes_or_none() {
+    let models = Models::new();
+    let whole = models.publish("m").await.unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (graph, moved) = (models.path("m/versions/1/model.onnx"), elsewhere.path().join("graph"));
+    fs::rename(&graph, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &graph).unwrap();
+    models.repository.fetch(&whole).await.unwrap();
+    fs::write(&moved, "a secret!!").unwrap();
+    let error = models.repository.fetch(&whole).await.unwrap_err().to_string();
+    assert!(error.contains("`model.onnx` of m@1 is not the one that was published"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+}
+
+/// Sparse files: a gigabyte that takes no room, and must take none in memory.
+#[tokio::test]
+async fn what_no_manifest_and_no_document_has_is_not_read() {
+    let models = Models::new();
+    let whole = models.publish("m").await.unwrap();
+    let huge = |path: &str| fs::File::create(models.path(path)).unwrap().set_len(1 << 30).unwrap();
+    let manifest = fs::read(models.path("m/versions/1/manifest.toml")).unwrap();
+    huge("m/versions/1/manifest.toml");
+    let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
+    let expected = "the manifest of m@1 is damaged: `m/versions/1/manifest.toml` has 1073741824 bytes and is not read: there is \
+                    none of more than 4194304";
+    assert_eq!(error, expected);
+    fs::write(models.path("m/versions/1/manifest.toml"), [b"a = ".as_slice(), &[b'['; 1_000_000]].concat())
+        .unwrap();
+    let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
+    assert!(error.starts_with("the manifest of m@1 is damaged: ") && error.len() < 400, "{error:.200}");
+    fs::write(models.path("m/versions/1/manifest.toml"), manifest).unwrap();
+
+    fs::create_dir(models.path("m/rollouts")).unwrap();
+    let log = Log::open(&models.repository, "m").unwrap();
+    let named = format!("{{\"schema\": 1, \"{}\": 1}}", "a".repeat(900_000));
+    for (number, text, expected) in [
+        (1, None, "none of more than 1048576"),
+        (2, Some("[".repeat(1_000_000)), "invalid type: sequence"),
+        (3, Some(named), "unknown field `aaa"),
+    ] {
+        let path = format!("m/rollouts/{number:08}.json");
+        match text {
+            None => huge(&path),
+            Some(text) => fs::write(models.path(&path), text).unwrap(),
+        }
+        let seen = log.current().await.unwrap();
+        assert_eq!((seen.good, seen.damaged.len()), (None, number));
+        let reason = seen.damaged[0].to_string();
+        assert!(reason.contains(expected) && reason.len() < 500, "{reason:.200}");
+    }
+    // A file that is read into memory has the size that the manifest says, or is not read.
+    huge("m/versions/1/MODEL_CARD.md");
+    let error = models.repository.read_file(&whole, "MODEL_CARD.md").await.unwrap_err().to_string();
+    assert!(error.contains("has 1073741824 bytes and is not read"), "{error}");
 }
 
 #[tokio::test]

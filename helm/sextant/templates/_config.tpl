@@ -12,6 +12,7 @@
 {{- end }}
 {{- end }}
 
+{{/* The cache is a folder that the server makes in the volume, which every user can write: with require_signed it takes no such one. */}}
 {{- define "sextant.toml" -}}
 {{- $set := dict
   "listen" (include "sextant.address" (list .Values.listenAddress .Values.ports.data))
@@ -20,7 +21,7 @@
   "drain_timeout" (printf "%ds" (int .Values.drain.timeoutSeconds))
   "liveness_deadline" (printf "%ds" (int .Values.probes.liveness.deadlineSeconds))
   "models" (include "sextant.models" .)
-  "cache_dir" "/cache"
+  "cache_dir" "/cache/versions"
   "cache_dir_bytes" .Values.cache.bytes
 -}}
 {{- if include "sextant.hasKeys" . }}

@@ -36,6 +36,8 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {
+    /// A trusted key signed the manifest.
+    Signature,
     /// Manifest and files are those that were published.
     Digests,
     /// Tokenizer and graph can be loaded, and fit the manifest.
@@ -204,6 +206,7 @@ impl fmt::Display for Bound {
 impl fmt::Display for Name {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Signature => "signature",
             Self::Digests => "digests",
             Self::Loads => "loads",
             Self::Runs => "runs",

@@ -113,6 +113,7 @@ impl TinyExport {
                 data_type::FLOAT,
                 ["B".into(), "S".into(), HIDDEN.into()],
             )],
+            ..Graph::default()
         };
         let model = Model {
             ir_version: 9,

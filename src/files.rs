@@ -1,0 +1,39 @@
+//! Files of others: read whole, but only if they are of a size that such a file has.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The bytes of a file of at most `most`; counted as they are read, because a device or a file that grows has no size.
+///
+/// # Errors
+/// If it cannot be read, or is larger.
+pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if read as u64 > most {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {most} bytes, which no file of its kind has"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_larger_is_refused_by_what_is_read_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "four").unwrap();
+        assert_eq!(read_whole(&path, 4).unwrap(), b"four");
+        let error = read_whole(&path, 3).unwrap_err();
+        assert_eq!(error.to_string(), "it has more than 3 bytes, which no file of its kind has");
+        // A device whose size is said to be 0.
+        let endless = read_whole(Path::new("/dev/zero"), 1 << 16).unwrap_err();
+        assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
+    }
+}

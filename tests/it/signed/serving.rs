@@ -1,0 +1,71 @@
+//! A server that requires signatures.
+
+use std::fs;
+
+use serde_json::json;
+use sextant::config::Settings;
+use tokio::task::block_in_place;
+
+use super::Keys;
+use crate::command::{imported, path, run};
+use crate::support::app::{TestApp, config, settings, until};
+
+async fn version(app: &TestApp) -> String {
+    let answer = app.post("/v1/embeddings", json!({ "model": "tiny", "input": "the red house" })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.header("x-sextant-version").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_loads_what_is_signed_and_serves_on_with_what_is_loaded() {
+    let (directory, keys) = (imported(), Keys::new());
+    let (models, checkpoint) = (path(&directory, "models"), path(&directory, "checkpoint"));
+    let done = |arguments: &[&str]| {
+        let output = block_in_place(|| run(&[arguments, &["--models", &models]].concat()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let private = keys.private("release");
+    let private = private.to_str().unwrap();
+    let settings = Settings {
+        models: Some(models.clone()),
+        require_signed: Some(keys.public(&["release"])),
+        cache_dir: Some(path(&directory, "cache").into()),
+        ..settings()
+    };
+    let Err(error) = sextant::server::load(&config(&settings)).await else { panic!("tiny@1 is not signed") };
+    let expected = "tiny@1 cannot be served: it does not pass the gate: signature: tiny@1 is not signed";
+    assert!(error.to_string().starts_with(expected), "{error}");
+
+    done(&["sign", "tiny@1", "--key", private]);
+    let app = TestApp::with(&settings).await;
+    assert_eq!(version(&app).await, "tiny@1");
+
+    // Another process rolls out a version that nobody signed.
+    done(&["import", &checkpoint, "--name", "tiny"]);
+    let refused =
+        app.post("/admin/v1/models/tiny/rollout", json!({ "version": 2, "reason": "a test" })).await;
+    assert!(refused.status == 409 && refused.text().contains("it has no signature"), "{}", refused.text());
+    let verified = app.post("/admin/v1/models/tiny/verify", json!({ "version": 2 })).await;
+    assert_eq!(verified.json()["checks"][0]["name"], "signature", "{}", verified.text());
+    assert_eq!(verified.json()["passed"], false);
+    done(&["rollout", "tiny@2", "--reason", "a test"]);
+    let failures = async |reason| app.metric("sextant_sync_failures_total", &[reason]).await;
+    until("it was tried", async || failures("load").await >= 1.0).await;
+    assert_eq!(version(&app).await, "tiny@1");
+    let listed = app.get("/admin/v1/models/tiny").await.json();
+    let damaged = listed["versions"][1]["damaged"].as_str().unwrap();
+    assert!(damaged.starts_with("tiny@2 is not signed"), "{damaged}");
+
+    // Signed, but for a file that is another one now: the signature covers its digest.
+    let graph = directory.path().join("models/tiny/versions/2/model.onnx");
+    let whole = fs::read(&graph).unwrap();
+    fs::write(&graph, &whole[1..]).unwrap();
+    done(&["sign", "tiny@2", "--key", private]);
+    let before = failures("load").await;
+    until("it was tried again", async || failures("load").await > before).await;
+    assert_eq!(version(&app).await, "tiny@1");
+    fs::write(&graph, &whole).unwrap();
+    until("tiny@2 serves", async || version(&app).await == "tiny@2").await;
+    assert_eq!(failures("repository").await, 0.0);
+    assert!(app.stop().await);
+}
