@@ -102,6 +102,10 @@ QUEUE = [
     Panel("Memory", "Resident memory. It steps up with each version that is loaded; a slope without a rollout is a leak.",
           [("{{instance}}", "process_resident_memory_bytes{@N} and on (instance, job) "
                             'sextant_sync_failures_total{@N,reason="load"}')], "bytes"),
+    Panel("Spans dropped", "Spans of traces that no collector got. export_failed: it is away or refuses them; the log says why. "
+          "queue_full: more than it takes, so --trace-sample is too high. Requests go on either way.",
+          [("{{instance}} {{reason}}", "sum by (instance, reason) (rate(sextant_trace_spans_dropped_total{@N}[$__rate_interval]))")],
+          "ops"),
     Panel("Open files", "Share of the file descriptors in use: connections, mostly. At 1 no client gets in.",
           [("{{instance}}", "process_open_fds{@N} / process_max_fds and on (instance, job) "
                             'sextant_sync_failures_total{@N,reason="load"}')], "percentunit", high=1),

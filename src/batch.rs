@@ -11,7 +11,7 @@ mod tests;
 mod worker;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -40,6 +40,19 @@ pub struct Finished {
     pub queued: Duration,
     /// The run of its batch.
     pub ran: Duration,
+    /// The batch; none if the vector was not computed for this row.
+    pub batch: Option<Ran>,
+}
+
+/// A batch that has run.
+#[derive(Debug, Clone, Copy)]
+pub struct Ran {
+    /// When its run began.
+    pub started: Instant,
+    /// How many rows ran together.
+    pub rows: usize,
+    /// Tokens of them all, padding not counted.
+    pub tokens: usize,
 }
 
 /// Why a request got no vectors.

@@ -8,6 +8,7 @@ mod guard;
 mod health;
 mod settings;
 mod tls;
+mod trace;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -29,6 +30,7 @@ use crate::rollout::guard::Rules;
 use crate::server::connection;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
+use crate::trace::TraceConfig;
 use check::Check;
 pub use connections::ConnectionsSettings;
 pub use drift::DriftSettings;
@@ -108,6 +110,8 @@ pub struct Config {
     pub default_model: Option<String>,
     /// Between two looks at the rollout logs.
     pub sync_interval: Duration,
+    /// Where spans go, if anywhere.
+    pub trace: Option<TraceConfig>,
     /// Form of the logs.
     pub log_format: LogFormat,
     /// Which logs.
@@ -225,6 +229,7 @@ impl Settings {
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
             default_model: self.default_model.clone(),
             sync_interval: check.period("sync_interval", self.sync_interval.as_deref(), "2s"),
+            trace: check.trace(self),
             log_format: match self.log_format.as_deref().unwrap_or("text") {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
@@ -286,6 +291,9 @@ impl Config {
             drain_delay: text(self.drain_delay),
             drain_timeout: text(self.drain_timeout),
             liveness_deadline: text(self.http.liveness_deadline),
+            otlp_endpoint: self.trace.as_ref().map(|trace| trace.endpoint.clone()),
+            otlp_protocol: self.trace.as_ref().map(|trace| format!("{:?}", trace.protocol).to_lowercase()),
+            trace_sample: self.trace.as_ref().and_then(|trace| trace.sample),
             log_format: Some(format!("{:?}", self.log_format).to_lowercase()),
             log: Some(self.log.clone()),
             gate: self.gate.into(),

@@ -7,6 +7,7 @@ mod model;
 mod outlying;
 mod request;
 mod served;
+mod spans;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::engine::Output;
 use crate::engine::pooling::normalise;
 use crate::rollout::guard::Side;
 use crate::tokenize::{InputError, Piece, Tokens, Truncate};
+use crate::trace;
 use cache::VectorCache;
 pub use candidate::Candidate;
 pub use error::EmbedError;
@@ -135,6 +137,7 @@ impl Embedder {
         request: EmbedRequest,
         side: Option<(Arc<Sides>, bool)>,
     ) -> Result<Embeddings, EmbedError> {
+        trace::note(|record| spans::resolved(record, &model, &request));
         let dimensions = model.width(request.dimensions)?;
         let watcher = model.watcher().filter(|_| request.output == Output::Pooled);
         let scorer = match watcher.as_ref().and_then(|watcher| watcher.scorer()) {
@@ -154,6 +157,7 @@ impl Embedder {
             return Err(EmbedError::TooManyTokenVectors { tokens, most: MOST_TOKEN_VALUES / dimensions });
         }
         let truncated = tokenized.iter().filter(|input| input.cut > 0).count();
+        trace::note(|record| spans::tokenized(record, (started, timings.tokenize), tokens, truncated));
         let inputs: Vec<InputFacts> = tokenized.iter().map(Tokens::facts).collect();
         model.metrics.truncated.inc_by(truncated as u64);
         model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
@@ -161,6 +165,7 @@ impl Embedder {
         let rows = tokenized.into_iter().map(|input| input.ids).collect();
         let batch = batch::Request { rows, output: request.output, class: request.class };
         let finished = self.run(&model, batch).await?;
+        trace::note(|record| spans::ran(record, &finished));
         if let Some(watcher) = watcher {
             let (counts, side) =
                 (watcher.wants(request.key.as_deref()), side.filter(|(sides, _)| sides.wants()));
@@ -195,6 +200,7 @@ impl Embedder {
             })
             .collect::<Result<Vec<_>, _>>()?;
         timings.finish = started.elapsed();
+        trace::note(|record| spans::finished(record, (started, timings.finish), dimensions));
         model.observe(vectors.len(), &timings);
         Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, outlying, timings })
     }

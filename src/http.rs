@@ -20,9 +20,11 @@ mod openai;
 mod request_id;
 pub(crate) mod room;
 mod tei;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -38,6 +40,7 @@ use crate::embed::Embedder;
 use crate::keys::follow::{Current, Look};
 use crate::metrics::Metrics;
 use crate::rollout::Operator;
+use crate::trace::Tracing;
 use body::Intake;
 
 /// Bytes of JSON that are read or written on an async thread: about a quarter of a millisecond. More would keep everybody
@@ -60,6 +63,8 @@ struct State {
     config: HttpConfig,
     /// Makes changes of what is served, if a repository is followed.
     operator: Option<Operator>,
+    /// Makes spans of requests, if there is a collector for them.
+    tracing: Option<Tracing>,
     docs: docs::Files,
     /// Places for embedding requests, and room for their bodies.
     intake: Intake,
@@ -72,10 +77,10 @@ impl App {
     /// An application that serves what `embedder` has.
     pub fn new(embedder: Arc<Embedder>, metrics: Arc<Metrics>, config: HttpConfig) -> Self {
         let intake = Intake::new(&config);
-        let (operator, docs, draining) = (None, docs::Files::new(), AtomicBool::new(false));
+        let (operator, tracing, docs, draining) = (None, None, docs::Files::new(), AtomicBool::new(false));
         let keys = Arc::new(Current::new(config.keys.clone()));
         metrics.keys.prepare(keys.get().names());
-        Self(Arc::new(State { embedder, metrics, config, operator, docs, intake, draining, keys }))
+        Self(Arc::new(State { embedder, metrics, config, operator, tracing, docs, intake, draining, keys }))
     }
 
     /// The same with routes that change what is served. Only before the application is cloned.
@@ -84,6 +89,21 @@ impl App {
             state.operator = Some(operator);
         }
         self
+    }
+
+    /// The same with traces of its requests. Only before the application is cloned.
+    pub fn with_tracing(mut self, tracing: Option<Tracing>) -> Self {
+        if let Some(state) = Arc::get_mut(&mut self.0) {
+            state.tracing = tracing;
+        }
+        self
+    }
+
+    /// Sends what there is of spans to the collector, for `patience` at most. Those of later requests are dropped.
+    pub(crate) async fn flush_spans(&self, patience: Duration) {
+        if let Some(tracing) = &self.0.tracing {
+            tracing.flush(patience).await;
+        }
     }
 
     /// From now on not ready, and every answer asks its client to leave the connection.
@@ -221,7 +241,8 @@ impl Routes {
         for (method, path) in &self.known {
             app.0.metrics.prepare_route(path, method);
         }
-        self.router
+        let router = self
+            .router
             .fallback(error::not_found)
             // The innermost layer runs last before the handler; read from the bottom up.
             .layer(DefaultBodyLimit::max(app.0.config.max_body_bytes))
@@ -238,7 +259,13 @@ impl Routes {
             // Every refusal, a handler's or the framework's, becomes the envelope of the path's dialect.
             .layer(middleware::from_fn(error::envelope))
             // Counts and logs each answer once, whatever made it.
-            .layer(middleware::from_fn_with_state(app.clone(), observe::observe))
+            .layer(middleware::from_fn_with_state(app.clone(), observe::observe));
+        // Where nobody asked for traces a request does not even pass the layer.
+        let router = match app.0.tracing {
+            Some(_) => router.layer(middleware::from_fn_with_state(app.clone(), trace::trace)),
+            None => router,
+        };
+        router
             // First, so that every log line and every answer can name the request.
             .layer(PropagateRequestIdLayer::x_request_id())
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))

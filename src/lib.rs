@@ -34,7 +34,8 @@
 //! - [`evaluate`]: quality on labelled pairs.
 //! - [`mod@bench`]: load on a server, and what it answers.
 //! - [`mod@tls`]: certificates, shown and followed.
-//! - [`metrics`], [`telemetry`], [`cli`]: what is counted, what is logged, what can be typed.
+//! - [`metrics`], [`telemetry`], [`trace`], [`cli`]: what is counted, what is logged, what a collector of traces is told, what
+//!   can be typed.
 //!
 //! `http` knows `embed`, `embed` knows `batch`, `batch` knows `engine`'s types; nothing lower knows `http`.
 
@@ -62,3 +63,4 @@ pub mod server;
 pub mod telemetry;
 pub mod tls;
 pub mod tokenize;
+pub mod trace;

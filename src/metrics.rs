@@ -3,6 +3,7 @@
 mod connections;
 mod drift;
 mod keys;
+mod spans;
 mod trial;
 mod version;
 
@@ -21,6 +22,7 @@ pub use connections::{Closed, ListenerMetrics};
 use drift::DriftFamilies;
 pub use drift::DriftMetrics;
 pub use keys::KeyMetrics;
+pub use spans::DroppedSpans;
 use trial::TrialFamilies;
 pub use trial::TrialMetrics;
 use version::SERVING;
@@ -74,6 +76,8 @@ pub struct Metrics {
     pub sync_failures: SyncFailures,
     /// Of those who ask.
     pub keys: KeyMetrics,
+    /// Of traces that are exported.
+    pub dropped_spans: DroppedSpans,
 }
 
 /// Failures to follow the rollout logs.
@@ -242,6 +246,7 @@ impl Metrics {
                 load: sync_failures.with_label_values(&["load"]),
                 document: sync_failures.with_label_values(&["document"]),
             },
+            dropped_spans: DroppedSpans::new(&registry)?,
             registry,
         };
         for reason in ["requests", "held_bytes"] {

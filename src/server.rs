@@ -8,10 +8,12 @@ pub mod files;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::drift::follow::{Follower, References};
@@ -23,10 +25,14 @@ use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
 use crate::tls::{Identity, Shown};
+use crate::trace::Tracing;
 use accept::{Door, Phase};
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
+
+/// What is left of the drain timeout is given to spans on their way, but no more than that.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Why the server cannot start, or had to give up.
 #[derive(Debug, Error)]
@@ -121,6 +127,9 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
         repository = repository.trusting(keys.clone(), config.cache.clone());
     }
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
+    // Before the models, which take their time to load.
+    let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics)).transpose();
+    let tracing = tracing.map_err(|error| ServeError::Start(error.to_string()))?;
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
     let references = References::new(config.drift, Arc::clone(&metrics));
     let loader = Loader {
@@ -170,7 +179,7 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     let sync = Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, config.guard, logs);
     let operator = sync.operator();
     tokio::spawn(sync.run());
-    Ok(App::new(embedder, metrics, config.http.clone()).with_operator(operator))
+    Ok(App::new(embedder, metrics, config.http.clone()).with_operator(operator).with_tracing(tracing))
 }
 
 /// Serves until `shutdown`, then: unready for the drain delay while everything is still answered, then no new
@@ -218,11 +227,13 @@ pub async fn run(
     tokio::time::sleep(config.drain_delay).await;
     // Receivers live as long as the tasks above.
     let _ = phase.send(Phase::Draining);
-    let drained = tokio::time::timeout(config.drain_timeout, futures_util::future::join_all(serving)).await;
+    let end = Instant::now() + config.drain_timeout;
+    let drained = tokio::time::timeout_at(end, futures_util::future::join_all(serving)).await;
     // A key that is taken back must not be good for those who are still served.
     if let Some(following) = following {
         following.abort();
     }
+    app.flush_spans(end.saturating_duration_since(Instant::now()).min(FLUSH)).await;
     match drained {
         Ok(_) => tracing::info!("stopped"),
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),

@@ -31,6 +31,7 @@ pub fn start(format: LogFormat, filter: &str) {
         .with_target(false);
     let _ = match format {
         LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        // The one span there is, a traced request with its `trace_id`, need not be told twice.
+        LogFormat::Json => logs.json().flatten_event(true).with_span_list(false).try_init(),
     };
 }

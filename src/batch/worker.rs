@@ -11,7 +11,7 @@ use tower::Service;
 use super::policy::Limits;
 use super::queue::{Queue, Row, Waiter};
 use super::service::Shared;
-use super::{BatchError, Finished, Key};
+use super::{BatchError, Finished, Key, Ran};
 use crate::engine::{Batch, EngineError, Vector};
 
 /// A batch that has run.
@@ -100,12 +100,12 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
     };
     match result {
         Ok(vectors) => {
-            observe(&rows, ran, shared);
+            let batch = Ran { started, rows: rows.len(), tokens: observe(&rows, ran, shared) };
             for (key, vector) in rows.iter().zip(vectors) {
                 let send = |waiter: Waiter, vector| {
                     let queued = started.saturating_duration_since(waiter.since);
                     // A caller that has gone needs no answer.
-                    let _ = waiter.reply.send(Ok(Finished { vector, queued, ran }));
+                    let _ = waiter.reply.send(Ok(Finished { vector, queued, ran, batch: Some(batch) }));
                 };
                 let mut waiters = queue.finished(key);
                 // Nearly always the only one: it gets the vector, those who share it get copies.
@@ -133,7 +133,8 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
     }
 }
 
-fn observe(rows: &[Key], ran: Duration, shared: &Shared) {
+/// Counts a batch, and says how many real tokens it had.
+fn observe(rows: &[Key], ran: Duration, shared: &Shared) -> usize {
     let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
     let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
     shared.measured(tokens, ran);
@@ -141,4 +142,5 @@ fn observe(rows: &[Key], ran: Duration, shared: &Shared) {
     shared.metrics.batch_tokens.observe(tokens as f64);
     shared.metrics.real_tokens.inc_by(tokens as u64);
     shared.metrics.padding_tokens.inc_by((longest * rows.len() - tokens) as u64);
+    tokens
 }

@@ -112,6 +112,18 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SEXTANT_LIVENESS_DEADLINE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub liveness_deadline: Option<String>,
+    /// Collector of traces, as http://collector:4318 [default: none, no traces are made]
+    #[arg(long, value_name = "URL", env = "SEXTANT_OTLP_ENDPOINT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+    /// How to speak to it: http (with protobuf) or grpc [default: http]
+    #[arg(long, value_name = "PROTOCOL", env = "SEXTANT_OTLP_PROTOCOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_protocol: Option<String>,
+    /// Share of requests to trace, 0 to 1, where the caller has not decided [default: 1]
+    #[arg(long, value_name = "SHARE", env = "SEXTANT_TRACE_SAMPLE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_sample: Option<f64>,
     /// Logs as text or json [default: text]
     #[arg(long, value_name = "FORMAT", env = "SEXTANT_LOG_FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -43,7 +43,8 @@ impl VectorCache {
     /// What the engine once gave for these ids, not normalised.
     pub(super) fn get(&self, version: &Arc<str>, ids: &Arc<[u32]>) -> Option<Finished> {
         let vector = self.0.get(&Key { version: Arc::clone(version), ids: Arc::clone(ids) })?;
-        Some(Finished { vector: vector.to_vec(), queued: Duration::ZERO, ran: Duration::ZERO })
+        let none = Duration::ZERO;
+        Some(Finished { vector: vector.to_vec(), queued: none, ran: none, batch: None })
     }
 
     /// Keeps a vector, unless it is not finite: that is an error each time.

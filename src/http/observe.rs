@@ -38,7 +38,7 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
 }
 
 /// The method as a label: a client may send any word as a method.
-fn known_method(method: &Method) -> &'static str {
+pub(super) fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

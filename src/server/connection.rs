@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::uri::Scheme;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -101,14 +102,14 @@ impl Host {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
             match &self.tls {
-                None => self.answer(stream, peer, place, false).await,
+                None => self.answer(stream, peer, place, Scheme::HTTP, false).await,
                 Some(shown) => {
                     let handshake = timeout(self.limits.handshake_timeout, shown.acceptor().accept(stream));
                     match handshake.await.map_err(io::Error::from).flatten() {
                         Ok(stream) => {
                             let is_bare =
                                 shown.asks_clients() && stream.get_ref().1.peer_certificates().is_none();
-                            self.answer(stream, peer, place, is_bare).await;
+                            self.answer(stream, peer, place, Scheme::HTTPS, is_bare).await;
                         }
                         Err(error) => {
                             tracing::debug!(%error, "a TLS handshake failed");
@@ -125,7 +126,7 @@ impl Host {
         self.metrics.open.dec();
     }
 
-    async fn answer<S>(&self, stream: S, peer: SocketAddr, place: Place, is_bare: bool)
+    async fn answer<S>(&self, stream: S, peer: SocketAddr, place: Place, scheme: Scheme, is_bare: bool)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -136,6 +137,8 @@ impl Host {
                 let exchange = activity.begin(request.version());
                 // The administrators' routes ask where a request comes from.
                 request.extensions_mut().insert(Peer(peer));
+                // And traces, how: the target of a request seldom says.
+                request.extensions_mut().insert(scheme.clone());
                 if is_bare {
                     request.extensions_mut().insert(WithoutCertificate);
                 }

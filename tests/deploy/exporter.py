@@ -27,7 +27,8 @@ VALUES: dict[str, list[str]] = {
     "side": ["stable", "trial"], "listener": ["public", "admin"],
 }  # fmt: skip
 REASONS = {"sextant_rejected_total": ["requests", "overloaded", "held_bytes"],
-           "sextant_connections_closed_total": ["head", "idle", "write", "handshake", "gave_way", "refused"]}  # fmt: skip
+           "sextant_connections_closed_total": ["head", "idle", "write", "handshake", "gave_way", "refused"],
+           "sextant_trace_spans_dropped_total": ["queue_full", "export_failed"]}  # fmt: skip
 TAILS = {"0.01": 0.012, "0.05": 0.06, "0.20": 0.21, "low": 0.05}
 BOUNDS = {"0.01": 0.0145, "0.05": 0.0596, "0.20": 0.218, "low": 0.0596}
 FACTS = {"fitted": 2666.0, "calibrated": 1334.0, "design_effect": 1.0}

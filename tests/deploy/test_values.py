@@ -45,6 +45,8 @@ REFUSED = [
     ({"config": {"drift": {"learn": 10}}}, "learn"),
     ({"config": {"connections": {"idle_timeout": 75}}}, "idle_timeout"),
     ({"config": {"tls": {"cert": "/a"}}}, UNKNOWN),
+    ({"config": {"otlp_endpoint": "collector:4318"}}, "otlp_endpoint"),
+    ({"config": {"trace_sample": 10}}, "trace_sample"),
     ({"ports": {"data": 80}}, "data"),
     ({"service": {"type": "ExternalName"}}, "type"),
     ({"service": {"port": 70000}}, "port"),

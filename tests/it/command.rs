@@ -16,8 +16,8 @@ pub fn sextant(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sextant"));
     command.args(arguments);
     // Settings of the machine that runs the tests must not reach them.
-    for (name, _) in
-        std::env::vars().filter(|(name, _)| name.starts_with("SEXTANT_") || name.starts_with("HF_"))
+    for (name, _) in std::env::vars()
+        .filter(|(name, _)| ["SEXTANT_", "HF_", "OTEL_"].iter().any(|own| name.starts_with(own)))
     {
         command.env_remove(name);
     }

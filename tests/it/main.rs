@@ -36,5 +36,6 @@ mod signed;
 mod support;
 mod tei;
 mod tls;
+mod trace;
 mod trial;
 mod weights;

@@ -28,12 +28,12 @@ use crate::support::load::Load;
 const END_OF_2080: f64 = 3_502_828_800.0;
 const END_OF_2081: f64 = 3_534_364_800.0;
 
-fn tls(files: &(std::path::PathBuf, std::path::PathBuf)) -> TlsSettings {
+pub fn tls(files: &(std::path::PathBuf, std::path::PathBuf)) -> TlsSettings {
     TlsSettings { cert: Some(files.0.clone()), key: Some(files.1.clone()), ..TlsSettings::default() }
 }
 
 /// A client that trusts the authority, with a certificate of its own if it is given.
-fn trusting(authority: &Authority, own: Option<&Pair>) -> reqwest::Client {
+pub fn trusting(authority: &Authority, own: Option<&Pair>) -> reqwest::Client {
     drop(client());
     let root = Certificate::from_pem(authority.pem().as_bytes()).unwrap();
     let mut builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60));

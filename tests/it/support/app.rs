@@ -12,6 +12,7 @@ use sextant::http::App;
 use sextant::metrics::Metrics;
 use sextant::server::{self, Listeners};
 use sextant::tokenize::Tokenizer;
+use sextant::trace::Tracing;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -178,7 +179,9 @@ pub fn fake_app(
     let (config, metrics, fake) = (config(settings), Metrics::new().unwrap(), Fake::new());
     let model = Model::with_engine(manifest, tokenizer, fake.clone(), |_| true, config.limits, &metrics);
     let embedder = Embedder::new(vec![model], None, config.http.resources()).unwrap();
-    (App::new(embedder.into(), metrics.into(), config.http.clone()), config, fake)
+    let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics).unwrap());
+    let app = App::new(embedder.into(), metrics.into(), config.http.clone()).with_tracing(tracing);
+    (app, config, fake)
 }
 
 pub fn config(settings: &Settings) -> Config {
