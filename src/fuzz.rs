@@ -17,7 +17,7 @@ use crate::repository::signing::TrustedKeys;
 use crate::rollout::Rollout;
 use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
 
-pub use crate::http::fuzz::requests;
+pub use crate::http::fuzz::{inference, requests};
 pub use crate::import::fuzz::{checkpoint, export};
 
 /// Longest input of the tokenizer here.
@@ -113,8 +113,9 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 9] = [
+    const TARGETS: [Target; 10] = [
         ("requests", super::requests),
+        ("inference", super::inference),
         ("manifest", super::manifest),
         ("rollout", super::rollout),
         ("checkpoint", super::checkpoint),

@@ -18,6 +18,9 @@ use super::error::{ApiError, Kind};
 use super::extract::{Body, check_json, parse};
 use super::health;
 use crate::embed::{Model, Resident};
+#[cfg(any(test, fuzzing))]
+pub(super) use request::JSON_LENGTH;
+pub(super) use request::read;
 #[cfg(test)]
 pub(super) use request::{Asked, InferRequest, Parameters};
 #[cfg(test)]
@@ -134,7 +137,7 @@ pub(super) async fn infer(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let request = request::read(&headers, &body)?;
+    let request = read(&headers, &body)?;
     let (id, binary) = (request.id(), request.wants_binary()?);
     let asked = request.embed(named.asked(), &headers, &app.0.config)?;
     let embeddings = app.embed(asked, &headers, &caller).await?;

@@ -13,7 +13,7 @@ use crate::http::extract::{self, InputType, Inputs, Object, check_count, check_j
 use crate::tokenize::Truncate;
 
 /// Says how many bytes of a body are JSON; the tensors' bytes follow.
-const JSON_LENGTH: &str = "inference-header-content-length";
+pub(in crate::http) const JSON_LENGTH: &str = "inference-header-content-length";
 
 #[derive(Debug, Deserialize)]
 pub(in crate::http) struct InferRequest {
@@ -64,13 +64,13 @@ struct OutputParameters {
 }
 
 /// A request with the bytes of its tensors.
-pub(super) struct Read {
+pub(in crate::http) struct Read {
     request: InferRequest,
     binary: Bytes,
 }
 
 /// Reads a body: JSON, or JSON and bytes where a header says where one ends.
-pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, ApiError> {
+pub(in crate::http) fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, ApiError> {
     let Some(length) = headers.get(JSON_LENGTH) else {
         check_json(headers)?;
         return Ok(Read { request: parse(body)?, binary: Bytes::new() });
@@ -97,7 +97,7 @@ impl Read {
     ///
     /// # Errors
     /// If anything but the vectors is asked for.
-    pub(super) fn wants_binary(&self) -> Result<bool, ApiError> {
+    pub(in crate::http) fn wants_binary(&self) -> Result<bool, ApiError> {
         let parameters = self.request.parameters.as_ref();
         let usual = parameters.and_then(|Object(parameters)| parameters.binary_data_output).unwrap_or(false);
         let asked = match self.request.outputs.as_ref().map(|Few(outputs)| outputs.as_slice()) {
@@ -118,7 +118,7 @@ impl Read {
     }
 
     /// What is to be embedded, by the model that is `asked` for.
-    pub(super) fn embed(
+    pub(in crate::http) fn embed(
         self,
         asked: String,
         headers: &HeaderMap,
