@@ -27,13 +27,9 @@ from make import dashboards  # noqa: E402
 RATE_INTERVAL, STEP = "15s", 3
 
 
-def asked(query: str) -> str:
-    query = query.replace("$__rate_interval", RATE_INTERVAL)
-    return re.sub(r"\$(namespace|model|version)\b", ".*", query)
-
-
 def record(data: Path, seconds: float) -> None:
     from fleet import STRANGE, Fleet, Load
+    from panels import EVERYTHING, substituted
     from prometheus import Prometheus
 
     with tempfile.TemporaryDirectory(prefix="sextant-preview-") as folder, contextlib.ExitStack() as running:
@@ -62,10 +58,10 @@ def record(data: Path, seconds: float) -> None:
             answers = {}
             for panel in board["panels"]:
                 for target in panel.get("targets", []):
-                    query = asked(target["expr"])
+                    query = substituted(target["expr"], EVERYTHING, RATE_INTERVAL)
                     found = prometheus.query(query) if target["instant"] else prometheus.query_range(query, began, ended, STEP)
                     answers[f"{panel['id']}{target['refId']}"] = found
-            marks = [prometheus.query_range(asked(a["expr"]), began, ended, 1) for a in board["annotations"]["list"][:2]]
+            marks = [prometheus.query_range(substituted(a["expr"], EVERYTHING, RATE_INTERVAL), began, ended, 1) for a in board["annotations"]["list"][:2]]
             recorded["boards"][file] = {"answers": answers, "marks": marks}
         data.write_text(json.dumps(recorded))
 

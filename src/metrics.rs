@@ -3,14 +3,13 @@
 mod connections;
 mod drift;
 mod keys;
+mod register;
 mod spans;
 mod trial;
 mod version;
 
-use prometheus::core::Collector;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::drift::score::Scorer;
@@ -22,6 +21,7 @@ pub use connections::{Closed, ListenerMetrics};
 use drift::DriftFamilies;
 pub use drift::DriftMetrics;
 pub use keys::KeyMetrics;
+use register::{counter, gauge, histogram, registered};
 pub use spans::DroppedSpans;
 use trial::TrialFamilies;
 pub use trial::TrialMetrics;
@@ -396,27 +396,4 @@ impl Metrics {
             let _ = counters.remove_label_values(&of);
         }
     }
-}
-
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
-    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-}
-
-fn histogram(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    buckets: &[f64],
-    labels: &[&str],
-) -> Result<HistogramVec> {
-    registered(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
 }

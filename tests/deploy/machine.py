@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,6 +43,14 @@ def missing(needed) -> list[str]:
     return [str(one) for one, found in there.items() if not found]
 
 
+def skip(reason: str) -> None:
+    """Ends a test or a class, and says why, which unittest does for those who ask only; where everything must run, it fails."""
+    if os.environ.get("CI"):
+        raise AssertionError(reason)
+    print(f"skipped, {reason}", file=sys.stderr)
+    raise unittest.SkipTest(reason)
+
+
 def needs(*needed):
     """Skips a test, or a class of them, where a file or a program is not there; where everything must run, it fails."""
 
@@ -53,12 +62,8 @@ def needs(*needed):
         @functools.wraps(test)
         def checked(self):
             if lacking := ", ".join(missing(needed)):
-                if os.environ.get("CI"):
-                    raise AssertionError(f"there is no {lacking}")
-                raise unittest.SkipTest(
-                    f"there is no {lacking}: `make setup` makes the server's files, SEXTANT names another binary, programs are "
-                    "packages of the distribution"
-                )
+                skip(f"there is no {lacking}: `make setup` makes the server's files, SEXTANT names another binary, programs are "
+                     "packages of the distribution")
             test(self)
 
         return checked

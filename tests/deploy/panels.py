@@ -37,8 +37,8 @@ def labels_of_table(panel: dict) -> set[str]:
     return set() if "alertname" in columns else set(columns) - {"Value"}
 
 
-def substituted(query: str, variables: dict[str, str]) -> str:
-    query = query.replace("$__rate_interval", "5s")
+def substituted(query: str, variables: dict[str, str], rate_interval: str = "5s") -> str:
+    query = query.replace("$__rate_interval", rate_interval)
     for name, value in variables.items():
         query = re.sub(rf"\${name}\b", lambda _, value=value: value, query)
     assert "$" not in query, query

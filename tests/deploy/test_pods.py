@@ -1,9 +1,8 @@
 """Every pod passes the restricted security profile, starts slowly enough, and stops without losing requests."""
 
-import json
 import unittest
 
-from chart import BUCKET, CANARY, ENTRIES, IMPORT, NAME, ChartTest, container, find, helm, merged, pods, render, server
+from chart import BUCKET, CANARY, ENTRIES, IMPORT, ChartTest, container, find, helm, merged, pods, render, server
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}

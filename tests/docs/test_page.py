@@ -13,17 +13,10 @@ import urllib.request
 
 import chromium
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = pathlib.Path(os.environ.get("SEXTANT", ROOT / "target/release/sextant"))
-MODELS = ROOT / ".sextant/models"
-RUNTIME = ROOT / ".sextant/runtime/libonnxruntime.so"
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
+from machine import BINARY, MODELS, ROOT, RUNTIME, environment, needs, skip  # noqa: E402
+
 OPERATIONS = re.findall(r"^      operationId: (\w+)$", (ROOT / "openapi.yaml").read_text(), re.MULTILINE)
-
-
-def missing():
-    if not chromium.PROGRAM:
-        return "there is no Chromium (Debian: apt-get install chromium-headless-shell)"
-    return next((f"there is no {path}: run `make setup`" for path in (BINARY, MODELS, RUNTIME) if not path.exists()), None)
 
 
 class Prefix(http.server.BaseHTTPRequestHandler):
@@ -57,20 +50,16 @@ class Prefix(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@needs(BINARY, MODELS, RUNTIME)
 class Page(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        if reason := missing():
-            # Where everything must run, nothing is skipped.
-            if os.environ.get("CI") == "true":
-                raise RuntimeError(reason)
-            print(f"skipped, {reason}", file=sys.stderr)
-            raise unittest.SkipTest(reason)
-        own = {name: value for name, value in os.environ.items() if not name.startswith("SEXTANT")}
+        if not chromium.PROGRAM:
+            skip("there is no Chromium (Debian: apt-get install chromium-headless-shell)")
         # Nothing is measured here: two settings that are given need no measuring at the start.
         command = [BINARY, "serve", "--models", MODELS, "--listen", "127.0.0.1:0", "--sessions", "1", "--lone-threads", "1",
                    "--max-batch-tokens", "256"]
-        cls.server = subprocess.Popen(command, env=own | {"ORT_DYLIB_PATH": str(RUNTIME)}, stdout=subprocess.PIPE,
+        cls.server = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE,
                                       stderr=subprocess.DEVNULL, text=True)
         cls.addClassCleanup(cls.stop)
         cls.address = re.search(r"http://127\.0\.0\.1:\d+", cls.server.stdout.readline())[0]
