@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview test-clients schemathesis hostile clean
+.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview test-clients schemathesis hostile sbom fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,8 @@ test: setup test-tools ## run all tests, with the real runtime and weights
 	@$(MAKE) --no-print-directory test-clients
 	SEXTANT=$(SEXTANT) $(PYTHON) tests/docs/test_page.py
 	@$(MAKE) --no-print-directory test-deploy
+	$(PYTHON) tests/supply/test_sbom.py
+	@PYTHON=$(PYTHON) scripts/fuzz.sh 5
 
 test-deploy: setup ## run the tests of the chart, the rules and the dashboards alone
 	@PYTHON=$(PYTHON) tests/deploy/run.sh
@@ -63,6 +65,13 @@ deps: ## check licences, sources, advisories, unused dependencies
 
 openapi: ## lint openapi.yaml (fetches the linter into .sextant; needs node and npm)
 	@scripts/check-openapi.sh
+
+sbom: ## write what the server is made of to target/sbom.json (CycloneDX)
+	@mkdir -p target
+	$(PYTHON) scripts/sbom.py > target/sbom.json
+
+fuzz: ## run each fuzz target for a minute (FUZZ_SECONDS=60; needs the nightly compiler)
+	@PYTHON=$(PYTHON) scripts/fuzz.sh $(or $(FUZZ_SECONDS),60)
 
 bench: fetch ## run the benchmarks: the server beside the raw session loop, and its parts (half an hour)
 	$(CARGO) bench --locked
