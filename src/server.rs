@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
 use crate::tls::{Identity, Shown};
-use crate::trace::Tracing;
+use crate::trace::{ExportError, Tracing};
 use accept::{Door, Phase};
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
@@ -83,6 +83,9 @@ pub enum ServeError {
         /// What there is.
         available: Vec<String>,
     },
+    /// The exporter of traces.
+    #[error(transparent)]
+    Trace(#[from] ExportError),
     /// The tokenizing threads or the metrics.
     #[error("cannot start: {0}")]
     Start(String),
@@ -128,8 +131,7 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     }
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
     // Before the models, which take their time to load.
-    let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics)).transpose();
-    let tracing = tracing.map_err(|error| ServeError::Start(error.to_string()))?;
+    let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics)).transpose()?;
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
     let references = References::new(config.drift, Arc::clone(&metrics));
     let loader = Loader {
