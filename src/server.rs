@@ -31,8 +31,9 @@ use accept::{Door, Phase};
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
 
-/// What is left of the drain timeout is given to spans on their way, but no more than that.
-const FLUSH: Duration = Duration::from_secs(5);
+/// What is left of the drain timeout is given to spans on their way, but no more than the second, and no less than the first:
+/// where the drain ran out, the spans of those who were answered would be lost for nothing.
+const FLUSH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// Why the server cannot start, or had to give up.
 #[derive(Debug, Error)]
@@ -235,7 +236,7 @@ pub async fn run(
     if let Some(following) = following {
         following.abort();
     }
-    app.flush_spans(end.saturating_duration_since(Instant::now()).min(FLUSH)).await;
+    app.flush_spans(end.saturating_duration_since(Instant::now()).clamp(FLUSH.0, FLUSH.1)).await;
     match drained {
         Ok(_) => tracing::info!("stopped"),
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),

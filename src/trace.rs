@@ -3,6 +3,7 @@
 //! The stages have their times anyway, so their spans are made from these when the request is answered. Nothing of the
 //! pipeline is wrapped in spans, and without a collector nothing is allocated.
 
+mod client;
 mod context;
 mod export;
 mod record;
@@ -31,10 +32,12 @@ pub use record::{Record, note};
 pub struct TraceConfig {
     /// URL of the collector.
     pub endpoint: String,
+    /// Whether that is the route for traces itself, however it looks.
+    pub is_route: bool,
     /// How it is spoken to.
     pub protocol: Protocol,
-    /// Share of requests, where their caller has not decided; as `OTEL_TRACES_SAMPLER` says if it is not given.
-    pub sample: Option<f64>,
+    /// Share of requests, 0 to 1, where their caller has not decided.
+    pub sample: f64,
 }
 
 /// OTLP over what.
@@ -57,15 +60,15 @@ impl Tracing {
     /// Starts exporting as `config` says. Must be called inside a tokio runtime. The collector is not asked: it may come later.
     ///
     /// # Errors
-    /// If the exporter cannot be made, as from a variable `OTEL_*` that has no meaning.
+    /// If the exporter or its HTTP client cannot be made.
     pub fn start(config: &TraceConfig, metrics: &Metrics) -> Result<Self, ExportError> {
         let resource = resource::resource(|name| std::env::var(name).ok());
         let (queue, exporting) = export::start(config, &resource, metrics.dropped_spans.clone())?;
-        let mut provider = SdkTracerProvider::builder().with_span_processor(queue).with_resource(resource);
-        if let Some(share) = config.sample {
-            let root = Box::new(Sampler::TraceIdRatioBased(share));
-            provider = provider.with_sampler(Sampler::ParentBased(root));
-        }
+        let root = Box::new(Sampler::TraceIdRatioBased(config.sample));
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(queue)
+            .with_resource(resource)
+            .with_sampler(Sampler::ParentBased(root));
         let scope = InstrumentationScope::builder("sextant").with_version(env!("CARGO_PKG_VERSION")).build();
         let tracer = provider.build().tracer_with_scope(scope);
         Ok(Self { tracer, exporting: Mutex::new(Some(exporting)) })
