@@ -252,6 +252,8 @@ impl Task {
 impl Drop for Task {
     /// Counts what is abandoned, if it is stopped before all is sent.
     fn drop(&mut self) {
+        // From here on the queue's other end counts.
+        self.waiting.close();
         let spans = self.sending + self.gathered.len() + self.waiting.len();
         if spans > 0 {
             self.dropped.export_failed.inc_by(spans as u64);
