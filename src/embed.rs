@@ -164,8 +164,9 @@ impl Embedder {
 
         let rows = tokenized.into_iter().map(|input| input.ids).collect();
         let batch = batch::Request { rows, output: request.output, class: request.class };
+        let since = Instant::now();
         let finished = self.run(&model, batch).await?;
-        trace::note(|record| spans::ran(record, &finished));
+        trace::note(|record| spans::ran(record, since, &finished));
         if let Some(watcher) = watcher {
             let (counts, side) =
                 (watcher.wants(request.key.as_deref()), side.filter(|(sides, _)| sides.wants()));

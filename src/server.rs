@@ -25,14 +25,15 @@ use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
 use crate::tls::{Identity, Shown};
-use crate::trace::Tracing;
+use crate::trace::{ExportError, Tracing};
 use accept::{Door, Phase};
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
 
-/// What is left of the drain timeout is given to spans on their way, but no more than that.
-const FLUSH: Duration = Duration::from_secs(5);
+/// What is left of the drain timeout is given to spans on their way, but no more than the second, and no less than the first:
+/// where the drain ran out, the spans of those who were answered would be lost for nothing.
+const FLUSH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// Why the server cannot start, or had to give up.
 #[derive(Debug, Error)]
@@ -83,6 +84,9 @@ pub enum ServeError {
         /// What there is.
         available: Vec<String>,
     },
+    /// The exporter of traces.
+    #[error(transparent)]
+    Trace(#[from] ExportError),
     /// The tokenizing threads or the metrics.
     #[error("cannot start: {0}")]
     Start(String),
@@ -128,8 +132,7 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     }
     let metrics = Arc::new(Metrics::new().map_err(|error| ServeError::Start(error.to_string()))?);
     // Before the models, which take their time to load.
-    let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics)).transpose();
-    let tracing = tracing.map_err(|error| ServeError::Start(error.to_string()))?;
+    let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics)).transpose()?;
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
     let references = References::new(config.drift, Arc::clone(&metrics));
     let loader = Loader {
@@ -233,7 +236,7 @@ pub async fn run(
     if let Some(following) = following {
         following.abort();
     }
-    app.flush_spans(end.saturating_duration_since(Instant::now()).min(FLUSH)).await;
+    app.flush_spans(end.saturating_duration_since(Instant::now()).clamp(FLUSH.0, FLUSH.1)).await;
     match drained {
         Ok(_) => tracing::info!("stopped"),
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),

@@ -29,7 +29,7 @@ impl Serve {
         memory::map_large_blocks();
         let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let settings = self.settings.over_file(self.config.as_deref()).map_err(Failure::usage)?;
-        let settings = settings.over_standard(|name| std::env::var(name).ok());
+        let settings = settings.over_standard(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
         let config = settings.validate(cores).map_err(Failure::usage)?;
         if self.print_config {
             return print_line(config.to_toml()?.trim_end());

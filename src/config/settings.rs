@@ -116,6 +116,11 @@ pub struct Settings {
     #[arg(long, value_name = "URL", env = "SEXTANT_OTLP_ENDPOINT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
+    /// Whether that is the whole route for traces, as a variable of OpenTelemetry's has it. No flag: it is for the file that
+    /// `--print-config` writes
+    #[arg(skip)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub otlp_endpoint_is_route: bool,
     /// How to speak to it: http (with protobuf) or grpc [default: http]
     #[arg(long, value_name = "PROTOCOL", env = "SEXTANT_OTLP_PROTOCOL")]
     #[serde(skip_serializing_if = "Option::is_none")]

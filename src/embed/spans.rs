@@ -31,26 +31,25 @@ pub(super) fn tokenized(record: &mut Record, span: (Instant, Duration), tokens: 
     record.attributes.push(KeyValue::new("sextant.truncated", count(truncated)));
 }
 
-/// The inputs have run: the one that was done last shows for how long the request waited, and for what. Where every
-/// vector came from the cache nothing waited and nothing ran.
-pub(super) fn ran(record: &mut Record, rows: &[Finished]) {
-    let batches = rows.iter().filter_map(|row| Some((row, row.batch?)));
-    let Some((row, Ran { started, rows: together, tokens })) =
-        batches.clone().max_by_key(|(row, batch)| batch.started + row.ran)
-    else {
-        return;
-    };
-    let mut starts: Vec<Instant> = batches.map(|(_, batch)| batch.started).collect();
-    starts.sort_unstable();
-    starts.dedup();
-    let since = started.checked_sub(row.queued).unwrap_or(started);
-    record.stage("queue", (since, row.queued), Vec::new());
-    let attributes = vec![
-        KeyValue::new("sextant.batch.rows", count(together)),
-        KeyValue::new("sextant.batch.tokens", count(tokens)),
-        KeyValue::new("sextant.batches", count(starts.len())),
-    ];
-    record.stage("infer", (started, row.ran), attributes);
+/// The inputs, admitted at `since`, have run: what waited until the first batch with one of them began, and ran until the last
+/// was done. Where every vector came from the cache nothing waited and nothing ran.
+pub(super) fn ran(record: &mut Record, since: Instant, rows: &[Finished]) {
+    let mut batches: Vec<(Ran, Duration)> =
+        rows.iter().filter_map(|row| Some((row.batch?, row.ran))).collect();
+    batches.sort_unstable_by_key(|(batch, _)| batch.started);
+    batches.dedup_by_key(|(batch, _)| batch.started);
+    let ends = batches.iter().map(|(batch, ran)| batch.started + *ran);
+    let (Some((first, _)), Some(end)) = (batches.first(), ends.max()) else { return };
+    // Not before the request: an equal input of another one may have been running.
+    let started = first.started.max(since);
+    record.stage("queue", (since, started - since), Vec::new());
+    let mut attributes = vec![KeyValue::new("sextant.batches", count(batches.len()))];
+    // Of several there is no one number.
+    if let [(batch, _)] = *batches {
+        attributes.push(KeyValue::new("sextant.batch.rows", count(batch.rows)));
+        attributes.push(KeyValue::new("sextant.batch.tokens", count(batch.tokens)));
+    }
+    record.stage("infer", (started, end.saturating_duration_since(started)), attributes);
 }
 
 /// The vectors are `dimensions` wide.

@@ -1,5 +1,6 @@
 //! The bounded queue of spans and the task that empties it. No request waits for either.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,12 +13,13 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
-use reqwest::redirect::Policy;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::client::{Client, Seen};
 use super::{Protocol, TraceConfig};
 use crate::metrics::DroppedSpans;
 use crate::tls;
@@ -60,8 +62,11 @@ impl SpanProcessor for Queue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if self.spans.try_send(span).is_err() {
-            self.dropped.queue_full.inc();
+        match self.spans.try_send(span) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.dropped.queue_full.inc(),
+            // After the flush, when nobody exports any more.
+            Err(TrySendError::Closed(_)) => self.dropped.export_failed.inc(),
         }
     }
 
@@ -84,12 +89,12 @@ pub(super) struct Exporting {
 
 impl Exporting {
     /// Has what waits exported, and gives up after `patience`.
-    pub(super) async fn finish(self, patience: Duration) {
+    pub(super) async fn finish(mut self, patience: Duration) {
         drop(self.stop);
-        let abort = self.task.abort_handle();
-        if timeout(patience, self.task).await.is_err() {
-            abort.abort();
-            tracing::warn!("spans of the last requests are lost: the collector did not take them in time");
+        if timeout(patience, &mut self.task).await.is_err() {
+            self.task.abort();
+            // Until it has counted what it abandons.
+            let _cancelled = self.task.await;
         }
     }
 }
@@ -100,27 +105,38 @@ pub(super) fn start(
     resource: &Resource,
     dropped: DroppedSpans,
 ) -> Result<(Queue, Exporting), ExportError> {
-    let mut exporter = exporter(config)?;
+    let seen = Arc::default();
+    let mut exporter = exporter(config, &seen)?;
     exporter.set_resource(resource);
     let (spans, waiting) = mpsc::channel(WAITING);
     let (stop, stopped) = oneshot::channel();
     let endpoint = config.endpoint.clone();
     let patience = patience(|name| std::env::var(name).ok());
-    let task = Task { exporter, endpoint, patience, waiting, dropped: dropped.clone(), lost: None };
+    let task = Task {
+        exporter,
+        seen,
+        endpoint,
+        patience,
+        waiting,
+        gathered: Vec::new(),
+        sending: 0,
+        dropped: dropped.clone(),
+        lost: None,
+    };
     let exporting = Exporting { task: tokio::spawn(task.run(stopped)), stop };
     Ok((Queue { spans, dropped }, exporting))
 }
 
 /// The exporter: `OTEL_EXPORTER_OTLP_*` say what is not said here, as headers, a timeout.
-fn exporter(config: &TraceConfig) -> Result<SpanExporter, ExportError> {
+fn exporter(config: &TraceConfig, seen: &Arc<Mutex<Seen>>) -> Result<SpanExporter, ExportError> {
     tls::install_provider();
     let endpoint = config.endpoint.clone();
     let built = match config.protocol {
         Protocol::Http => {
-            // The collector's key goes in a header of any name, and must not follow a redirect elsewhere.
-            let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
+            let url = if config.is_route { endpoint.clone() } else { traces_url(&endpoint) };
+            let client = Client::new(Arc::clone(seen))?;
             let exporter = SpanExporter::builder().with_http().with_http_client(client);
-            exporter.with_protocol(Encoding::HttpBinary).with_endpoint(traces_url(&endpoint)).build()
+            exporter.with_protocol(Encoding::HttpBinary).with_endpoint(url).build()
         }
         Protocol::Grpc => {
             let exporter = SpanExporter::builder().with_tonic().with_endpoint(&endpoint);
@@ -146,17 +162,20 @@ fn patience(variable: impl Fn(&str) -> Option<String>) -> Duration {
 /// The route for traces below a collector's address, or the address if it is that route.
 fn traces_url(endpoint: &str) -> String {
     const ROUTE: &str = "/v1/traces";
-    if endpoint.ends_with(ROUTE) {
-        return endpoint.to_owned();
-    }
-    format!("{}{ROUTE}", endpoint.trim_end_matches('/'))
+    let address = endpoint.trim_end_matches('/');
+    if address.ends_with(ROUTE) { address.to_owned() } else { format!("{address}{ROUTE}") }
 }
 
 struct Task {
     exporter: SpanExporter,
+    seen: Arc<Mutex<Seen>>,
     endpoint: String,
     patience: Duration,
     waiting: mpsc::Receiver<SpanData>,
+    /// Out of the queue, and next to be sent.
+    gathered: Vec<SpanData>,
+    /// How many are on their way to the collector.
+    sending: usize,
     dropped: DroppedSpans,
     /// Spans lost since the collector does not take them; none while it does.
     lost: Option<usize>,
@@ -168,43 +187,54 @@ impl Task {
         let mut stopped = stopped.fuse();
         let mut open = true;
         while open {
-            let mut batch = Vec::new();
             tokio::select! {
-                // Spans that are taken out lie in `batch`, whichever is first.
                 _ = &mut stopped => open = false,
-                more = gather(&mut self.waiting, &mut batch) => open = more,
+                more = gather(&mut self.waiting, &mut self.gathered) => open = more,
             }
-            self.export(batch).await;
+            self.export().await;
         }
         loop {
-            let rest: Vec<SpanData> =
-                std::iter::from_fn(|| self.waiting.try_recv().ok()).take(TOGETHER).collect();
-            if rest.is_empty() {
+            let rest = std::iter::from_fn(|| self.waiting.try_recv().ok()).take(TOGETHER);
+            self.gathered.extend(rest);
+            if self.gathered.is_empty() {
                 return;
             }
-            self.export(rest).await;
+            self.export().await;
         }
     }
 
-    /// One warning when the collector begins to refuse, and one line when it takes spans again: what is lost between is counted.
-    async fn export(&mut self, batch: Vec<SpanData>) {
+    /// Sends what is gathered. One warning when the collector begins to refuse, and one line when it takes spans again: what is
+    /// lost between is counted.
+    async fn export(&mut self) {
+        let batch = std::mem::take(&mut self.gathered);
         let spans = batch.len();
         if spans == 0 {
             return;
         }
-        let reason = match timeout(self.patience, self.exporter.export(batch)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {}", humantime::format_duration(self.patience))),
+        self.sending = spans;
+        let exported = timeout(self.patience, self.exporter.export(batch)).await;
+        self.sending = 0;
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        let trouble = match (exported, seen) {
+            // The exporter's own reason is "network error", whatever it was.
+            (Ok(Err(_)) | Err(_), Seen { failure: Some(reason), .. }) => Some((spans, reason)),
+            (Ok(Err(error)), _) => Some((spans, error.to_string())),
+            (Err(_), _) => {
+                Some((spans, format!("no answer within {}", humantime::format_duration(self.patience))))
+            }
+            (Ok(Ok(())), Seen { rejected: Some((rejected, reason)), .. }) => {
+                Some((rejected.min(spans), format!("{rejected} of {spans} rejected: {reason}")))
+            }
+            (Ok(Ok(())), _) => None,
         };
-        match (reason, self.lost) {
+        match (trouble, self.lost) {
             (None, None) => {}
             (None, Some(lost)) => {
                 tracing::info!(endpoint = self.endpoint, lost, "the collector takes spans again");
                 self.lost = None;
             }
-            (Some(reason), lost) => {
-                self.dropped.export_failed.inc_by(spans as u64);
+            (Some((missed, reason)), lost) => {
+                self.dropped.export_failed.inc_by(missed as u64);
                 if lost.is_none() {
                     let reason: String = reason.chars().take(LONGEST_REASON).collect();
                     tracing::warn!(
@@ -213,8 +243,24 @@ impl Task {
                         "the collector does not take spans: they are dropped, and counted in sextant_trace_spans_dropped_total"
                     );
                 }
-                self.lost = Some(lost.unwrap_or(0) + spans);
+                self.lost = Some(lost.unwrap_or(0) + missed);
             }
+        }
+    }
+}
+
+impl Drop for Task {
+    /// Counts what is abandoned, if it is stopped before all is sent.
+    fn drop(&mut self) {
+        // From here on the queue's other end counts.
+        self.waiting.close();
+        let spans = self.sending + self.gathered.len() + self.waiting.len();
+        if spans > 0 {
+            self.dropped.export_failed.inc_by(spans as u64);
+            tracing::warn!(
+                spans,
+                "spans of the last requests are lost: the collector did not take them in time"
+            );
         }
     }
 }
@@ -258,6 +304,30 @@ mod tests {
         assert_eq!(dropped.queue_full.get(), 3, "there is room again");
     }
 
+    /// A collector takes connections and never answers: what it has not taken by the end is counted, and so is what comes later.
+    #[tokio::test]
+    async fn what_is_abandoned_is_counted() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for protocol in [Protocol::Http, Protocol::Grpc] {
+            let endpoint = format!("http://{}", silent.local_addr().unwrap());
+            let config = TraceConfig { endpoint, is_route: false, protocol, sample: 1.0 };
+            let dropped = Metrics::new().unwrap().dropped_spans;
+            let (queue, exporting) =
+                start(&config, &Resource::builder_empty().build(), dropped.clone()).unwrap();
+            let tracer = SdkTracerProvider::builder().with_span_processor(queue).build().tracer("");
+            for _ in 0..TOGETHER + 1 {
+                drop(tracer.start("span"));
+            }
+            // A full batch is on its way to it, and one waits.
+            let _connection = silent.accept().await.unwrap();
+            exporting.finish(Duration::from_millis(10)).await;
+            let counted = || (dropped.export_failed.get(), dropped.queue_full.get());
+            assert_eq!(counted(), (TOGETHER as u64 + 1, 0), "{protocol:?}");
+            drop(tracer.start("span"));
+            assert_eq!(counted(), (TOGETHER as u64 + 2, 0), "{protocol:?}");
+        }
+    }
+
     #[test]
     fn the_timeout_of_traces_goes_over_that_of_all() {
         let of = |given: &'static [(&str, &str)]| {
@@ -279,6 +349,7 @@ mod tests {
             ("http://c:4318/", "http://c:4318/v1/traces"),
             ("https://c/otlp", "https://c/otlp/v1/traces"),
             ("https://c/otlp/v1/traces", "https://c/otlp/v1/traces"),
+            ("https://c/otlp/v1/traces/", "https://c/otlp/v1/traces"),
         ] {
             assert_eq!(traces_url(endpoint), expected);
         }

@@ -1,6 +1,6 @@
 //! What a traced request gathers on its way.
 
-use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 tokio::task_local! {
     /// Of the request whose task this is. Not an argument: every handler and every stage would carry it for the few
     /// requests that are traced.
-    static RECORD: RefCell<Record>;
+    static RECORD: Arc<Mutex<Record>>;
 }
 
 /// What is known of a request beyond its head and its answer's.
@@ -42,14 +42,11 @@ impl Record {
 
 /// Writes to the record of the request at work. Does nothing for one that is not traced.
 pub fn note(write: impl FnOnce(&mut Record)) {
-    let _not_traced = RECORD.try_with(|record| write(&mut record.borrow_mut()));
+    let _not_traced =
+        RECORD.try_with(|record| write(&mut record.lock().unwrap_or_else(PoisonError::into_inner)));
 }
 
-/// Runs `request`, and returns what was noted meanwhile.
-pub async fn during<F: Future>(request: F) -> (F::Output, Record) {
-    let noting = async {
-        let answer = request.await;
-        (answer, RECORD.with(RefCell::take))
-    };
-    RECORD.scope(RefCell::default(), noting).await
+/// Runs `request`, which notes in `record`: that one stays with whoever has it if `request` is dropped.
+pub(super) async fn during<F: Future>(record: Arc<Mutex<Record>>, request: F) -> F::Output {
+    RECORD.scope(record, request).await
 }

@@ -2,15 +2,17 @@
 
 mod collector;
 mod logs;
+mod stages;
+mod trouble;
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::json;
 use sextant::config::Settings;
 use sextant::repository::manifest::Manifest;
-use tokio::net::TcpListener;
 
-use crate::support::app::{Answer, TestApp, settings, until};
+use crate::support::app::{Answer, TestApp, client, settings};
 use crate::support::certificates::Authority;
 use crate::tls::{tls, trusting};
 use collector::{Collector, Manner, number, text};
@@ -155,6 +157,11 @@ async fn the_caller_decides_what_is_traced_and_without_one_the_share() {
         assert_eq!(answer.headers.contains_key("traceresponse"), is_traced, "{share} {traceparent:?}");
         // Probes and scrapes are nobody's trace.
         assert_eq!(app.get("/readyz").await.status, 200);
+        assert_eq!(client().head(app.url("/readyz")).send().await.unwrap().status(), 200);
+        assert_eq!(
+            client().request(Method::OPTIONS, app.url("/v1/embeddings")).send().await.unwrap().status(),
+            405
+        );
         assert!(app.stop().await);
         let spans = collector.spans();
         if !is_traced {
@@ -166,6 +173,24 @@ async fn the_caller_decides_what_is_traced_and_without_one_the_share() {
         assert_eq!(hex(&span.trace_id) == TRACE, is_child, "{share} {traceparent:?}");
         assert_eq!(span.parent_span_id.is_empty(), !is_child, "{share} {traceparent:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_client_chooses_is_bounded() {
+    let collector = Collector::start(Manner::Takes).await;
+    let (app, _) = TestApp::fake_with(&traced(&collector.url(), "http", None), narrow).await;
+    let asked = client().request("BREW".parse().unwrap(), app.url("/v1/embeddings"));
+    let asked = asked.header("host", format!("{MARKER}{}:80", "a".repeat(256)));
+    let asked = asked.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    assert_eq!(asked.send().await.unwrap().status(), 405);
+    assert!(app.stop().await);
+    let spans = collector.spans();
+    let span = request(&spans).0;
+    assert_eq!(span.name, "HTTP /v1/embeddings");
+    assert_eq!(text(&span.attributes, "http.request.method"), Some("_OTHER"));
+    assert_eq!(text(&span.attributes, "server.address"), None);
+    assert_eq!(number(&span.attributes, "server.port"), None);
+    assert!(!String::from_utf8_lossy(&collector.bytes()).contains(MARKER));
 }
 
 #[tokio::test]
@@ -231,42 +256,5 @@ async fn without_a_collector_nothing_is_traced() {
     assert_eq!((answer.status, answer.headers.contains_key("traceresponse")), (200, false));
     for reason in ["queue_full", "export_failed"] {
         assert_eq!(app.metric("sextant_trace_spans_dropped_total", &[reason]).await, 0.0);
-    }
-}
-
-/// A request and its four stages.
-const SPANS: f64 = 5.0;
-
-#[tokio::test]
-async fn a_collector_in_trouble_disturbs_no_request_and_what_it_misses_is_counted() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    for protocol in ["http", "grpc"] {
-        for manner in [None, Some(Manner::Refuses), Some(Manner::Babbles)] {
-            let collector = Collector::start(manner.unwrap_or(Manner::Takes)).await;
-            let url = manner.map_or_else(|| format!("http://{closed}"), |_| collector.url());
-            let (app, _) = TestApp::fake_with(&traced(&url, protocol, Some(1.0)), narrow).await;
-            assert_eq!(embed(&app, &[]).await.status, 200);
-            let dropped = || app.metric("sextant_trace_spans_dropped_total", &["export_failed"]);
-            until("the spans are counted", async || dropped().await == SPANS).await;
-            collector.manner(Manner::Takes);
-            assert_eq!(embed(&app, &[]).await.status, 200, "{protocol} {manner:?}");
-            assert_eq!(app.metric("sextant_trace_spans_dropped_total", &["queue_full"]).await, 0.0);
-            assert!(app.stop().await, "{protocol} {manner:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_collector_that_hangs_holds_up_neither_requests_nor_the_stop() {
-    for protocol in ["http", "grpc"] {
-        let collector = Collector::start(Manner::Hangs).await;
-        let hasty =
-            Settings { drain_timeout: Some("500ms".into()), ..traced(&collector.url(), protocol, Some(1.0)) };
-        let (app, _) = TestApp::fake_with(&hasty, narrow).await;
-        assert_eq!(embed(&app, &[]).await.status, 200);
-        collector.wait().await;
-        // The exporter waits for its answer by now, and for longer than the test does.
-        assert_eq!(embed(&app, &[]).await.status, 200);
-        assert!(app.stop().await, "every request was answered");
     }
 }

@@ -13,7 +13,9 @@ use axum::routing::post;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
@@ -31,6 +33,8 @@ pub enum Manner {
     Refuses,
     /// Bytes that are no answer.
     Babbles,
+    /// 200, of which only the body says that three spans were not kept.
+    Rejects,
 }
 
 struct Seen {
@@ -147,6 +151,11 @@ async fn over_http(State(collector): State<Collector>, headers: HeaderMap, body:
         Manner::Takes | Manner::Hangs => answer.body(Body::empty()),
         Manner::Refuses => answer.status(400).body("no such tenant".repeat(1000).into()),
         Manner::Babbles => answer.status(500).body(Body::from(&b"\xff<html>\xff"[..])),
+        Manner::Rejects => {
+            let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too old".into() };
+            let message = ExportTraceServiceResponse { partial_success: Some(partial) };
+            answer.body(message.encode_to_vec().into())
+        }
     }
     .unwrap()
 }
@@ -161,6 +170,7 @@ async fn over_grpc(State(collector): State<Collector>, request: Request) -> Resp
     let status = match collector.take(head.headers, Bytes::copy_from_slice(message)).await {
         Manner::Takes | Manner::Hangs => "0",
         Manner::Refuses => "3",
+        Manner::Rejects => unreachable!("the exporter for gRPC does not show it"),
         Manner::Babbles => return Response::new(Body::from(&b"\xff<html>\xff"[..])),
     };
     let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);

@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use super::collector::{Collector, Manner, text};
 use super::{CALLER, TRACE, request};
 use crate::command::{Server, imported, path, sextant};
-use crate::support::app::client;
+use crate::support::app::{client, until};
 
 async fn embed(server: &Server, flags: &str) {
     let answer = client()
@@ -63,7 +64,7 @@ async fn a_collector_that_refuses_is_one_warning() {
     let server = Server::start_telling(command, Stdio::from(File::create(&logs).unwrap()));
     for asked in 1..4 {
         embed(&server, "01").await;
-        crate::support::app::until("the batch is refused", async || collector.headers().len() == asked).await;
+        until("the batch is refused", async || collector.headers().len() == asked).await;
     }
     server.signal("TERM");
     assert_eq!(server.exit_code().await, Some(0));
@@ -75,4 +76,22 @@ async fn a_collector_that_refuses_is_one_warning() {
         "{logs}"
     );
     assert!(warnings[0].len() < 1000, "not the whole answer: {logs}");
+}
+
+/// Of many reasons why there is no answer the operator needs the one.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_collector_cannot_be_reached_is_said() {
+    let directory = imported();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let logs = directory.path().join("logs");
+    let mut command = sextant(&["serve", "--models", &path(&directory, "models"), "--drain-delay", "0s"]);
+    command.args(["--otlp-endpoint", &format!("http://{closed}")]);
+    let server = Server::start_telling(command, Stdio::from(File::create(&logs).unwrap()));
+    embed(&server, "01").await;
+    let warned = || fs::read_to_string(&logs).unwrap().contains("the collector does not take spans");
+    until("it is said", async || warned()).await;
+    server.signal("TERM");
+    assert_eq!(server.exit_code().await, Some(0));
+    let logs = fs::read_to_string(&logs).unwrap();
+    assert!(logs.contains("Connection refused"), "{logs}");
 }
