@@ -4,20 +4,21 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The bytes of a file of at most `most`; counted as they are read, because a device or a file that grows has no size.
+/// The bytes of a file of at most `most`. Counted as they are read as well: a device or a file that grows has no size.
 ///
 /// # Errors
 /// If it cannot be read, or is larger.
 pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if read as u64 > most {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {most} bytes, which no file of its kind has"),
-        ));
+    let too_large = || {
+        let reason = format!("it has more than {most} bytes, which no file of its kind has");
+        io::Error::new(io::ErrorKind::FileTooLarge, reason)
+    };
+    let (file, mut bytes) = (File::open(path)?, Vec::new());
+    if file.metadata()?.len() > most {
+        return Err(too_large());
     }
-    Ok(bytes)
+    let read = file.take(most + 1).read_to_end(&mut bytes)?;
+    if read as u64 > most { Err(too_large()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

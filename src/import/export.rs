@@ -9,12 +9,16 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::onnx::{Attribute, EXTERNAL, Entry, Graph, Model, Node, SparseTensor, Tensor, data_type};
+use super::onnx::{Attribute, Entry, Graph, Model, Node, SparseTensor, Tensor, data_type};
 use super::{ImportError, Phase, Precision, Progress};
 use crate::engine::graph_path;
+use crate::files::read_whole;
 
 /// Where an export lies in a checkpoint, the first that is there.
 pub(super) const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
+
+/// No protobuf message has more bytes, so no reader takes a larger graph.
+const MOST_BYTES: u64 = i32::MAX as u64;
 
 /// Files that import writes itself; weights of such a name would be overwritten.
 const OWN_FILES: [&str; 6] =
@@ -42,7 +46,7 @@ impl Export {
     /// # Errors
     /// If it is no ONNX graph, or its weights lie outside its directory.
     pub(crate) fn read(path: &Path) -> Result<Self, ImportError> {
-        let bytes = Bytes::from(fs::read(path).map_err(ImportError::io("read", path))?);
+        let bytes = Bytes::from(read_whole(path, MOST_BYTES).map_err(ImportError::io("read", path))?);
         let (weights, precision) = parse(bytes).map_err(|reason| ImportError::malformed(path, reason))?;
         Ok(Self { path: path.to_owned(), weights, precision })
     }
@@ -228,7 +232,9 @@ impl Parts {
     }
 
     fn tensor(&mut self, tensor: &Tensor) {
-        if tensor.data_location == Some(EXTERNAL) {
+        // Not only where the last that is said is "external": ONNX Runtime passes over a value that it does not know and keeps the
+        // one before.
+        if !tensor.external_data.is_empty() || tensor.data_location.is_some_and(|location| location != 0) {
             self.externals.push(tensor.external_data.clone());
         }
         if tensor.dims.iter().filter(|length| **length > 1).count() < 2 {
@@ -258,7 +264,7 @@ impl Matrices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::onnx::{Function, Training};
+    use super::super::onnx::{EXTERNAL, Function, Training};
     use super::*;
 
     fn matrix(data_type: i32) -> Tensor {
@@ -369,6 +375,32 @@ mod tests {
             assert!(error.contains("its weights lie in `../deep.bin`"), "{index}: {error}");
         }
         assert!(parse(whole().encode_to_vec().into()).unwrap().0.is_empty());
+    }
+
+    /// Messages of which each holds the next, by the numbers of the fields.
+    fn within(fields: &[u8], innermost: Vec<u8>) -> Vec<u8> {
+        let wrap = |held: Vec<u8>, field: &u8| [&[field << 3 | 2, held.len() as u8][..], &held].concat();
+        fields.iter().rev().fold(innermost, wrap)
+    }
+
+    #[test]
+    fn where_weights_lie_is_no_matter_of_who_reads_a_value_that_is_none() {
+        let deep = || Tensor { external_data: entries(&[("location", "../deep.bin")]), ..matrix(1) };
+        for (tensor, said, expected) in [
+            (deep(), &[1, 7][..], "lie in `../deep.bin`"),
+            (deep(), &[7], "lie in `../deep.bin`"),
+            (deep(), &[1, 0], "lie in `../deep.bin`"),
+            (deep(), &[], "lie in `../deep.bin`"),
+            (matrix(1), &[1, 7], "lie in ``"),
+        ] {
+            // Field 14, as often as it is said.
+            let locations = said.iter().flat_map(|value| [14 << 3, *value]);
+            let tensor: Vec<u8> = tensor.encode_to_vec().into_iter().chain(locations).collect();
+            let error = parse(within(&[7, 5], tensor).into()).unwrap_err();
+            assert!(error.contains(expected), "{said:?}: {error}");
+        }
+        let inside = [matrix(1).encode_to_vec(), vec![14 << 3, 0]].concat();
+        assert!(parse(within(&[7, 5], inside).into()).unwrap().0.is_empty());
     }
 
     #[test]

@@ -84,6 +84,21 @@ pub enum RepositoryError {
         /// None, unknown, or not over this manifest.
         reason: Distrust,
     },
+    /// It is not the manifest that somebody has looked at.
+    #[error(
+        "the manifest of {model}@{version} has the SHA-256 {found}, and not {expected}: it is not signed; look at what it is \
+         (`sextant verify`) before you sign it"
+    )]
+    OtherManifest {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// Of what lies there.
+        found: String,
+        /// Of what was to be signed.
+        expected: String,
+    },
     /// Another object has the name of a signature.
     #[error("the signature `{key}` cannot be written: something that is none has its name; remove it")]
     SignatureBlocked {
