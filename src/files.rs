@@ -1,4 +1,4 @@
-//! Files of others: read whole, but only if they are of a size that such a file has.
+//! Files of others: read whole, but only if they are of a size that such a file has, and what is said of them.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -21,9 +21,34 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if read as u64 > most { Err(too_large()) } else { Ok(bytes) }
 }
 
+/// Characters of what is said of a text of anybody.
+const MOST_SAID: usize = 300;
+
+/// What is told of a file of others, which may quote from it: short, on one line, and without what would move a terminal's cursor or
+/// turn its letters round.
+pub(crate) fn said(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\'' | '"' | '\\' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    let mut said: String = text.chars().take(MOST_SAID).map(shown).collect();
+    if text.chars().nth(MOST_SAID).is_some() {
+        said.push_str("...");
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_is_short_and_moves_no_cursor() {
+        assert_eq!(said("its `größe` is \"a\\b\""), "its `größe` is \"a\\b\"");
+        assert_eq!(said("a\nb\r\u{1b}[2J\u{202e}\u{7f}"), r"a\nb\r\u{1b}[2J\u{202e}\u{7f}");
+        assert_eq!(said(&"x".repeat(300)), "x".repeat(300));
+        assert_eq!(said(&"\u{e9}".repeat(301)), format!("{}...", "\u{e9}".repeat(300)));
+    }
 
     #[test]
     fn what_is_larger_is_refused_by_what_is_read_of_it() {

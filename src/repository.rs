@@ -33,6 +33,8 @@ pub use signed::{Distrust, Found, KeyIds};
 use signing::TrustedKeys;
 use store::Place;
 
+use crate::files::said;
+
 type Result<T> = std::result::Result<T, RepositoryError>;
 
 /// Questions asked of a bucket at once where each is of one version.
@@ -145,7 +147,10 @@ impl Repository {
     }
 
     fn parse_manifest(model: &str, version: u32, text: &[u8]) -> Result<Manifest> {
-        let bad = |reason| RepositoryError::BadManifest { model: model.to_owned(), version, reason };
+        let bad = |reason: String| {
+            let reason = said(&reason);
+            RepositoryError::BadManifest { model: model.to_owned(), version, reason }
+        };
         let manifest: Manifest = std::str::from_utf8(text)
             .map_err(|error| bad(error.to_string()))
             .and_then(|text| Manifest::from_toml(text).map_err(bad))?;

@@ -159,8 +159,9 @@ pub enum RepositoryError {
     },
     /// Others than this user could change a version in the cache after it was checked.
     #[error(
-        "signatures are required, and the cache at `{}` can be written by others than this user: make it this user's own \
-         (chmod 700), or name another place with `--cache-dir`", path.display()
+        "signatures are required, and the cache at `{}` can be changed by others than this user: empty it and make it this \
+         user's own (chmod 700, below directories of root or this user), or name another place with `--cache-dir`",
+        path.display()
     )]
     SharedCache {
         /// The directory.

@@ -131,8 +131,10 @@ impl Repository {
     /// If the repository fails.
     pub async fn signatures(&self, model: &str, version: u32) -> Result<KeyIds> {
         let directory = key(model, version, DIRECTORY);
-        let listing = self.store.list_with_delimiter(Some(&directory)).await.map_err(|error| self.failed(error))?;
-        let id = |key: &Key| key.filename()?.strip_suffix(EXTENSION).filter(|id| is_key_id(id)).map(str::to_owned);
+        let listing =
+            self.store.list_with_delimiter(Some(&directory)).await.map_err(|error| self.failed(error))?;
+        let id =
+            |key: &Key| key.filename()?.strip_suffix(EXTENSION).filter(|id| is_key_id(id)).map(str::to_owned);
         let mut ids: Vec<String> = listing.objects.iter().filter_map(|object| id(&object.location)).collect();
         ids.sort();
         Ok(KeyIds(ids))

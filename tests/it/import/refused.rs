@@ -324,8 +324,22 @@ fn a_link_out_of_the_checkpoint() {
         fs::remove_file(&here).unwrap();
         std::os::unix::fs::symlink(there, here).unwrap();
     };
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "tokenizer_config.json",
+        "config_sentence_transformers.json",
+        "README.md",
+    ] {
         let directory = bert();
+        let path = directory.path().join(name);
+        if !path.exists() {
+            fs::write(path, "{}").unwrap();
+        }
         moved(&directory, name);
         assert_names(
             &refused(&directory, |_| {}),
@@ -350,6 +364,16 @@ fn a_link_out_of_the_checkpoint() {
         std::os::unix::fs::symlink(Path::new("../../blobs").join(name), snapshot.join(name)).unwrap();
     }
     import(&snapshot, |_| {}).unwrap();
+}
+
+/// As large as no protobuf message is: it is not read.
+#[test]
+fn an_export_that_no_reader_takes() {
+    let directory = bert();
+    fs::remove_file(directory.path().join("model.safetensors")).unwrap();
+    let graph = fs::File::create(directory.path().join("model.onnx")).unwrap();
+    graph.set_len(1 << 40).unwrap();
+    assert_names(&refused(&directory, |_| {}), &["model.onnx", "more than 2147483647 bytes"]);
 }
 
 /// Sparse files, which take no room on the disk, and brackets without an end.

@@ -1,0 +1,92 @@
+//! A cache of signed versions is this user's alone: between the check of a file and its use nobody else may change it.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{CacheSettings, blocking, make_directory};
+use crate::repository::manifest::{File, Manifest};
+use crate::repository::{RepositoryError, Result};
+
+/// The system's administrator, who can do anything anyway.
+const ROOT: u32 = 0;
+
+impl CacheSettings {
+    /// Makes the directory, and refuses one that another could change or put another in the place of.
+    pub(in super::super) async fn make_private(&self) -> Result<()> {
+        let is_private = blocking(&self.directory, |path| {
+            make_directory(path)?;
+            is_private(path)
+        });
+        if is_private.await? { Ok(()) } else { Err(self.shared()) }
+    }
+
+    /// The files of a version in `place` that another made or can change. Refuses a directory of another's: what is put into one can
+    /// be replaced.
+    pub(in super::super) async fn foreign<'a>(
+        &self,
+        place: &Path,
+        manifest: &'a Manifest,
+    ) -> Result<Vec<&'a File>> {
+        let names: Vec<PathBuf> = manifest.files.iter().map(|file| file.name.as_str().into()).collect();
+        let found = blocking(place, move |place| {
+            if !own_directories(place, &names)? {
+                return Ok(None);
+            }
+            let own = names.iter().map(|name| is_own_file(&place.join(name)));
+            own.collect::<io::Result<Vec<bool>>>().map(Some)
+        });
+        let own = found.await?.ok_or_else(|| self.shared())?;
+        Ok(manifest.files.iter().zip(own).filter(|(_, own)| !own).map(|(file, _)| file).collect())
+    }
+
+    fn shared(&self) -> RepositoryError {
+        RepositoryError::SharedCache { path: self.directory.clone() }
+    }
+}
+
+/// Whether nobody else can write at `path`, or put something else there. That others can write what is above is let pass where root or
+/// this user owns it: the volume of a pod is such a directory, and whoever else could be in that pod is this user.
+fn is_private(path: &Path) -> io::Result<bool> {
+    // Once: from here on no link is followed.
+    let path = path.canonicalize()?;
+    for above in path.ancestors().skip(1) {
+        let owner = fs::symlink_metadata(above)?.uid();
+        if owner != ROOT && owner != this_user() {
+            return Ok(false);
+        }
+    }
+    Ok(is_own(&fs::symlink_metadata(&path)?))
+}
+
+fn own_directories(place: &Path, names: &[PathBuf]) -> io::Result<bool> {
+    // From each file up to the version's own directory, whose parent is the cache.
+    let directories = names.iter().flat_map(|name| name.ancestors().skip(1)).map(|below| place.join(below));
+    for directory in directories {
+        match fs::symlink_metadata(&directory) {
+            Ok(metadata) if metadata.is_dir() && is_own(&metadata) => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the file is nobody else's, by no other name either. One that is missing is nobody's.
+fn is_own_file(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file() && metadata.nlink() == 1 && is_own(&metadata)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_own(metadata: &Metadata) -> bool {
+    metadata.uid() == this_user() && metadata.mode() & 0o022 == 0
+}
+
+fn this_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
