@@ -2,6 +2,7 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -61,9 +62,10 @@ fn is_private(path: &Path) -> io::Result<bool> {
 }
 
 fn own_directories(place: &Path, names: &[PathBuf]) -> io::Result<bool> {
-    // From each file up to the version's own directory, whose parent is the cache.
-    let directories = names.iter().flat_map(|name| name.ancestors().skip(1)).map(|below| place.join(below));
-    for directory in directories {
+    let below = names.iter().flat_map(|name| name.ancestors().skip(1));
+    // A path that ends in a slash would follow a link.
+    let below = below.filter(|below| !below.as_os_str().is_empty()).map(|below| place.join(below));
+    for directory in iter::once(place.to_owned()).chain(below) {
         match fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.is_dir() && is_own(&metadata) => {}
             Ok(_) => return Ok(false),

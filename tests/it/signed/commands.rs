@@ -88,12 +88,12 @@ fn a_version_is_imported_signed_and_every_command_asks_for_the_signature() {
     );
     printed(&verify("tiny@2"));
     let why = ["--reason", "a test", "--dry-run"];
-    printed(&run(&[&["rollout", "tiny@2"], &require[..], &why].concat()));
+    printed(&run(&[&["rollout", "tiny@1"], &require[..], &why].concat()));
     let stranger = keys.public(&["stranger"]);
     let require = ["--models", &models, "--require-signed", text(&stranger)];
-    let (code, error) = failure(&mut sextant(&[&["rollout", "tiny@2"], &require[..], &why].concat()));
+    let (code, error) = failure(&mut sextant(&[&["rollout", "tiny@1"], &require[..], &why].concat()));
     let expected = format!("it is signed by no key that is trusted, only by {id}");
-    assert!(code == 1 && error.contains("version 2 cannot serve") && error.contains(&expected), "{error}");
+    assert!(code == 1 && error.contains("version 1 cannot serve") && error.contains(&expected), "{error}");
 }
 
 #[test]

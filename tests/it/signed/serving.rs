@@ -54,9 +54,12 @@ async fn a_server_loads_what_is_signed_and_serves_on_with_what_is_loaded() {
     assert!(refused.status == 409 && refused.text().contains("it has no signature"), "{}", refused.text());
     let why = ["--reason", "a test"];
     done(&[&["rollout", "tiny@2", "--canary-percent", "50"][..], &why].concat());
-    let log = async || app.get("/admin/v1/models/tiny/rollouts").await.json()["documents"].clone();
-    until("the canary is taken back", async || log().await[0]["by"] == "guard").await;
-    let cause = log().await[0]["cause"].clone();
+    let newest = async || {
+        let log = app.get("/admin/v1/models/tiny/rollouts").await.json();
+        log["documents"].as_array().unwrap().last().unwrap().clone()
+    };
+    until("the canary is taken back", async || newest().await["by"] == "guard").await;
+    let cause = newest().await["cause"].clone();
     assert_eq!(cause["figure"], "gate");
     assert!(cause["sentence"].as_str().unwrap().contains("signature: tiny@2 is not signed"), "{cause}");
     done(&[&["rollout", "tiny@2", "--shadow-percent", "50"][..], &why].concat());
