@@ -70,10 +70,11 @@ impl Repository {
     }
 
     async fn fetch_into(&self, cache: &CacheSettings, manifest: &Manifest) -> Result<Fetched> {
+        let cache = &match self.trusted {
+            Some(_) => cache.private().await?,
+            None => cache.clone(),
+        };
         let slot = cache.slot(manifest);
-        if self.trusted.is_some() {
-            cache.make_private().await?;
-        }
         let lock = slot.hold().await?;
         touch(&lock);
         let fetched = Fetched { directory: slot.directory(), lock: Some(lock) };

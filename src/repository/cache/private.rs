@@ -14,13 +14,16 @@ use crate::repository::{RepositoryError, Result};
 const ROOT: u32 = 0;
 
 impl CacheSettings {
-    /// Makes the directory, and refuses one that another could change or put another in the place of.
-    pub(in super::super) async fn make_private(&self) -> Result<()> {
-        let is_private = blocking(&self.directory, |path| {
+    /// The same with the directory made and its links resolved, once: who can change a link must not change what was checked. Refuses
+    /// one that another could change or put another in the place of.
+    pub(in super::super) async fn private(&self) -> Result<Self> {
+        let resolved = blocking(&self.directory, |path| {
             make_directory(path)?;
-            is_private(path)
+            let path = path.canonicalize()?;
+            Ok(is_private(&path)?.then_some(path))
         });
-        if is_private.await? { Ok(()) } else { Err(self.shared()) }
+        let directory = resolved.await?.ok_or_else(|| self.shared())?;
+        Ok(Self { directory, ..self.clone() })
     }
 
     /// The files of a version in `place` that another made or can change. Refuses a directory of another's: what is put into one can
@@ -50,15 +53,13 @@ impl CacheSettings {
 /// Whether nobody else can write at `path`, or put something else there. That others can write what is above is let pass where root or
 /// this user owns it: the volume of a pod is such a directory, and whoever else could be in that pod is this user.
 fn is_private(path: &Path) -> io::Result<bool> {
-    // Once: from here on no link is followed.
-    let path = path.canonicalize()?;
     for above in path.ancestors().skip(1) {
         let owner = fs::symlink_metadata(above)?.uid();
         if owner != ROOT && owner != this_user() {
             return Ok(false);
         }
     }
-    Ok(is_own(&fs::symlink_metadata(&path)?))
+    Ok(is_own(&fs::symlink_metadata(path)?))
 }
 
 fn own_directories(place: &Path, names: &[PathBuf]) -> io::Result<bool> {
