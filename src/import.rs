@@ -4,9 +4,9 @@
 //! ONNX export is taken over as it is. What cannot be served with the same vectors as the checkpoint's own library gives
 //! is refused by name.
 //!
-//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `plan` (compile or
-//! take over), `bert` over `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` over `parts` (the other way), `probe`, `space` and `card` (what
-//! goes with the graph).
+//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `plan` (compile or take
+//! over), `bert` over `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` over `parts` (the other way), `probe`, `space`
+//! and `card` (what goes with the graph).
 
 mod bert;
 mod calibration;
