@@ -7,10 +7,13 @@ import json
 import pathlib
 import re
 import subprocess
+import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNTIMES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
+# In the order of their digests in setup-requirements.txt, where pip lets no comment stand beside a digest.
+MACHINES = ("x86_64", "aarch64")
 
 
 def tree(target, edges):
@@ -58,26 +61,31 @@ def component(crate, licence, scope, digest):
     }
 
 
-def runtime(name):
-    """The runtime as scripts/setup.py fetches it: a wheel for each machine, by digest."""
+def runtime(name, target):
+    """The runtime as scripts/setup.py fetches it for the machine of `target`, by the digest of its wheel."""
+    machine, _, system = target.partition("-")
+    if machine not in MACHINES or "linux" not in system:
+        sys.exit(f"sbom.py: there is no ONNX Runtime to fetch for {target}, only for Linux on {' and '.join(MACHINES)}")
     pins = (ROOT / "scripts/setup-requirements.txt").read_text()
     version, hashes = re.search(rf"^{name}==(\S+) \\\n((?:\s+--hash=sha256:\w+(?: \\)?\n)+)", pins, re.MULTILINE).groups()
+    digests = re.findall(r"sha256:(\w+)", hashes)
+    if len(digests) != len(MACHINES):
+        sys.exit(f"sbom.py: setup-requirements.txt pins {name} by {len(digests)} digests, not one for each of {', '.join(MACHINES)}")
     return {
         "type": "library",
         "bom-ref": f"pkg:pypi/{name}@{version}",
         "name": name,
         "version": version,
         "scope": "required",
-        "hashes": [{"alg": "SHA-256", "content": digest} for digest in re.findall(r"sha256:(\w+)", hashes)],
+        "hashes": [{"alg": "SHA-256", "content": digests[MACHINES.index(machine)]}],
         "licenses": [{"expression": "MIT"}],
         "purl": f"pkg:pypi/{name}@{version}",
     }
 
 
-def bill(built, linked, digests, library):
+def bill(built, linked, digests, loaded):
     """`built` has every crate, `linked` those that are in the program: the others run when it is built. The server comes first."""
     server = next(iter(built))
-    loaded = runtime(library)
     parts = [
         component(crate, about["licence"], "required" if crate in linked else "excluded", digests[crate])
         for crate, about in built.items()
@@ -113,10 +121,11 @@ def main():
     parser.add_argument("--runtime", choices=RUNTIMES, default="cpu")
     arguments = parser.parse_args()
     target = arguments.target or host()
+    loaded = runtime(RUNTIMES[arguments.runtime], target)
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
     digests = {(crate["name"], crate["version"]): crate.get("checksum") for crate in lock["package"]}
     built, linked = tree(target, "normal,build"), tree(target, "normal,no-proc-macro")
-    print(json.dumps(bill(built, linked, digests, RUNTIMES[arguments.runtime]), indent=1))
+    print(json.dumps(bill(built, linked, digests, loaded), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,54 @@
-//! Files of others: read whole, but only if they are of a size that such a file has.
+//! Files of others: read whole, but only if they are of a size that such a file has, and what is said of them.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The bytes of a file of at most `most`; counted as they are read, because a device or a file that grows has no size.
+/// The bytes of a file of at most `most`. Counted as they are read as well: a device or a file that grows has no size.
 ///
 /// # Errors
 /// If it cannot be read, or is larger.
 pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if read as u64 > most {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {most} bytes, which no file of its kind has"),
-        ));
+    let too_large = || {
+        let reason = format!("it has more than {most} bytes, which no file of its kind has");
+        io::Error::new(io::ErrorKind::FileTooLarge, reason)
+    };
+    let (file, mut bytes) = (File::open(path)?, Vec::new());
+    if file.metadata()?.len() > most {
+        return Err(too_large());
     }
-    Ok(bytes)
+    let read = file.take(most + 1).read_to_end(&mut bytes)?;
+    if read as u64 > most { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Characters of what is said of a text of anybody.
+const MOST_SAID: usize = 300;
+
+/// What is told of a file of others, which may quote from it: short, on one line, and without what would move a terminal's cursor or
+/// turn its letters round.
+pub(crate) fn said(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\'' | '"' | '\\' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    let mut said: String = text.chars().take(MOST_SAID).map(shown).collect();
+    if text.chars().nth(MOST_SAID).is_some() {
+        said.push_str("...");
+    }
+    said
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_is_short_and_moves_no_cursor() {
+        assert_eq!(said("its `größe` is \"a\\b\""), "its `größe` is \"a\\b\"");
+        assert_eq!(said("a\nb\r\u{1b}[2J\u{202e}\u{7f}"), r"a\nb\r\u{1b}[2J\u{202e}\u{7f}");
+        assert_eq!(said(&"x".repeat(300)), "x".repeat(300));
+        assert_eq!(said(&"\u{e9}".repeat(301)), format!("{}...", "\u{e9}".repeat(300)));
+    }
 
     #[test]
     fn what_is_larger_is_refused_by_what_is_read_of_it() {

@@ -4,9 +4,9 @@
 //! ONNX export is taken over as it is. What cannot be served with the same vectors as the checkpoint's own library gives
 //! is refused by name.
 //!
-//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `plan` (compile or
-//! take over), `bert` over `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` (the other way), `probe`, `space` and `card` (what
-//! goes with the graph).
+//! Reading order: `checkpoint` and `pipeline` (what the directory says), `encoder` and `weights` (the model), `plan` (compile or take
+//! over), `bert` over `graph` over `onnx` (the compiler), `calibration` and `int8`, `export` over `parts` (the other way), `probe`, `space`
+//! and `card` (what goes with the graph).
 
 mod bert;
 mod calibration;
@@ -21,14 +21,15 @@ mod graph;
 pub mod hub;
 mod int8;
 pub mod onnx;
+mod parts;
 mod pipeline;
 mod plan;
 pub mod probe;
+mod progress;
 mod space;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,7 @@ pub use error::ImportError;
 use export::Export;
 use int8::Quantisation;
 use plan::{NoPlan, Plan, plan};
+pub use progress::{Phase, Progress};
 use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
@@ -107,51 +109,6 @@ impl<'a> Request<'a> {
             source,
             created,
         }
-    }
-}
-
-/// How far an import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: Phase,
-    /// In units of the phase.
-    pub done: u64,
-    /// In units of the phase.
-    pub total: u64,
-}
-
-/// The parts of an import, in the order they may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Digesting the weights; in bytes.
-    Digest,
-    /// Copying an export; in bytes.
-    Copy,
-    /// Compiling the graph; in layers.
-    Compile,
-    /// Running the calibration texts; in texts.
-    Calibrate,
-    /// Running the probe set; in texts.
-    Probe,
-}
-
-impl Phase {
-    /// Whether [`Progress`] counts bytes.
-    pub fn counts_bytes(self) -> bool {
-        matches!(self, Self::Digest | Self::Copy)
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Digest => "Reading weights",
-            Self::Copy => "Copying the graph",
-            Self::Compile => "Compiling the graph",
-            Self::Calibrate => "Calibrating",
-            Self::Probe => "Making probe vectors",
-        })
     }
 }
 

@@ -29,9 +29,11 @@ pub use layout::check_name;
 use layout::{MANIFEST, key, version_number};
 use manifest::{Manifest, SCHEMA};
 pub(crate) use numbered::{LAST_NUMBER, Listed, Numbered};
-pub use signed::Distrust;
-use signing::{PublicKey, TrustedKeys};
+pub use signed::{Distrust, Found, KeyIds};
+use signing::TrustedKeys;
 use store::Place;
+
+use crate::files::said;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
@@ -141,22 +143,14 @@ impl Repository {
     /// If there is no such version, no key signed it that must have, or its manifest is damaged, of a newer schema, or describes none
     /// that could be served.
     pub async fn manifest(&self, model: &str, version: u32) -> Result<Manifest> {
-        Ok(self.signed_manifest(model, version).await?.0)
-    }
-
-    /// The same with the trusted key that signed it, where one must have.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn signed_manifest(&self, model: &str, version: u32) -> Result<(Manifest, Option<PublicKey>)> {
-        let text = self.manifest_text(model, version).await?;
-        // Before anything of it is believed, and on the very bytes that are read below.
-        let signer = self.check_signature(model, version, &text).await?;
-        Ok((Self::parse_manifest(model, version, &text)?, signer))
+        Ok(self.find(model, version).await?.manifest)
     }
 
     fn parse_manifest(model: &str, version: u32, text: &[u8]) -> Result<Manifest> {
-        let bad = |reason| RepositoryError::BadManifest { model: model.to_owned(), version, reason };
+        let bad = |reason: String| {
+            let reason = said(&reason);
+            RepositoryError::BadManifest { model: model.to_owned(), version, reason }
+        };
         let manifest: Manifest = std::str::from_utf8(text)
             .map_err(|error| bad(error.to_string()))
             .and_then(|text| Manifest::from_toml(text).map_err(bad))?;

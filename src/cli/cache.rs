@@ -1,6 +1,7 @@
 //! The flags of commands but `serve` that need a version: where its files are kept, and whose signature it must have. Those of `serve` are
 //! settings like all its others, with the same names.
 
+use std::env;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -30,16 +31,36 @@ impl Cache {
 /// Whose signature a version must have.
 #[derive(Debug, Args)]
 pub(super) struct Trust {
-    /// Public keys in PEM: a version is only used if one of them signed it [default: none, any version is]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_REQUIRE_SIGNED")]
+    /// Public keys in PEM: a version is only used if one of them signed it [env: SEXTANT_REQUIRE_SIGNED] [default: none, any
+    /// version is]
+    #[arg(long, value_name = "FILE")]
     require_signed: Option<PathBuf>,
 }
 
 impl Trust {
-    /// `repository`, which gives no version that is not signed as required.
+    /// The keys of which one must have signed a version, if one must.
+    pub(super) fn keys(&self) -> Result<Option<TrustedKeys>, Failure> {
+        let variable = || env::var_os("SEXTANT_REQUIRE_SIGNED").filter(|value| !value.is_empty());
+        let file = self.require_signed.clone().or_else(|| variable().map(PathBuf::from));
+        file.map(|file| TrustedKeys::read(&file)).transpose().map_err(Failure::usage)
+    }
+
+    /// `repository`, which gives no version that is not signed as required, with its versions kept as `cache` says.
     pub(super) fn over(&self, repository: Repository, cache: CacheSettings) -> Result<Repository, Failure> {
-        let Some(file) = &self.require_signed else { return Ok(repository) };
-        let keys = TrustedKeys::read(file).map_err(Failure::usage)?;
-        Ok(repository.trusting(keys, cache))
+        Ok(match self.keys()? {
+            Some(keys) => repository.trusting(keys, cache),
+            None => repository.with_cache(cache),
+        })
+    }
+
+    /// Refuses the flag beside a server, which has a requirement of its own and is asked for no other. The variable may stand: it is
+    /// said of all commands at once.
+    pub(super) fn refuse_beside_server(&self) -> Result<(), Failure> {
+        match &self.require_signed {
+            None => Ok(()),
+            Some(_) => Err(Failure::usage(
+                "`--require-signed` is for `--models`: a server asks for the signatures that it was started with",
+            )),
+        }
     }
 }

@@ -42,7 +42,10 @@ impl ChangeArguments {
                     let repository = self.trust.over(repository, CacheSettings::new(None, None))?;
                     self.in_repository(&repository, model, change).await
                 }
-                Place::Server(server) => self.on_server(&server, model, change).await,
+                Place::Server(server) => {
+                    self.trust.refuse_beside_server()?;
+                    self.on_server(&server, model, change).await
+                }
             }
         })?;
         let printed = print_line(&if self.json {

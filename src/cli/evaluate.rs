@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::arguments::{Models, VersionName};
-use super::cache::Cache;
+use super::cache::{Cache, Trust};
 use super::load::load;
 use super::{Failure, print_line, progress};
 use crate::bench::input::read_texts;
@@ -32,6 +32,8 @@ pub(super) struct Evaluate {
     models: Models,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    trust: Trust,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
     #[arg(long, value_name = "FILE")]
     sts: Option<PathBuf>,
@@ -62,8 +64,8 @@ impl Evaluate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let data = self.data()?;
         let method = self.method()?;
+        let repository = self.trust.over(self.models.open()?, self.cache.settings())?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let repository = self.models.open()?.with_cache(self.cache.settings());
         let report = tokio::runtime::Runtime::new()?.block_on(async {
             let subject = load_subject(&repository, runtime, &self.version).await?;
             let against = match &self.against {

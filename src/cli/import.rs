@@ -95,8 +95,9 @@ impl Import {
                 "`--calibrate` is for `--precision int8`: no other has ranges to find",
             ));
         }
-        // Before minutes of work are done for a key that is none.
+        // Before minutes of work are done for a key that is none, or for a version that could not be activated.
         let signer = self.sign.as_deref().map(SigningKey::read).transpose().map_err(Failure::usage)?;
+        self.check_signer(signer.as_ref())?;
         let tokio = tokio::runtime::Runtime::new()?;
         // Before a checkpoint is fetched and int8 ranges are measured.
         tokio.block_on(Repository::check_writable(&self.models, &self.name))?;
@@ -133,19 +134,19 @@ impl Import {
 
         // Only now: an import that fails leaves no trace in the repository.
         let repository = Repository::open(&self.models, true)?;
+        let trusting = self.trust.over(repository.clone(), CacheSettings::new(None, None))?;
         tokio.block_on(async {
             let manifest = repository.publish(stage.path(), manifest).await?;
             let version = format!("{}@{}", manifest.model, manifest.version);
             let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
             if let Some(signer) = &signer {
-                let signed = repository.sign(&manifest.model, manifest.version, signer).await;
-                signed.map_err(|error| Failure {
+                repository.sign_published(&manifest, signer).await.map_err(|error| Failure {
                     message: format!("{version} is imported, but not signed and not activated: {error}"),
                     code: 1,
                 })?;
             }
             // Before anything is printed: a full disk at the other end must not leave the version without its role.
-            let activated = self.activate_published(&repository, manifest.version, &created).await;
+            let activated = self.activate_published(&trusting, manifest.version, &created).await;
             let mut printed = print_line(&format!(
                 "imported {version}: {}, {} dimensions, {} tokens, space {}, {megabytes:.1} MB",
                 manifest.precision, manifest.dimensions, manifest.max_tokens, manifest.space
@@ -163,6 +164,22 @@ impl Import {
                 code,
             })
         })
+    }
+
+    /// Finds that a version signed so is one that this place would take.
+    fn check_signer(&self, signer: Option<&SigningKey>) -> Result<(), Failure> {
+        let Some(trusted) = self.trust.keys()? else { return Ok(()) };
+        let file = trusted.file().display();
+        match signer.map(SigningKey::public) {
+            None => Err(Failure::usage(format!(
+                "a signature by a key in `{file}` is required and none would be made: give `--sign FILE`, or import without \
+                 `--require-signed` and sign the version where the key is"
+            ))),
+            Some(public) if !trusted.has(&public) => Err(Failure::usage(format!(
+                "the version would be signed with the key {public}, which is none of those in `{file}` that are required"
+            ))),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Makes `version` the one that serves, if that was asked for or it is the model's first. Whether it did.

@@ -20,6 +20,9 @@ pub(super) struct Sign {
     /// The private key, in PEM
     #[arg(long, value_name = "FILE", env = "SEXTANT_SIGN", required_unless_present = "new_key")]
     key: Option<PathBuf>,
+    /// Sign only a manifest of this SHA-256, as `sextant verify` prints it [default: the one that lies there]
+    #[arg(long, value_name = "DIGEST", conflicts_with = "new_key", value_parser = parse_sha256)]
+    sha256: Option<String>,
     /// Make a private key in this new file instead, and print its public key
     #[arg(long, value_name = "FILE", conflicts_with = "version")]
     new_key: Option<PathBuf>,
@@ -44,7 +47,17 @@ impl Sign {
         };
         let key = SigningKey::read(key).map_err(Failure::usage)?;
         let repository = Repository::open(models, false)?;
-        tokio::runtime::Runtime::new()?.block_on(repository.sign(model, *version, &key))?;
-        print_line(&format!("{model}@{version} is signed with the key {}", key.public().id))
+        let signed = repository.sign(model, *version, &key, self.sha256.as_deref());
+        let sha256 = tokio::runtime::Runtime::new()?.block_on(signed)?;
+        print_line(&format!(
+            "{model}@{version} is signed with the key {}: the SHA-256 of its manifest is {sha256}",
+            key.public().id
+        ))
     }
+}
+
+fn parse_sha256(text: &str) -> Result<String, String> {
+    let digest = text.to_ascii_lowercase();
+    let is_one = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_one { Ok(digest) } else { Err("expected a SHA-256, 64 hexadecimal digits".to_owned()) }
 }

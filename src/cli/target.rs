@@ -28,12 +28,12 @@ pub(super) struct Target {
     #[command(flatten)]
     key: ApiKey,
     #[command(flatten)]
-    trust: Trust,
+    tls: ServerTls,
 }
 
 /// Whom an https server must show itself to be, and whom it is shown.
 #[derive(Debug, Args)]
-struct Trust {
+struct ServerTls {
     /// Authority of the server's certificate, as PEM [default: those that the system trusts]
     #[arg(long = "ca", value_name = "FILE", env = "SEXTANT_CA")]
     authority: Option<PathBuf>,
@@ -45,7 +45,7 @@ struct Trust {
     key: Option<PathBuf>,
 }
 
-impl Trust {
+impl ServerTls {
     fn client(&self) -> Result<Client, Failure> {
         tls::install_provider();
         let read = |path: &PathBuf| {
@@ -88,7 +88,7 @@ impl Target {
         let typed = self.models.is_some() || self.server.is_some();
         let server = self.server.clone().or_else(|| variable("SEXTANT_SERVER").filter(|_| !typed));
         if let Some(server) = server {
-            return Ok(Place::Server(Server::new(&server, self.key.read()?, self.trust.client()?)?));
+            return Ok(Place::Server(Server::new(&server, self.key.read()?, self.tls.client()?)?));
         }
         let Some(models) = self.models.clone().or_else(|| variable("SEXTANT_MODELS")) else {
             return Err(Failure::usage("say where the models are: --models URL, or --server URL"));

@@ -42,6 +42,7 @@ impl Verify {
             Place::Repository(repository) => self.here(repository)?,
             // With its own bounds and library, beside what it serves.
             Place::Server(server) => {
+                self.trust.refuse_beside_server()?;
                 let asked = serde_json::json!({ "version": version });
                 tokio::runtime::Runtime::new()?.block_on(server.post(&[model, "verify"], &asked))?
             }
@@ -58,8 +59,7 @@ impl Verify {
         let VersionName { model, version } = &self.version;
         let bounds = self.gate.validate().map_err(|mistakes| Failure::usage(mistakes.join("\n")))?;
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let cache = self.cache.settings();
-        let repository = self.trust.over(repository.with_cache(cache.clone()), cache)?;
+        let repository = self.trust.over(repository, self.cache.settings())?;
         let wanted = Wanted::one_session(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         let verified = gate::verify(&repository, model, *version, runtime, wanted, bounds);
         Ok(tokio::runtime::Runtime::new()?.block_on(verified)?)

@@ -30,6 +30,11 @@ pub enum MergeError {
     /// They are of different forms.
     #[error("the counts do not fit the reference {0}")]
     Counts(String),
+    /// Together they are more than anybody counts.
+    #[error(
+        "the states have more than {MOST_SAMPLES} vectors together, which nobody has counted: one of them was edited"
+    )]
+    TooMany,
     /// There is none.
     #[error("there is nothing to add")]
     Nothing,
@@ -113,7 +118,7 @@ impl State {
                 return Err(MergeError::Counts(state.reference));
             }
             if sum.counts.samples + state.counts.samples >= MOST_SAMPLES {
-                return Err(MergeError::Counts(state.reference));
+                return Err(MergeError::TooMany);
             }
             let counted = (state.since, state.counts.clone());
             // Two replicas that have counted nothing yet are alike.
@@ -206,9 +211,12 @@ mod tests {
         huge.counts.samples = MOST_SAMPLES - 1;
         huge.counts.bins = vec![0; good.counts.bins.len()];
         huge.counts.bins[0] = MOST_SAMPLES - 1;
-        huge.counts.projections[0] = i64::MAX;
-        huge.invalid = u64::MAX;
-        assert!(matches!(State::merge(vec![good, huge]), Err(MergeError::Counts(_))));
+        huge.counts.projections[0] = ((MOST_SAMPLES - 1) << 27) as i64;
+        assert_eq!(State::merge(vec![good.clone(), huge.clone()]), Err(MergeError::TooMany));
+        huge.counts.projections[0] += 1;
+        assert!(matches!(State::merge(vec![huge]), Err(MergeError::Counts(_))));
+        let invalid = State { invalid: u64::MAX, since: good.since + 1, ..good.clone() };
+        assert_eq!(State::merge(vec![good, invalid]).unwrap().invalid, u64::MAX);
         assert_eq!(State::merge(Vec::new()), Err(MergeError::Nothing));
     }
 }

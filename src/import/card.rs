@@ -1,12 +1,9 @@
 //! The model card: what the checkpoint's README says of licence and training, and the card that goes with a version.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
-use super::ImportError;
-use super::checkpoint::MOST_BYTES;
-use crate::files::read_whole;
+use super::{ImportError, checkpoint};
 use crate::repository::manifest::{Graph, Manifest, Source};
 
 /// Top-level keys of the YAML between two lines of `---` at the start of a README. Only plain scalars and lists of them
@@ -17,13 +14,10 @@ pub(super) struct FrontMatter {
 }
 
 impl FrontMatter {
-    /// Reads the README in `path`; empty if there is none.
-    pub(super) fn read(path: &Path) -> Result<Self, ImportError> {
-        match read_whole(path, MOST_BYTES) {
-            Ok(bytes) => Ok(Self::parse(&String::from_utf8_lossy(&bytes))),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(ImportError::io("read", path)(error)),
-        }
+    /// Reads the README of the checkpoint in `root`; empty if there is none.
+    pub(super) fn read(root: &Path) -> Result<Self, ImportError> {
+        let readme = checkpoint::read(root, &root.join("README.md"))?;
+        Ok(readme.map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default())
     }
 
     fn parse(readme: &str) -> Self {

@@ -89,7 +89,7 @@ impl Checkpoint {
         let pipeline = Pipeline::read(root, request.pooling)?;
         let directory = pipeline.encoder;
         let config_path = directory.join("config.json");
-        let config: Value = json(&config_path)?.ok_or_else(|| {
+        let config: Value = json(root, &config_path)?.ok_or_else(|| {
             missing(&config_path, "a checkpoint directory has the model's config.json in it")
         })?;
         let architecture = config.get("model_type").and_then(Value::as_str).unwrap_or("unknown").to_owned();
@@ -99,18 +99,16 @@ impl Checkpoint {
                 `transformers.AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)`";
             return Err(missing(&tokenizer, remedy));
         }
-        for copied in [&config_path, &tokenizer] {
-            check_inside(root, copied)?;
-        }
+        check_inside(root, &tokenizer)?;
         let (mut sentence, mut sentence_path) = (SentenceConfig::default(), PathBuf::new());
         for path in SENTENCE_CONFIGS.map(|name| directory.join(name)) {
-            if let Some(found) = json(&path)? {
+            if let Some(found) = json(root, &path)? {
                 (sentence, sentence_path) = (found, path);
                 break;
             }
         }
         let tokenizer_path = directory.join("tokenizer_config.json");
-        let tokenizer: TokenizerConfig = json(&tokenizer_path)?.unwrap_or_default();
+        let tokenizer: TokenizerConfig = json(root, &tokenizer_path)?.unwrap_or_default();
         let key = |key: &str, path: &Path| format!("`{key}` in `{}`", path.display());
         let length = Length {
             asked: request.max_tokens,
@@ -128,7 +126,7 @@ impl Checkpoint {
             }
         };
         let prompts: PipelineConfig =
-            json(&root.join("config_sentence_transformers.json"))?.unwrap_or_default();
+            json(root, &root.join("config_sentence_transformers.json"))?.unwrap_or_default();
         let default_prompt = prompts.default_prompt_name;
         let mut prompts = prompts.prompts.unwrap_or_default();
         prompts.extend(request.prompts.clone());
@@ -136,7 +134,7 @@ impl Checkpoint {
             let reason = format!("its default_prompt_name `{name}` is none of its prompts");
             return Err(ImportError::malformed(&root.join("config_sentence_transformers.json"), reason));
         }
-        let readme = FrontMatter::read(&root.join("README.md"))?;
+        let readme = FrontMatter::read(root)?;
         Ok(Self {
             licence: readme.licence(),
             training_data: readme.training_data(),
@@ -204,12 +202,16 @@ impl Checkpoint {
     }
 }
 
-/// Reads a JSON file; `None` if there is none.
-pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImportError> {
+/// Reads a JSON file of the checkpoint in `root`; `None` if there is none.
+pub(super) fn json<T: DeserializeOwned>(root: &Path, path: &Path) -> Result<Option<T>, ImportError> {
+    let Some(bytes) = read(root, path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| ImportError::malformed(path, error))
+}
+
+/// Reads a small file of the checkpoint in `root`, which no link may lead out of it; `None` if there is none.
+pub(super) fn read(root: &Path, path: &Path) -> Result<Option<Vec<u8>>, ImportError> {
     match read_whole(path, MOST_BYTES) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).map(Some).map_err(|error| ImportError::malformed(path, error))
-        }
+        Ok(bytes) => check_inside(root, path).map(|()| Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ImportError::io("read", path)(error)),
     }

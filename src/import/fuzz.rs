@@ -9,7 +9,7 @@ use std::sync::Once;
 use super::checkpoint::Checkpoint;
 use super::encoder::{Encoder, WORD_EMBEDDINGS};
 use super::weights::Weights;
-use super::{Request, Source, export};
+use super::{Request, Source, parts};
 use crate::tokenize::Truncate;
 
 /// What a checkpoint is read from, in the order that their contents come in.
@@ -84,7 +84,7 @@ fn beyond_the_hook<T>(work: impl FnOnce() -> T) -> T {
 
 /// Looks for weights outside of a graph's file. Those that are taken lie below its directory.
 pub fn export(data: &[u8]) {
-    let Ok((weights, _)) = export::parse(data.to_vec().into()) else { return };
+    let Ok((weights, _)) = parts::parse(data.to_vec().into()) else { return };
     let ordinary =
         |file: &Path| file.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     assert!(weights.keys().all(|file| ordinary(file)));

@@ -53,7 +53,7 @@ impl Pipeline {
     /// By name, what follows the encoder and is not supported.
     pub(super) fn read(root: &Path, asked: Option<Pooling>) -> Result<Self, ImportError> {
         let file = root.join("modules.json");
-        let Some(modules) = json::<Vec<Module>>(&file)? else {
+        let Some(modules) = json::<Vec<Module>>(root, &file)? else {
             let (pooling, name) = match asked {
                 Some(pooling) => (pooling, "normalisation was"),
                 None => (Pooling::Mean, "mean pooling and normalisation were"),
@@ -91,7 +91,7 @@ impl Pipeline {
         };
         let pooling = match (asked, pooling) {
             (Some(asked), _) => asked,
-            (None, Some(module)) => read_pooling(&module.directory(root)?.join("config.json"))?,
+            (None, Some(module)) => read_pooling(root, &module.directory(root)?.join("config.json"))?,
             (None, None) => {
                 return Err(ImportError::Request(
                     "modules.json names no Pooling, so there is no vector for a text; pass --pooling"
@@ -104,9 +104,9 @@ impl Pipeline {
 }
 
 /// Reads `1_Pooling/config.json`: one truth value a mode, or from version 5 of the library one key that names the mode.
-fn read_pooling(path: &Path) -> Result<Pooling, ImportError> {
-    let config: Map<String, Value> =
-        json(path)?.ok_or_else(|| missing(path, "modules.json names it; fetch the checkpoint again"))?;
+fn read_pooling(root: &Path, path: &Path) -> Result<Pooling, ImportError> {
+    let config: Map<String, Value> = json(root, path)?
+        .ok_or_else(|| missing(path, "modules.json names it; fetch the checkpoint again"))?;
     if config.get("include_prompt") == Some(&Value::Bool(false)) {
         return Err(ImportError::unsupported(
             format!("`include_prompt` false in `{}`", path.display()),

@@ -14,13 +14,14 @@
 //!
 //! Lock files are empty and stay: whoever waits for one has opened it already.
 
+mod private;
 mod room;
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,15 +66,6 @@ impl CacheSettings {
         }
         let digest = hex::encode(digest.finalize());
         Slot { cache: self, name: format!("{}-{}", manifest.id(), &digest[..32]) }
-    }
-
-    /// Refuses a directory that others than this user can write: between the check of a file and its use they could change it.
-    pub(super) async fn check_private(&self) -> Result<()> {
-        let metadata = blocking(&self.directory, |path| fs::metadata(path)).await?;
-        if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
-            return Ok(());
-        }
-        Err(RepositoryError::SharedCache { path: self.directory.clone() })
     }
 
     /// Removes what dead processes left, and versions that nobody uses until `coming` more bytes fit: those that were not
@@ -179,6 +171,11 @@ impl Slot<'_> {
 /// For this user only: who can write here decides what is loaded.
 fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// For this user only, as the directories.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {

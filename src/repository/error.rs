@@ -84,6 +84,21 @@ pub enum RepositoryError {
         /// None, unknown, or not over this manifest.
         reason: Distrust,
     },
+    /// It is not the manifest that somebody has looked at.
+    #[error(
+        "the manifest of {model}@{version} has the SHA-256 {found}, and not {expected}: it is not signed; look at what it is \
+         (`sextant verify`) before you sign it"
+    )]
+    OtherManifest {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// Of what lies there.
+        found: String,
+        /// Of what was to be signed.
+        expected: String,
+    },
     /// Another object has the name of a signature.
     #[error("the signature `{key}` cannot be written: something that is none has its name; remove it")]
     SignatureBlocked {
@@ -144,8 +159,9 @@ pub enum RepositoryError {
     },
     /// Others than this user could change a version in the cache after it was checked.
     #[error(
-        "signatures are required, and the cache at `{}` can be written by others than this user: make it this user's own \
-         (chmod 700), or name another place with `--cache-dir`", path.display()
+        "signatures are required, and the cache at `{}` can be changed by others than this user: empty it and make it this \
+         user's own (chmod 700, below directories of root or this user), or name another place with `--cache-dir`",
+        path.display()
     )]
     SharedCache {
         /// The directory.

@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt as _;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use super::cache::{CacheSettings, Slot, blocking};
+use super::cache::{CacheSettings, Slot, blocking, create_file};
 use super::layout::{check_digest, digest, key};
 use super::manifest::{File, Manifest};
 use super::{Files, Repository, RepositoryError, Result};
@@ -70,14 +70,15 @@ impl Repository {
     }
 
     async fn fetch_into(&self, cache: &CacheSettings, manifest: &Manifest) -> Result<Fetched> {
+        let cache = &match self.trusted {
+            Some(_) => cache.private().await?,
+            None => cache.clone(),
+        };
         let slot = cache.slot(manifest);
         let lock = slot.hold().await?;
-        if self.trusted.is_some() {
-            cache.check_private().await?;
-        }
         touch(&lock);
         let fetched = Fetched { directory: slot.directory(), lock: Some(lock) };
-        if fetched.is_dir() && damaged(&fetched, manifest).await.is_empty() {
+        if fetched.is_dir() && self.damaged(cache, &fetched, manifest).await?.is_empty() {
             return Ok(fetched);
         }
         let brought = self.bring(cache, &slot, &fetched, manifest).await;
@@ -97,7 +98,7 @@ impl Repository {
         let mut lock = slot.clear_incoming(slot.fetch_alone().await?).await?;
         // Once more: whoever had the lock may have done it.
         if place.is_dir() {
-            for (file, reason) in damaged(place, manifest).await {
+            for (file, reason) in self.damaged(cache, place, manifest).await? {
                 tracing::warn!(
                     version = manifest.id(),
                     file = file.name,
@@ -151,7 +152,7 @@ impl Repository {
         };
         let created = blocking(target, |path| {
             path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            std::fs::File::create(path)
+            create_file(path)
         });
         let mut written = tokio::fs::File::from_std(created.await?);
         let failed = |source| RepositoryError::Cache { path: target.to_owned(), source };
@@ -169,20 +170,31 @@ impl Repository {
         written.flush().await.map_err(failed)?;
         check_digest(manifest, file, bytes, &hex::encode(hasher.finalize()))
     }
+
+    /// The files in the cache that are not as published, cannot be read, or could be changed by another where that matters; and why.
+    async fn damaged<'a>(
+        &self,
+        cache: &CacheSettings,
+        place: &Path,
+        manifest: &'a Manifest,
+    ) -> Result<Vec<(&'a File, String)>> {
+        let foreign = match self.trusted {
+            Some(_) => cache.foreign(place, manifest).await?,
+            None => Vec::new(),
+        };
+        let mut found = Vec::new();
+        for file in &manifest.files {
+            if foreign.contains(&file) {
+                found.push((file, "others than this user could change it".to_owned()));
+            } else if let Err(error) = check(place, manifest, file).await {
+                found.push((file, error.to_string()));
+            }
+        }
+        Ok(found)
+    }
 }
 
 async fn check(directory: &Path, manifest: &Manifest, file: &File) -> Result<()> {
     let (bytes, sha256) = digest(&directory.join(&file.name)).await?;
     check_digest(manifest, file, bytes, &sha256)
-}
-
-/// The files that are not as published, or cannot be read, and why.
-async fn damaged<'a>(directory: &Path, manifest: &'a Manifest) -> Vec<(&'a File, String)> {
-    let mut found = Vec::new();
-    for file in &manifest.files {
-        if let Err(error) = check(directory, manifest, file).await {
-            found.push((file, error.to_string()));
-        }
-    }
-    found
 }

@@ -11,9 +11,6 @@ use crate::engine::Pooling;
 /// The layout of `manifest.toml` that this code reads and writes.
 pub const SCHEMA: u32 = 1;
 
-/// Characters of what is said of a text of anybody.
-pub(crate) const MOST_SAID: usize = 300;
-
 /// Begins the first line of `manifest.toml`.
 const SEAL: &str = "sha256 = \"";
 
@@ -23,6 +20,8 @@ const REQUIRED: [&str; 3] = ["model.onnx", "tokenizer.json", "MODEL_CARD.md"];
 /// What lies beside the files of a version and is none of them.
 const RESERVED: [&str; 3] = ["manifest.toml", "claim.json", "signatures"];
 
+/// Bytes of a file's name in its directory.
+const MOST_IN_A_NAME: usize = 255;
 /// All files of a version: 1 PiB. Sums of sizes stay numbers.
 const MOST_BYTES: u64 = 1 << 50;
 /// Far beyond the widest vectors of any model.
@@ -128,8 +127,8 @@ impl Manifest {
             let before = error.span().and_then(|span| fields.get(..span.start)).unwrap_or_default();
             let (number, start) = (before.matches('\n').count(), before.rfind('\n').map_or(0, |end| end + 1));
             let line = fields[start..].lines().next().unwrap_or_default();
-            // A line, and a message that quotes from it, may have a megabyte.
-            format!("line {}, `{line:.60}`: {:.MOST_SAID$}", number + 1, error.message())
+            // Cut here already: what is wrong comes after it.
+            format!("line {}, `{line:.60}`: {}", number + 1, error.message())
         })
     }
 
@@ -219,6 +218,11 @@ impl Manifest {
                     "the name of the file `{name}` has a character that not every store keeps"
                 ));
             }
+            if name.split('/').any(|part| part.len() > MOST_IN_A_NAME) {
+                return Err(format!(
+                    "the name of the file `{name:.60}...` has a part of more than {MOST_IN_A_NAME} bytes, which no file system keeps"
+                ));
+            }
             // Not every file system tells capitals.
             let folded = name.to_ascii_lowercase();
             if RESERVED.contains(&folded.split('/').next().unwrap_or_default()) {
@@ -226,6 +230,14 @@ impl Manifest {
             }
             if !names.insert(folded) {
                 return Err(format!("it lists the file `{name}` twice"));
+            }
+        }
+        for name in &names {
+            let mut parents = name.match_indices('/').map(|(end, _)| &name[..end]);
+            if let Some(parent) = parents.find(|parent| names.contains(*parent)) {
+                return Err(format!(
+                    "it lists the file `{parent}` and below it, as if it were a directory, `{name}`"
+                ));
             }
         }
         Ok(())

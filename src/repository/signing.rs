@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use sha2::{Digest, Sha256};
 
 /// What stands before the 32 bytes of a private key in PKCS #8. Version 1, without the public key: openssl reads no other.
@@ -23,7 +23,8 @@ const PRIVATE_HEAD: [u8; 16] =
 /// What stands before the 32 bytes of a public key.
 const PUBLIC_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Ends a public key in PEM.
+/// The lines around a public key in PEM.
+const PUBLIC_BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const PUBLIC_END: &str = "-----END PUBLIC KEY-----";
 
 /// Bytes of a signature.
@@ -137,24 +138,33 @@ impl TrustedKeys {
 
     pub(crate) fn parse(text: &str) -> Result<Vec<PublicKey>, String> {
         let mut keys: Vec<PublicKey> = Vec::new();
-        for part in text.split_inclusive(PUBLIC_END) {
-            let (above, pem) = part.split_at(part.find("-----BEGIN").unwrap_or(part.len()));
-            let mut names = Vec::new();
-            for line in above.lines().map(str::trim).filter(|line| !line.is_empty()) {
-                match line.strip_prefix('#') {
-                    Some(name) => names.push(name.trim()),
-                    None => return Err(format!("`{line}` is neither a key in PEM nor a comment, as # name")),
-                }
-            }
-            if pem.is_empty() {
-                continue;
-            }
+        let mut name = None;
+        let mut lines = text.lines().map(str::trim_end);
+        while let Some(line) = lines.next() {
             let number = keys.len() + 1;
-            let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
-                .map_err(|_| format!("key {number} is no `PUBLIC KEY` in PEM"))?;
-            let bytes = der.as_ref().strip_prefix(&PUBLIC_HEAD[..]).and_then(|bytes| bytes.try_into().ok());
-            let bytes: [u8; 32] = bytes.ok_or_else(|| format!("key {number} is no ed25519 key"))?;
-            keys.push(PublicKey::new(bytes, names.pop().filter(|name| !name.is_empty())));
+            let no_key = || format!("key {number} is no `PUBLIC KEY` in PEM");
+            if line == PUBLIC_BEGIN {
+                let mut body = String::new();
+                loop {
+                    match lines.next() {
+                        Some(PUBLIC_END) => break,
+                        Some(line) => body += line,
+                        None => return Err(no_key()),
+                    }
+                }
+                let der = STANDARD.decode(body).map_err(|_| no_key())?;
+                let bytes = der.strip_prefix(&PUBLIC_HEAD[..]).and_then(|bytes| bytes.try_into().ok());
+                let bytes: [u8; 32] = bytes.ok_or_else(|| format!("key {number} is no ed25519 key"))?;
+                keys.push(PublicKey::new(bytes, name.take()));
+            } else if let Some(comment) = line.trim_start().strip_prefix('#') {
+                // A key that somebody commented out is no name.
+                name = Some(comment.trim()).filter(|name| !name.is_empty() && !name.starts_with("-----"));
+            } else if line.trim_start().starts_with("-----BEGIN") {
+                // A private key has no business here, and whoever put it here should hear of it.
+                return Err(no_key());
+            } else if !line.is_empty() {
+                return Err(format!("`{line}` is neither a key in PEM nor a comment, as # name"));
+            }
         }
         if keys.is_empty() { Err("there is no key in it".to_owned()) } else { Ok(keys) }
     }
@@ -162,6 +172,11 @@ impl TrustedKeys {
     /// Where they were read.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Whether this key is one of them, by whatever name.
+    pub fn has(&self, key: &PublicKey) -> bool {
+        self.keys.iter().any(|known| known.bytes == key.bytes)
     }
 
     /// All of them, in the order of the file.
@@ -235,6 +250,9 @@ mod tests {
         let id = &keys[0].id;
         assert_eq!((id.len(), keys[0].to_string()), (16, format!("release 2026 ({id})")));
         assert_eq!(keys[1].to_string(), *id);
+        let retired = format!("# retired\n# {}\n{PUBLIC}", PUBLIC.trim_end().replace('\n', "\n# "));
+        let keys = TrustedKeys::parse(&retired.replace('\n', "\r\n")).unwrap();
+        assert_eq!((keys.len(), &keys[0].name), (1, id));
     }
 
     #[test]
@@ -249,6 +267,16 @@ mod tests {
             (PRIVATE, "key 1 is no `PUBLIC KEY`"),
             ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n", "key 1 is no `PUBLIC KEY`"),
             (&PUBLIC[..60], "key 1 is no `PUBLIC KEY`"),
+            (&format!("{PUBLIC}{PRIVATE}"), "key 2 is no `PUBLIC KEY`"),
+            (&format!("{PRIVATE}{PUBLIC}"), "key 1 is no `PUBLIC KEY`"),
+            (&PUBLIC.replacen('\n', &format!("\n{PRIVATE}"), 1), "key 1 is no `PUBLIC KEY`"),
+            (&format!(" {PUBLIC}"), "key 1 is no `PUBLIC KEY`"),
+            (&PUBLIC.replace('\n', ""), "key 1 is no `PUBLIC KEY`"),
+            (&PUBLIC.replacen("PUBLIC KEY", "CERTIFICATE", 1), "key 1 is no `PUBLIC KEY`"),
+            (&PUBLIC.replacen("-----B", "x-----B", 1), "` is neither a key in PEM nor a comment"),
+            // Commented out is not trusted: as a whole, and by its first line alone.
+            (&format!("# {}", PUBLIC.trim_end().replace('\n', "\n# ")), "no key in it"),
+            (&format!("# {PUBLIC}"), "` is neither a key in PEM nor a comment"),
         ] {
             let error = TrustedKeys::parse(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("MC4C"), "{error}");

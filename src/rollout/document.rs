@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::guard::Cause;
 use super::roles::{Roles, Trial};
 use super::state::{Change, Crossing};
-use crate::repository::manifest::MOST_SAID;
+use crate::files::said;
 
 /// The layout of documents that this code reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -114,8 +114,7 @@ impl Rollout {
 
     /// Reads the document that lies at `number`, or says what is wrong with it.
     pub(crate) fn read(number: u64, text: &[u8]) -> Result<Self, Unreadable> {
-        let told =
-            |error: serde_json::Error| Unreadable::Damaged(format!("{:.MOST_SAID$}", error.to_string()));
+        let told = |error: serde_json::Error| Unreadable::Damaged(said(&error.to_string()));
         let rollout = match serde_json::from_slice::<Head>(text).map_err(told)?.schema {
             None => serde_json::from_slice::<Activation>(text).map_err(told)?.into(),
             Some(SCHEMA) => serde_json::from_slice::<Self>(text).map_err(told)?,

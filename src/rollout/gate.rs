@@ -16,7 +16,7 @@ use crate::engine::topology::{self, ChooseError, Chosen, Wanted};
 use crate::engine::{Runtime, graph_path};
 use crate::import::export::Export;
 use crate::repository::manifest::{Manifest, Precision};
-use crate::repository::{Fetched, Repository, RepositoryError};
+use crate::repository::{Fetched, Found, KeyIds, Repository, RepositoryError};
 use crate::tokenize::Tokenizer;
 use claim::{Parent, ParentError};
 use inspect::Inspection;
@@ -157,19 +157,19 @@ pub async fn verify(
     wanted: Wanted,
     bounds: Bounds,
 ) -> Result<GateReport, GateError> {
-    let (manifest, signer) = match repository.signed_manifest(model, version).await {
-        Ok(read) => read,
+    let Found { manifest, sha256, signer } = match repository.find(model, version).await {
+        Ok(found) => found,
         Err(error) if is_about_the_manifest(&error) => return Ok(unreadable(model, version, &error)),
         Err(error) => return Err(error.into()),
     };
     let signed = match signer {
-        Some(key) => Some(format!("the manifest is signed by {key}")),
+        Some(key) => Some((Verdict::Passed, format!("the manifest is signed by {key}"))),
         None => match repository.signatures(model, version).await? {
-            ids if ids.is_empty() => None,
-            ids => Some(format!(
-                "not checked, no key is trusted here: there are signatures by {}",
-                ids.join(", ")
-            )),
+            KeyIds(ids) if ids.is_empty() => None,
+            ids => {
+                let sentence = format!("not checked, no key is trusted here: there are signatures by {ids}");
+                Some((Verdict::Warning, sentence))
+            }
         },
     };
     let mut report = match pass(repository, &manifest, runtime, wanted, bounds).await {
@@ -177,7 +177,11 @@ pub async fn verify(
         Err(GateError::NotPassed(report)) => report,
         Err(error) => return Err(error),
     };
-    let signature = signed.map(|sentence| Check::stated(Name::Signature, Verdict::Passed, sentence));
+    let as_published = |check: &&mut Check| check.name == Name::Digests && check.verdict == Verdict::Passed;
+    if let Some(check) = report.checks.iter_mut().find(as_published) {
+        check.sentence += &format!("; the SHA-256 of the manifest is {sha256}");
+    }
+    let signature = signed.map(|(verdict, sentence)| Check::stated(Name::Signature, verdict, sentence));
     report.checks.splice(0..0, signature);
     Ok(report)
 }

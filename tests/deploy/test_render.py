@@ -290,6 +290,14 @@ class Wiring(ChartTest):
         [volume] = [v for v in server(documents)["volumes"] if v["name"] == "keys"]
         self.assertEqual(volume["secret"]["items"], [{"key": "keys.toml", "path": "keys.toml"}])
 
+    def test_an_import_that_must_sign_has_a_key_and_knows_which_are_trusted(self):
+        trusted = "/etc/trusted/release.pub"
+        for signing in ({"args": ["--sign", "/etc/key/release.pem"]}, {"args": ["--sign=/etc/key/release.pem"]},
+                        {"env": [{"name": "SEXTANT_SIGN", "value": "/etc/key/release.pem"}]}):
+            values = merged(PARTS["import job"][0], {"import": signing, "config": {"require_signed": trusted}})
+            [spec] = [spec for name, _, spec in pods(render(values)) if "-import-" in name]
+            self.assertIn({"name": "SEXTANT_REQUIRE_SIGNED", "value": trusted}, container(spec)["env"])
+
     def test_what_the_chart_runs_sends_a_key_where_there_are_keys(self):
         def keys(values):
             documents = render(merged(PARTS["service monitor"][0], values))

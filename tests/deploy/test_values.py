@@ -79,6 +79,7 @@ REFUSED = [
     ({"keys": {"entries": ENTRIES}, "monitor": {"enabled": True}}, "monitor needs keys.clients.secret"),
     (IMPORT, "InitContainer"),
     (BUCKET | {"import": {"enabled": True}}, "a name and a source"),
+    (BUCKET | IMPORT | {"config": {"require_signed": "/etc/trusted/release.pub"}}, "import.args a --sign FILE"),
     (CANARY | {"keys": {}}, "canary needs keys"),
     (merged(CANARY, {"keys": {"clients": {"secret": ""}}}), "keys.clients.secret"),
     (merged(CANARY, {"canary": {"reason": ""}}), "a reason"),

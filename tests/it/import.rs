@@ -1,6 +1,7 @@
 //! Checkpoint directories become versions with the vectors that they must have, or are refused by name.
 
 mod compiled;
+mod hostile;
 mod refused;
 mod spaces;
 mod taken_over;

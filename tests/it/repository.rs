@@ -182,6 +182,10 @@ async fn no_name_leads_out_of_a_version_or_means_two_files() {
         ("model.onnx", "it lists the file `model.onnx` twice"),
         ("Model.ONNX", "it lists the file `Model.ONNX` twice"),
         ("manifest.toml", "a name of the repository's own"),
+        ("model.onnx/x", "the file `model.onnx` and below it, as if it were a directory, `model.onnx/x`"),
+        ("Model.ONNX/a/b", "the file `model.onnx` and below it, as if it were a directory, `model.onnx/a/b`"),
+        (&"x".repeat(256), "has a part of more than 255 bytes, which no file system keeps"),
+        (&format!("a/{}", "x".repeat(256)), "has a part of more than 255 bytes"),
         ("Claim.json", "a name of the repository's own"),
         ("signatures/0123456789abcdef.sig", "a name of the repository's own"),
     ] {
@@ -196,6 +200,13 @@ async fn no_name_leads_out_of_a_version_or_means_two_files() {
     });
     let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
     assert!(error.ends_with("its files are larger than any disk"), "{error}");
+    // As long as names may be, and side by side.
+    models.rewrite(whole.clone(), |manifest| {
+        for name in [&"x".repeat(255), "a/b", "a/c", "a.b", "a-b/c"] {
+            manifest.files.push(File { name: name.to_owned(), ..manifest.files[0].clone() });
+        }
+    });
+    models.repository.manifest("m", 1).await.unwrap();
 }
 
 #[tokio::test]
@@ -243,15 +254,41 @@ async fn what_no_manifest_and_no_document_has_is_not_read() {
         .unwrap();
     let error = models.repository.manifest("m", 1).await.unwrap_err().to_string();
     assert!(error.starts_with("the manifest of m@1 is damaged: ") && error.len() < 400, "{error:.200}");
+    // Whatever it says, what is said of it is short and moves no cursor.
+    let (long, clear) = ("x".repeat(1_000_000), "\u{1b}[2J\u{202e}a\nb");
+    let changes: [&dyn Fn(&mut Manifest); 4] = [
+        &|manifest| manifest.model = format!("{clear}{long}"),
+        &|manifest| manifest.default_prompt = Some(format!("{clear}{long}")),
+        &|manifest| manifest.space = Space(format!("{clear}{long}")),
+        &|manifest| manifest.files[0].name = format!("{clear}{long}"),
+    ];
+    let mut told = Vec::new();
+    for change in changes {
+        models.rewrite(whole.clone(), change);
+        told.push(models.repository.manifest("m", 1).await.unwrap_err().to_string());
+    }
+    for text in [
+        format!("schema = 1\na = {clear}{long}"),
+        format!("sha256 = \"{clear}{long}\"\n"),
+        format!("a{clear} = 1"),
+    ] {
+        fs::write(models.path("m/versions/1/manifest.toml"), text).unwrap();
+        told.push(models.repository.manifest("m", 1).await.unwrap_err().to_string());
+    }
+    for told in told {
+        assert!(told.starts_with("the manifest of m@1 is damaged: ") && told.len() < 600, "{told:.200}");
+        assert!(!told.contains(|c: char| c.is_control() || c == '\u{202e}'), "{told:?}");
+    }
     fs::write(models.path("m/versions/1/manifest.toml"), manifest).unwrap();
 
     fs::create_dir(models.path("m/rollouts")).unwrap();
     let log = Log::open(&models.repository, "m").unwrap();
-    let named = format!("{{\"schema\": 1, \"{}\": 1}}", "a".repeat(900_000));
+    let named = |name: &str| format!("{{\"schema\": 1, \"{name}\": 1}}");
     for (number, text, expected) in [
         (1, None, "none of more than 1048576"),
         (2, Some("[".repeat(1_000_000)), "invalid type: sequence"),
-        (3, Some(named), "unknown field `aaa"),
+        (3, Some(named(&"a".repeat(900_000))), "unknown field `aaa"),
+        (4, Some(named(r"\u001b[2Jx")), r"unknown field `\u{1b}[2Jx`"),
     ] {
         let path = format!("m/rollouts/{number:08}.json");
         match text {

@@ -1,14 +1,16 @@
 //! Signatures over manifests: who is let in, and what is told of the others.
 
+mod cache;
 mod commands;
 mod serving;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use sextant::repository::manifest::Manifest;
 use sextant::repository::signing::{SigningKey, TrustedKeys};
-use sextant::repository::{CacheSettings, Distrust, Repository, RepositoryError};
+use sextant::repository::{CacheSettings, Distrust, KeyIds, Repository, RepositoryError};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::repository::{Models, stage};
@@ -83,26 +85,26 @@ async fn a_version_is_given_if_one_of_the_trusted_keys_signed_it() {
     let error = trusting.manifest("m", 1).await.unwrap_err().to_string();
     assert!(error.starts_with("m@1 is not signed as this place requires: it has no signature; "), "{error}");
 
-    models.repository.sign("m", 1, &keys.key("stranger")).await.unwrap();
-    assert_eq!(distrust(&trusting).await, Distrust::UnknownKeys(vec![keys.id("stranger")]));
+    models.repository.sign("m", 1, &keys.key("stranger"), None).await.unwrap();
+    assert_eq!(distrust(&trusting).await, Distrust::UnknownKeys(KeyIds(vec![keys.id("stranger")])));
 
-    models.repository.sign("m", 1, &keys.key("release")).await.unwrap();
-    let (manifest, signer) = trusting.signed_manifest("m", 1).await.unwrap();
-    assert_eq!((manifest.version, signer.unwrap().name.as_str()), (1, "release"));
+    models.repository.sign("m", 1, &keys.key("release"), None).await.unwrap();
+    let found = trusting.find("m", 1).await.unwrap();
+    assert_eq!((found.manifest.version, found.signer.unwrap().name.as_str()), (1, "release"));
     // Once more is no mistake.
-    models.repository.sign("m", 1, &keys.key("release")).await.unwrap();
-    let mut both = [keys.id("release"), keys.id("stranger")];
+    models.repository.sign("m", 1, &keys.key("release"), None).await.unwrap();
+    let mut both = vec![keys.id("release"), keys.id("stranger")];
     both.sort();
-    assert_eq!(models.repository.signatures("m", 1).await.unwrap(), both);
+    assert_eq!(models.repository.signatures("m", 1).await.unwrap(), KeyIds(both));
     // Nobody else has to care.
-    assert_eq!(models.repository.signed_manifest("m", 1).await.unwrap().1, None);
+    assert_eq!(models.repository.find("m", 1).await.unwrap().signer, None);
 }
 
 #[tokio::test]
 async fn whatever_is_changed_of_what_was_signed_is_told() {
     let (models, keys, cache) = (published().await, Keys::new(), tempfile::tempdir().unwrap());
     let trusting = keys.over(&models, &["release"], &cache);
-    models.repository.sign("m", 1, &keys.key("release")).await.unwrap();
+    models.repository.sign("m", 1, &keys.key("release"), None).await.unwrap();
     let signature = models.path(&format!("m/versions/1/signatures/{}.sig", keys.id("release")));
     let good = fs::read(&signature).unwrap();
     assert_eq!(good.len(), 64);
@@ -111,7 +113,8 @@ async fn whatever_is_changed_of_what_was_signed_is_told() {
     for bad in [&[][..], &good[..63], &[0; 64], &[1; 65], &[0; 100_000]] {
         fs::write(&signature, bad).unwrap();
         assert_eq!(distrust(&trusting).await, mismatch);
-        let blocked = models.repository.sign("m", 1, &keys.key("release")).await.unwrap_err().to_string();
+        let blocked =
+            models.repository.sign("m", 1, &keys.key("release"), None).await.unwrap_err().to_string();
         assert!(blocked.contains(".sig` cannot be written") && blocked.contains("remove it"), "{blocked}");
     }
     for bit in [0, 300, 511] {
@@ -152,43 +155,47 @@ async fn whatever_is_changed_of_what_was_signed_is_told() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_changed_after_its_check_is_not_what_is_loaded() {
+async fn what_is_signed_is_what_was_made_or_looked_at_and_no_other() {
     let (models, keys, cache) = (published().await, Keys::new(), tempfile::tempdir().unwrap());
     let trusting = keys.over(&models, &["release"], &cache);
-    models.repository.sign("m", 1, &keys.key("release")).await.unwrap();
-    let manifest = trusting.manifest("m", 1).await.unwrap();
-    let fetched = trusting.fetch(&manifest).await.unwrap();
-    assert!(fetched.starts_with(cache.path().canonicalize().unwrap()) || fetched.starts_with(cache.path()));
-    fs::write(models.path("m/versions/1/model.onnx"), "another graph").unwrap();
-    assert_eq!(fs::read(fetched.join("model.onnx")).unwrap(), b"model.onnx");
-    drop(fetched);
-    // The cache has it as it was signed; without, there is only what is not.
-    trusting.fetch(&manifest).await.unwrap();
-    fs::write(cache_file(&cache, "model.onnx"), "another graph").unwrap();
-    let error = trusting.fetch(&manifest).await.unwrap_err().to_string();
-    assert!(error.contains("`model.onnx` of m@1 is not the one that was published"), "{error}");
+    let made = models.repository.find("m", 1).await.unwrap();
+    // Somebody who can write the repository puts another in its place before it is signed.
+    let path = models.path("m/versions/1/manifest.toml");
+    let published = fs::read(&path).unwrap();
+    assert_eq!(made.sha256, hex::encode(Sha256::digest(&published)));
+    let other = Manifest { licence: "another".to_owned(), ..made.manifest.clone() };
+    fs::write(&path, other.to_toml().unwrap()).unwrap();
+    let signed = models.repository.sign("m", 1, &keys.key("release"), Some(&made.sha256)).await;
+    let error = signed.unwrap_err().to_string();
+    let other = models.repository.find("m", 1).await.unwrap().sha256;
+    assert!(error.contains(&format!("has the SHA-256 {other}, and not {}", made.sha256)), "{error}");
+    assert_eq!(distrust(&trusting).await, Distrust::Unsigned);
+
+    models.repository.sign_published(&made.manifest, &keys.key("release")).await.unwrap();
+    assert!(matches!(distrust(&trusting).await, Distrust::Mismatch(_)));
+    fs::write(&path, published).unwrap();
+    assert_eq!(trusting.find("m", 1).await.unwrap().manifest, made.manifest);
+    let again = models.repository.sign("m", 1, &keys.key("release"), Some(&made.sha256)).await.unwrap();
+    assert_eq!(again, made.sha256);
 }
 
-fn cache_file(cache: &TempDir, name: &str) -> PathBuf {
-    let entries = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.is_dir()).map(|path| path.join(name)).find(|path| path.exists()).unwrap()
-}
-
+/// Whoever can write the repository can fill that directory.
 #[tokio::test]
-async fn a_cache_that_others_can_write_is_not_trusted() {
+async fn of_what_lies_among_the_signatures_only_few_names_of_keys_are_told() {
     let (models, keys, cache) = (published().await, Keys::new(), tempfile::tempdir().unwrap());
     let trusting = keys.over(&models, &["release"], &cache);
-    models.repository.sign("m", 1, &keys.key("release")).await.unwrap();
-    let manifest = trusting.manifest("m", 1).await.unwrap();
-    for mode in [0o777, 0o1777, 0o770, 0o702] {
-        fs::set_permissions(cache.path(), fs::Permissions::from_mode(mode)).unwrap();
-        let error = trusting.fetch(&manifest).await.unwrap_err();
-        assert!(matches!(error, RepositoryError::SharedCache { .. }), "{mode:o}: {error}");
-        assert!(
-            error.to_string().contains("chmod 700") && error.to_string().contains("`--cache-dir`"),
-            "{error}"
-        );
+    let directory = models.path("m/versions/1/signatures");
+    fs::create_dir_all(directory.join("deep")).unwrap();
+    let long = "0".repeat(200);
+    for name in ["x.sig", "0123456789ABCDEF.sig", "0123456789abcdef", "deep/0123456789abcdef.sig", &long] {
+        fs::write(directory.join(name), "").unwrap();
     }
-    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    trusting.fetch(&manifest).await.unwrap();
+    assert_eq!(distrust(&trusting).await, Distrust::Unsigned);
+    for number in 0..20 {
+        fs::write(directory.join(format!("{number:016x}.sig")), "").unwrap();
+    }
+    let told = distrust(&trusting).await.to_string();
+    assert!(told.ends_with(", 0000000000000006, 0000000000000007 and 12 more"), "{told}");
+    models.repository.sign("m", 1, &keys.key("release"), None).await.unwrap();
+    trusting.manifest("m", 1).await.unwrap();
 }

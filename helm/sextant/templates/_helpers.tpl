@@ -67,6 +67,16 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if not (or .Values.repository.bucket.url (has "ReadWriteMany" .Values.repository.volume.accessModes)) }}true{{ end }}
 {{- end }}
 
+{{/* Whether an import has a key to sign with, by a flag or a variable. */}}
+{{- define "sextant.importSigns" -}}
+{{- range .Values.import.args }}
+{{- if or (eq . "--sign") (hasPrefix "--sign=" .) }}true{{ end }}
+{{- end }}
+{{- range concat .Values.import.env .Values.extraEnv }}
+{{- if eq .name "SEXTANT_SIGN" }}true{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "sextant.hasKeys" -}}
 {{- if or .Values.keys.entries .Values.keys.existingSecret }}true{{ end }}
 {{- end }}
@@ -159,6 +169,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- if and .Values.import.enabled (not (and .Values.import.name .Values.import.source)) }}
 {{- fail "import needs a name and a source: set import.name and import.source" }}
+{{- end }}
+{{- if and .Values.import.enabled .Values.config.require_signed (not (include "sextant.importSigns" .)) }}
+{{- fail "import makes its version the one that serves, and config.require_signed lets only a signed one: give import.args a --sign FILE, which extraVolumes bring, or switch import off and import where the key is" }}
 {{- end }}
 {{- if .Values.canary.enabled }}
 {{- if not (include "sextant.hasKeys" .) }}

@@ -155,6 +155,10 @@ helm:{{ toJson . | sha256sum | trunc 12 }}
     - {name: SEXTANT_CACHE, value: /cache/hub}
     - {name: TMPDIR, value: /cache}
     - {name: USER, value: {{ printf "helm release %s" .Release.Name | quote }}}
+    {{- with .Values.config.require_signed }}
+    # A key that the servers do not trust is told before the work is done.
+    - {name: SEXTANT_REQUIRE_SIGNED, value: {{ . | quote }}}
+    {{- end }}
     {{- with include "sextant.env" . | trim }}
     {{- . | nindent 4 }}
     {{- end }}

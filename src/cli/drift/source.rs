@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use crate::cli::Failure;
 use crate::cli::arguments::{Models, VersionName};
-use crate::cli::cache::Cache;
+use crate::cli::cache::{Cache, Trust};
 use crate::cli::load::load;
 use crate::compare;
 use crate::drift::inputs::InputFacts;
@@ -30,6 +30,8 @@ pub(super) struct Subject {
     models: Models,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    trust: Trust,
     /// Put this prompt of the model before each text, as requests with `prompt_name` do [default: the model's own default]
     #[arg(long, value_name = "NAME")]
     prompt_name: Option<String>,
@@ -52,7 +54,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Vectors of `subject`.
     pub(super) async fn open(subject: &'a Subject) -> Result<Self, Failure> {
-        let repository = subject.models.open()?.with_cache(subject.cache.settings());
+        let repository = subject.trust.over(subject.models.open()?, subject.cache.settings())?;
         let VersionName { model, version } = &subject.version;
         let manifest = repository.manifest(model, *version).await?;
         Ok(Self { subject, repository, manifest, embedder: None, known: HashMap::new() })

@@ -62,7 +62,7 @@ impl Checkpoint<'_> {
     /// The graph to take over, or none if the weights are to be compiled.
     fn graph(&self, asked: Option<Graph>) -> Result<Option<&'static str>, HubError> {
         let path = self.directory.join(CONFIG);
-        let config: Value = json(&path).map_err(Box::new)?.unwrap_or_default();
+        let config: Value = json(self.directory, &path).map_err(Box::new)?.unwrap_or_default();
         let missing =
             |file: &str, help| HubError::Missing { id: self.id.to_owned(), file: file.to_owned(), help };
         let (weights, export) = (self.listing.has(SAFETENSORS), self.listing.graph());

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::Keys;
 use crate::command::{failure, imported, path, run, sextant};
+use crate::support::checkpoint::TinyCheckpoint;
 
 fn printed(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -36,12 +38,33 @@ fn a_version_is_imported_signed_and_every_command_asks_for_the_signature() {
                     signature; ";
     assert!(error.starts_with(expected), "{error}");
     let claim = ["import", &checkpoint, "--name", "tiny", "--precision", "fp16", "--claim-space-of", "1"];
-    let (code, error) = failure(&mut sextant(&[&claim[..], &require].concat()));
+    let claim = [&claim[..], &require, &["--sign", text(&private)]].concat();
+    let (code, error) = failure(&mut sextant(&claim));
     assert!(code == 1 && error.contains("tiny@1 is not signed"), "{error}");
+    let texts = path(&directory, "texts");
+    fs::write(&texts, "the red house\n".repeat(40)).unwrap();
+    for command in [
+        &["evaluate", "tiny@1", "--texts", &texts][..],
+        &["drift", "fit", "tiny@1", "--input", &texts],
+        &["drift", "replay", "tiny@1", &texts],
+    ] {
+        let (code, error) = failure(&mut sextant(&[command, &require].concat()));
+        assert!(code == 1 && error.contains("tiny@1 is not signed"), "{command:?}: {error}");
+    }
 
     let id = keys.id("release");
     let sign = ["sign", "tiny@1", "--models", &models, "--key", text(&private)];
-    assert_eq!(printed(&run(&sign)), format!("tiny@1 is signed with the key {id}\n"));
+    let manifest = hex::encode(Sha256::digest(
+        fs::read(path(&directory, "models/tiny/versions/1/manifest.toml")).unwrap(),
+    ));
+    let unsigned = printed(&run(&["verify", "tiny@1", "--models", &models]));
+    assert!(unsigned.contains(&format!("; the SHA-256 of the manifest is {manifest}")), "{unsigned}");
+    let other = ["--sha256", &"0".repeat(64)];
+    let (code, error) = failure(&mut sextant(&[&sign[..], &other].concat()));
+    assert!(code == 1 && error.contains(&manifest) && error.contains("it is not signed"), "{error}");
+    let this = ["--sha256", &manifest.to_uppercase()];
+    let expected = format!("tiny@1 is signed with the key {id}: the SHA-256 of its manifest is {manifest}\n");
+    assert_eq!(printed(&run(&[&sign[..], &this].concat())), expected);
     let passed = printed(&verify("tiny@1"));
     let line = passed.lines().find(|line| line.starts_with("signature")).unwrap();
     assert!(
@@ -51,19 +74,63 @@ fn a_version_is_imported_signed_and_every_command_asks_for_the_signature() {
     // Who trusts no key is told of signatures, and that they were not checked.
     let unchecked = printed(&run(&["verify", "tiny@1", "--models", &models, "--json"]));
     let report: Value = serde_json::from_str(&unchecked).unwrap();
+    assert_eq!(
+        (&report["checks"][0]["name"], &report["checks"][0]["verdict"]),
+        (&"signature".into(), &"warning".into())
+    );
     let sentence = report["checks"][0]["sentence"].as_str().unwrap();
     assert!(sentence.starts_with("not checked") && sentence.ends_with(&id), "{sentence}");
 
-    let signed = printed(&run(&[&claim[..], &require, &["--sign", text(&private)]].concat()));
-    assert!(signed.contains("imported tiny@2: fp16"), "{signed}");
+    let signed = printed(&run(&[&claim[..], &["--activate"]].concat()));
+    assert!(
+        signed.contains("imported tiny@2: fp16") && signed.contains("tiny@2 is the version that serves"),
+        "{signed}"
+    );
     printed(&verify("tiny@2"));
     let why = ["--reason", "a test", "--dry-run"];
-    printed(&run(&[&["rollout", "tiny@2"], &require[..], &why].concat()));
+    printed(&run(&[&["rollout", "tiny@1"], &require[..], &why].concat()));
     let stranger = keys.public(&["stranger"]);
     let require = ["--models", &models, "--require-signed", text(&stranger)];
-    let (code, error) = failure(&mut sextant(&[&["rollout", "tiny@2"], &require[..], &why].concat()));
+    let (code, error) = failure(&mut sextant(&[&["rollout", "tiny@1"], &require[..], &why].concat()));
     let expected = format!("it is signed by no key that is trusted, only by {id}");
-    assert!(code == 1 && error.contains("version 2 cannot serve") && error.contains(&expected), "{error}");
+    assert!(code == 1 && error.contains("version 1 cannot serve") && error.contains(&expected), "{error}");
+}
+
+#[test]
+fn a_requirement_that_could_not_be_met_or_is_not_asked_is_told_before_any_work_is_done() {
+    let (directory, keys) = (tempfile::tempdir().unwrap(), Keys::new());
+    let (models, checkpoint) = (path(&directory, "models"), path(&directory, "checkpoint"));
+    TinyCheckpoint::bert().write(checkpoint.as_ref());
+    let (trusted, stranger) = (keys.public(&["release"]), keys.private("stranger"));
+    let import = ["import", &checkpoint, "--name", "tiny", "--models", &models];
+    let require = ["--require-signed", text(&trusted)];
+    let unsigned = [&import[..], &require].concat();
+    let by_another = [&unsigned[..], &["--sign", text(&stranger)]].concat();
+    for (arguments, said) in [
+        (unsigned, "is required and none would be made: give `--sign FILE`".to_owned()),
+        (by_another, format!("with the key {}, which is none of those in `", keys.id("stranger"))),
+    ] {
+        let (code, error) = failure(&mut sextant(&arguments));
+        assert!(code == 2 && error.contains(&said), "{error}");
+        assert!(!Path::new(&models).exists());
+    }
+    let (code, error) = failure(sextant(&import).env("SEXTANT_REQUIRE_SIGNED", &trusted));
+    assert!(code == 2 && error.contains("none would be made"), "{error}");
+
+    let server = ["--server", "http://127.0.0.1:1"];
+    for command in [
+        &["verify", "tiny@1"][..],
+        &["rollout", "tiny@1", "--reason", "a test"],
+        &["promote", "tiny@1", "--reason", "a test"],
+        &["rollback", "tiny", "--reason", "a test"],
+    ] {
+        let (code, error) = failure(&mut sextant(&[command, &server, &require].concat()));
+        assert!(code == 2 && error.contains("`--require-signed` is for `--models`"), "{command:?}: {error}");
+        // Said of all commands at once: the server is asked.
+        let mut command = sextant(&[command, &server].concat());
+        let (code, error) = failure(command.env("SEXTANT_REQUIRE_SIGNED", &trusted));
+        assert!(code == 1 && error.contains("does not answer"), "{error}");
+    }
 }
 
 #[test]
@@ -76,6 +143,7 @@ fn what_is_no_key_is_told_before_any_work_is_done() {
         (&["sign", "tiny@1", "--key", text(&public)][..], "the signing key in `"),
         (&["sign", "tiny@1", "--key", "/nowhere"], "the signing key in `/nowhere` cannot be used"),
         (&["sign", "tiny@1"], "--key <FILE>"),
+        (&["sign", "tiny@1", "--key", text(&private), "--sha256", "abc"], "64 hexadecimal digits"),
         (&["sign", "--key", text(&private)], "<VERSION>"),
         (&["import", "x", "--name", "tiny", "--sign", text(&public)], "the signing key in `"),
         (&["serve", "--require-signed", text(&private)], "`require_signed`: the trusted keys in `"),
@@ -90,7 +158,7 @@ fn what_is_no_key_is_told_before_any_work_is_done() {
     }
 }
 
-/// What docs/security.md says that openssl does.
+/// What docs/operate.md says that openssl does.
 #[test]
 fn openssl_makes_keys_signs_and_verifies_as_well() {
     let openssl = |arguments: &[&str]| Command::new("openssl").args(arguments).output();
@@ -106,7 +174,7 @@ fn openssl_makes_keys_signs_and_verifies_as_well() {
     assert!(openssl(&["genpkey", "-algorithm", "ed25519", "-out", &private]).unwrap().status.success());
     assert!(openssl(&["pkey", "-in", &private, "-pubout", "-out", &public]).unwrap().status.success());
     let signed = printed(&run(&["sign", "tiny@1", "--models", &models, "--key", &private]));
-    let id = signed.trim_end().rsplit(' ').next().unwrap();
+    let id = signed.split_once("the key ").unwrap().1.split(':').next().unwrap();
     let signature = path(&directory, &format!("models/tiny/versions/1/signatures/{id}.sig"));
     let verified = |signature: &str, public: &str| {
         let command = [

@@ -48,6 +48,32 @@ async fn a_server_loads_what_is_signed_and_serves_on_with_what_is_loaded() {
     let verified = app.post("/admin/v1/models/tiny/verify", json!({ "version": 2 })).await;
     assert_eq!(verified.json()["checks"][0]["name"], "signature", "{}", verified.text());
     assert_eq!(verified.json()["passed"], false);
+    // Nor is it tried, nor does it come by another way.
+    let canary = json!({ "version": 2, "canary_percent": 50, "reason": "a test" });
+    let refused = app.post("/admin/v1/models/tiny/rollout", canary).await;
+    assert!(refused.status == 409 && refused.text().contains("it has no signature"), "{}", refused.text());
+    let why = ["--reason", "a test"];
+    done(&[&["rollout", "tiny@2", "--canary-percent", "50"][..], &why].concat());
+    let newest = async || {
+        let log = app.get("/admin/v1/models/tiny/rollouts").await.json();
+        log["documents"].as_array().unwrap().last().unwrap().clone()
+    };
+    until("the canary is taken back", async || newest().await["by"] == "guard").await;
+    let cause = newest().await["cause"].clone();
+    assert_eq!(cause["figure"], "gate");
+    assert!(cause["sentence"].as_str().unwrap().contains("signature: tiny@2 is not signed"), "{cause}");
+    done(&[&["rollout", "tiny@2", "--shadow-percent", "50"][..], &why].concat());
+    let shadow = json!({ "version": 2, "shadow_percent": 50, "reason": "a test" });
+    for (route, body) in [
+        ("rollout", shadow),
+        ("promote", json!({ "version": 2, "reason": "a test" })),
+        ("rollback", json!({ "to": 2, "reason": "a test" })),
+    ] {
+        let refused = app.post(&format!("/admin/v1/models/tiny/{route}"), body).await;
+        let text = refused.text();
+        assert!(refused.status == 409 && text.contains("it has no signature"), "{route}: {text}");
+        assert_eq!(version(&app).await, "tiny@1");
+    }
     done(&["rollout", "tiny@2", "--reason", "a test"]);
     let failures = async |reason| app.metric("sextant_sync_failures_total", &[reason]).await;
     until("it was tried", async || failures("load").await >= 1.0).await;
