@@ -8,8 +8,14 @@ mod routes;
 mod secrets;
 mod series;
 
+use std::fs::File;
+use std::process::Stdio;
+
 use reqwest::header::HeaderMap;
 use sextant::keys::Digest;
+use tempfile::TempDir;
+
+use crate::command::{Server, path, sextant};
 
 /// A key for tests, as long as a real one.
 pub fn key(name: &str) -> String {
@@ -24,4 +30,12 @@ pub fn entry(name: &str, roles: &[&str], more: &str) -> String {
 /// The header that carries a key.
 pub fn bearer(key: &str) -> HeaderMap {
     HeaderMap::from_iter([("authorization".parse().unwrap(), format!("Bearer {key}").parse().unwrap())])
+}
+
+/// A server of the models in `directory`, with the keys there, which logs into the file `log` there.
+pub fn serve(directory: &TempDir, level: &str) -> Server {
+    let [models, keys, log] = ["models", "keys", "log"].map(|name| path(directory, name));
+    let mut command = sextant(&["serve", "--models", &models, "--keys-file", &keys, "--log", level]);
+    command.args(["--sync-interval", "50ms", "--log-format", "json"]);
+    Server::start_telling(command, Stdio::from(File::create(log).unwrap()))
 }

@@ -1,14 +1,13 @@
 //! The line that each action of an administrator leaves in the log of a real server.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{entry, key};
-use crate::command::{Server, imported, path, run, sextant};
+use super::{entry, key, serve};
+use crate::command::{imported, path, run};
 use crate::support::app::{client, until};
 
 /// The audit lines of a log, without what differs from run to run.
@@ -28,19 +27,7 @@ async fn each_action_is_one_line_with_who_what_why_and_what_came_of_it() {
     fs::write(&keys, &text).unwrap();
     let log = directory.path().join("log");
     // At this level nothing else is told: who wants no audit says so.
-    let mut command = sextant(&[
-        "serve",
-        "--models",
-        &models,
-        "--keys-file",
-        &keys,
-        "--sync-interval",
-        "50ms",
-        "--log",
-        "error",
-    ]);
-    command.args(["--log-format", "json"]);
-    let server = Server::start_telling(command, Stdio::from(File::create(&log).unwrap()));
+    let server = serve(&directory, "error");
     let send = async |method: Method, path: &str, name: Option<&str>, body: Value| {
         let mut request =
             client().request(method, format!("http://{}/admin/v1/models{path}", server.address));

@@ -1,7 +1,6 @@
 //! Texts and keys are in no log, at any level, and on no page that others read.
 
-use std::fs::{self, File};
-use std::process::Stdio;
+use std::fs;
 
 use http_body_util::Full;
 use hyper::Request;
@@ -9,8 +8,8 @@ use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 
-use super::{entry, key};
-use crate::command::{Server, imported, path, sextant};
+use super::{entry, key, serve};
+use crate::command::{imported, path};
 use crate::support::app::client;
 
 /// No other text of the tests has it, and a tokenizer does not take it apart where it is shown.
@@ -72,26 +71,14 @@ async fn two(address: &str, keys: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_text_nor_a_key_is_logged_at_the_finest_level_shown_in_metrics_or_answered_to_others() {
     let directory = imported();
-    let (models, keys, log) = (path(&directory, "models"), path(&directory, "keys"), path(&directory, "log"));
+    let (keys, log) = (path(&directory, "keys"), path(&directory, "log"));
     fs::write(
         &keys,
         entry("all", &["embed", "admin", "metrics"], "")
             + &entry("poor", &["embed"], "limits = { tokens_per_second = 1 }"),
     )
     .unwrap();
-    let mut command = sextant(&[
-        "serve",
-        "--models",
-        &models,
-        "--keys-file",
-        &keys,
-        "--sync-interval",
-        "50ms",
-        "--log",
-        "trace",
-    ]);
-    command.args(["--log-format", "json"]);
-    let server = Server::start_telling(command, Stdio::from(File::create(&log).unwrap()));
+    let server = serve(&directory, "trace");
     let url = format!("http://{}", server.address);
     let secrets = [TEXT, WRONG_KEY, &key("all")[..12], &key("poor")[..12]];
     let (mut answers, mut refusals) = (0, 0);
