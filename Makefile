@@ -35,7 +35,7 @@ test: setup test-tools ## run all tests, with the real runtime and weights
 	SEXTANT=$(SEXTANT) $(PYTHON) tests/docs/test_page.py
 	@$(MAKE) --no-print-directory test-deploy
 	$(PYTHON) tests/supply/test_sbom.py
-	@PYTHON=$(PYTHON) scripts/fuzz.sh 5
+	@FUZZ_PROFILE=dev PYTHON=$(PYTHON) scripts/fuzz.sh 5
 
 test-deploy: setup ## run the tests of the chart, the rules and the dashboards alone
 	@PYTHON=$(PYTHON) tests/deploy/run.sh

@@ -78,12 +78,10 @@ fn taken<T>(read: Result<T, ApiError>) -> Option<T> {
     read.map_err(|refused| assert!(refused.into_response().status().is_client_error())).ok()
 }
 
+/// Rows of no ids are the tokenizer's to refuse: there are some that put tokens around them.
 fn check(inputs: &[Input]) {
     assert!((1..=MOST_INPUTS).contains(&inputs.len()));
-    assert!(!inputs.iter().any(|input| match input {
-        Input::Text(text) => text.is_empty(),
-        Input::Ids(ids) => ids.is_empty(),
-    }));
+    assert!(!inputs.contains(&Input::Text(String::new())));
 }
 
 async fn read<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
