@@ -52,7 +52,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// For a head, and for the first one to come.
     pub head_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may take less than 64 KiB of its answer, or of what is left of it.
     pub write_timeout: Duration,
     /// How long a connection is kept without a request.
     pub idle_timeout: Duration,

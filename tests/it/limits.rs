@@ -1,5 +1,7 @@
 //! What a client can make grow, and how far: connections, heads, bodies, streams, answers that it does not take, names.
 
+mod answers;
+
 use std::time::Duration;
 
 use axum::http::{Method, Request, StatusCode};
