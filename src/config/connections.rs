@@ -16,7 +16,7 @@ const LEAST_HEADER_BYTES: usize = 8192;
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionsSettings {
-    /// Most connections of each listener; one more takes the place of the one that has been without a request for longest [default: 8192]
+    /// Most connections of each listener; one more takes the place of the one to which no answer is owed for longest [default: 8192]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_CONNECTIONS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,

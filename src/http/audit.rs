@@ -25,7 +25,7 @@ const LONGEST: usize = 128;
 /// Denials of callers whom nobody knows that are told one by one, of each [`PERIOD`]; the rest is a number. Whoever finds the port could
 /// fill a disk with them otherwise.
 const STRANGERS_TOLD: u64 = 10;
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// What is kept from one action to the next.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Strangers {
             *self = Self { since: Some(now), denied: 0 };
         }
         self.denied += 1;
-        match self.denied - STRANGERS_TOLD.min(self.denied) {
+        match self.denied.saturating_sub(STRANGERS_TOLD) {
             0 => Denial::Told,
             1 => Denial::FirstCounted(self.since.unwrap_or(now) + PERIOD),
             _ => Denial::Counted,

@@ -139,7 +139,7 @@ async fn strangers_cannot_fill_the_log_and_none_of_them_goes_uncounted() {
     let counted = || -> u64 { of("none").iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum() };
     until("all are counted", async || counted() == 300).await;
     let told = of("none");
-    let rest = told.iter().find(|line| line["count"].is_u64()).expect("more than a second has");
+    let rest = told.iter().find(|line| line["count"].is_u64()).expect("more than are told one by one");
     assert_eq!((&rest["what"], &rest["outcome"]), (&json!("more"), &json!("denied")));
     assert_eq!(of("search").len(), 30, "of a key that is known each is told");
 }
