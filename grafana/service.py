@@ -93,7 +93,7 @@ QUEUE = [
     Panel("Inputs waiting", "Many inputs with few tokens are short texts: larger batches help. Few with many tokens are long ones.",
           [("{{instance}} {{model}}@{{version}}", "sum by (instance, model, version) (sextant_queue_items{@V})")]),
     Panel("Refused, and why", "Requests that got 429 before any work. overloaded: the queue of a version was full. requests: "
-          "more than --max-requests at once. held_bytes: large bodies.",
+          "more than --max-requests at once. held_bytes: large bodies and answers.",
           [("{{reason}} {{model}}", "sum by (reason, model) (rate(sextant_rejected_total{@N}[$__rate_interval]))")], "reqps"),
     Panel("Processor", "Cores in use by each replica. At its limit with a queue: add replicas. Below with a queue: throttled, or "
           "too few sessions. Over 2 minutes: the process counts whole seconds.",

@@ -71,6 +71,7 @@ struct State {
     draining: AtomicBool,
     /// Who may ask.
     keys: Arc<Current>,
+    ledger: audit::Ledger,
 }
 
 impl App {
@@ -80,7 +81,19 @@ impl App {
         let (operator, tracing, docs, draining) = (None, None, docs::Files::new(), AtomicBool::new(false));
         let keys = Arc::new(Current::new(config.keys.clone()));
         metrics.keys.prepare(keys.get().names());
-        Self(Arc::new(State { embedder, metrics, config, operator, tracing, docs, intake, draining, keys }))
+        let ledger = audit::Ledger::default();
+        Self(Arc::new(State {
+            embedder,
+            metrics,
+            config,
+            operator,
+            tracing,
+            docs,
+            intake,
+            draining,
+            keys,
+            ledger,
+        }))
     }
 
     /// The same with routes that change what is served. Only before the application is cloned.
@@ -104,6 +117,11 @@ impl App {
         if let Some(tracing) = &self.0.tracing {
             tracing.flush(patience).await;
         }
+    }
+
+    /// Waits for what administrators have asked for and not waited for. Only when nobody can ask any more.
+    pub(crate) async fn finish_actions(&self) {
+        self.0.ledger.finished().await;
     }
 
     /// From now on not ready, and every answer asks its client to leave the connection.
@@ -255,7 +273,7 @@ impl Routes {
             // A client without a certificate is not even told whether its key is known, where those are asked for.
             .layer(middleware::from_fn(admin::certified))
             // Outside of both, to tell of those who were denied, too.
-            .layer(middleware::from_fn(audit::audit))
+            .layer(middleware::from_fn_with_state(app.clone(), audit::audit))
             // Every refusal, a handler's or the framework's, becomes the envelope of the path's dialect.
             .layer(middleware::from_fn(error::envelope))
             // Counts and logs each answer once, whatever made it.

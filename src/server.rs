@@ -13,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -194,11 +195,13 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> bool {
     let (phase, phases) = watch::channel(Phase::Serving);
-    let following = config.keys_file.clone().map(|file| {
+    // Dropped, it ends all that is in it.
+    let mut following = JoinSet::new();
+    if let Some(file) = config.keys_file.clone() {
         let (app, keys) = (app.clone(), Arc::clone(app.keys()));
         let tell = move |look| app.keys_looked_at(&look);
-        tokio::spawn(KeyFollower::new(file).run(keys, config.sync_interval, tell))
-    });
+        following.spawn(KeyFollower::new(file).run(keys, config.sync_interval, tell));
+    }
     let room = files::room_for_connections(1 + u64::from(listeners.admin.is_some()));
     let mut limits = config.connections;
     if room < limits.max_connections {
@@ -213,7 +216,7 @@ pub async fn run(
         let metrics = Arc::new(app.metrics().listener(name));
         let tls = identity.clone().map(|identity| Shown::new(identity, Arc::clone(&metrics)));
         if let Some(shown) = &tls {
-            tokio::spawn(shown.clone().follow(config.sync_interval));
+            following.spawn(shown.clone().follow(config.sync_interval));
         }
         let door = Door { listener, router, limits, tls, metrics };
         serving.push(tokio::spawn(accept::serve(door, phases.clone())));
@@ -231,14 +234,16 @@ pub async fn run(
     // Receivers live as long as the tasks above.
     let _ = phase.send(Phase::Draining);
     let end = Instant::now() + config.drain_timeout;
-    let drained = tokio::time::timeout_at(end, futures_util::future::join_all(serving)).await;
-    // A key that is taken back must not be good for those who are still served.
-    if let Some(following) = following {
-        following.abort();
-    }
+    let drained = tokio::time::timeout_at(end, async {
+        futures_util::future::join_all(serving).await;
+        app.finish_actions().await;
+    });
+    let drained = drained.await;
+    // Not before: a key that is taken back must not be good for those who are still served.
+    drop(following);
     app.flush_spans(end.saturating_duration_since(Instant::now()).clamp(FLUSH.0, FLUSH.1)).await;
     match drained {
-        Ok(_) => tracing::info!("stopped"),
+        Ok(()) => tracing::info!("stopped"),
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),
     }
     drained.is_ok()

@@ -16,7 +16,7 @@ const LEAST_HEADER_BYTES: usize = 8192;
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionsSettings {
-    /// Most connections of each listener; one more takes the place of the one that has been without a request for longest [default: 8192]
+    /// Most connections of each listener; one more takes the place of the one to which no answer is owed for longest [default: 8192]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_CONNECTIONS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
@@ -32,7 +32,7 @@ pub struct ConnectionsSettings {
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_STREAMS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_streams: Option<u32>,
-    /// Most bytes of all bodies that are held at once, the first 16 KiB of each left out [default: 268435456]
+    /// Most bytes of all bodies and answers that are held at once, the first 16 KiB of each left out [default: 268435456]
     #[arg(long, value_name = "BYTES", env = "SEXTANT_MAX_HELD_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_held_bytes: Option<usize>,
@@ -52,7 +52,7 @@ pub struct ConnectionsSettings {
     #[arg(long, value_name = "TIME", env = "SEXTANT_BODY_TIMEOUT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_timeout: Option<String>,
-    /// How long a client may take nothing of its answer [default: 30s]
+    /// How long a client may take less than 64 KiB of its answer, or of what is left of it [default: 30s]
     #[arg(long, value_name = "TIME", env = "SEXTANT_WRITE_TIMEOUT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_timeout: Option<String>,

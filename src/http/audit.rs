@@ -2,14 +2,18 @@
 //! the rollout log has the changes that were made, and neither those that were refused nor where they came from.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::sync::RwLock;
+use tokio::time::Instant;
 use tower_http::request_id::RequestId;
 
+use super::App;
 use super::access::Caller;
 use super::admin::Peer;
 use super::error::{ApiError, Kind};
@@ -17,6 +21,66 @@ use crate::keys::follow::Look;
 
 /// Characters of a path's part that are told: the rest can only be nonsense.
 const LONGEST: usize = 128;
+
+/// Denials of callers whom nobody knows that are told one by one, of each [`PERIOD`]; the rest is a number. Whoever finds the port could
+/// fill a disk with them otherwise.
+const STRANGERS_TOLD: u64 = 10;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What is kept from one action to the next.
+#[derive(Default)]
+pub(super) struct Ledger {
+    strangers: Mutex<Strangers>,
+    /// Read while an action is at work.
+    at_work: Arc<RwLock<()>>,
+}
+
+impl Ledger {
+    /// Waits for the actions whose callers have hung up. Only when no more can begin.
+    pub(super) async fn finished(&self) {
+        drop(self.at_work.write().await);
+    }
+
+    fn strangers<T>(&self, change: impl FnOnce(&mut Strangers) -> T) -> T {
+        change(&mut self.strangers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Denials of those whom nobody knows, in this period.
+#[derive(Default)]
+struct Strangers {
+    since: Option<Instant>,
+    denied: u64,
+}
+
+/// What becomes of the denial of a stranger.
+#[derive(Debug, PartialEq, Eq)]
+enum Denial {
+    Told,
+    /// The first that is not told: from now on somebody must tell their number, when the period ends.
+    FirstCounted(Instant),
+    Counted,
+}
+
+impl Strangers {
+    fn denied(&mut self, now: Instant) -> Denial {
+        // A period with a rest ends when that is told.
+        if self.denied <= STRANGERS_TOLD && self.since.is_none_or(|since| now >= since + PERIOD) {
+            *self = Self { since: Some(now), denied: 0 };
+        }
+        self.denied += 1;
+        match self.denied.saturating_sub(STRANGERS_TOLD) {
+            0 => Denial::Told,
+            1 => Denial::FirstCounted(self.since.unwrap_or(now) + PERIOD),
+            _ => Denial::Counted,
+        }
+    }
+
+    /// How many were not told. The period is over.
+    fn rest(&mut self) -> u64 {
+        std::mem::take(self).denied.saturating_sub(STRANGERS_TOLD)
+    }
+}
 
 /// What was asked for, as far as the handler has read it. The layer puts it beside the request, and the handler fills it in.
 #[derive(Clone, Default)]
@@ -71,18 +135,23 @@ impl Action {
     fn of(request: &Request) -> Option<Self> {
         let extensions = request.extensions();
         let route = extensions.get::<MatchedPath>()?.as_str().strip_prefix("/admin/v1/models")?;
-        let is_read = *request.method() != Method::POST;
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut parts =
             request.uri().path().split('/').skip(4).map(|part| part.chars().take(LONGEST).collect());
         let model: String = parts.next().unwrap_or_default();
         // `/{model}/rollout`: the action is the route's own word, never the client's.
-        let action = if is_read { "read" } else { route.rsplit('/').next().unwrap_or_default() };
+        let action = match route.rsplit('/').next() {
+            _ if is_read => "read",
+            Some(action @ ("rollout" | "promote" | "rollback" | "verify")) => action,
+            // A method that the route does not have.
+            _ => "none",
+        };
         let id = extensions.get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
         let from = extensions.get::<Peer>().map(|Peer(address)| address.to_string()).unwrap_or_default();
         Some(Self { what: action.to_owned(), model, id: id.unwrap_or_default().to_owned(), from, is_read })
     }
 
-    fn tell(&self, asked: &Asked, response: &Response) {
+    fn tell(&self, app: &App, asked: &Asked, response: &Response) {
         let status = response.status();
         let outcome = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "denied",
@@ -91,8 +160,12 @@ impl Action {
             status if status.is_client_error() => "refused",
             _ => "failed",
         };
+        let caller = response.extensions().get::<Caller>();
+        if outcome == "denied" && caller.is_none_or(|caller| !caller.is_known()) && !is_told(app) {
+            return;
+        }
         let Details { version, reason, dry_run, outcome: came_to } = asked.change(|details| details.clone());
-        let who = response.extensions().get::<Caller>().map_or("none", Caller::name);
+        let who = caller.map_or("none", Caller::name);
         let Self { what, model, id, from, .. } = self;
         // What was malformed may be anything, a text too, and its message says what it was.
         let error = response.extensions().get::<ApiError>().map_or("", |error| match error.kind {
@@ -104,16 +177,33 @@ impl Action {
     }
 }
 
+/// Whether another denial of a stranger is told. The number of those that are not will be.
+fn is_told(app: &App) -> bool {
+    let denial = app.0.ledger.strangers(|strangers| strangers.denied(Instant::now()));
+    if let Denial::FirstCounted(end) = denial {
+        let app = app.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(end).await;
+            let count = app.0.ledger.strangers(Strangers::rest);
+            tracing::info!(target: "audit", who = "none", what = "more", outcome = "denied", count, "audit");
+        });
+    }
+    denial == Denial::Told
+}
+
 /// Tells what an administrator asked for and what came of it.
 ///
-/// The work goes on when the caller hangs up: a change is not left half made, nor made and not told.
-pub(super) async fn audit(mut request: Request, next: Next) -> Response {
+/// The work goes on when the caller hangs up, and the server waits for it when it stops: a change is not left half made, nor made and
+/// not told.
+pub(super) async fn audit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let Some(action) = Action::of(&request) else { return next.run(request).await };
     let asked = Asked::default();
     request.extensions_mut().insert(asked.clone());
+    let at_work = Arc::clone(&app.0.ledger.at_work).read_owned().await;
     let work = tokio::spawn(async move {
         let response = next.run(request).await;
-        action.tell(&asked, &response);
+        action.tell(&app, &asked, &response);
+        drop(at_work);
         response
     });
     work.await.unwrap_or_else(|error| ApiError::new(Kind::Internal, error.to_string()).into_response())
@@ -131,5 +221,30 @@ pub(super) fn keys(look: &Look) {
             tracing::info!(target: "audit", what = "keys", outcome = "failed", error = %error, "audit");
             tracing::error!(%error, "the keys file is wrong: the keys before stay in force");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_denials_of_strangers_are_told_and_the_rest_is_a_number() {
+        let (mut strangers, begun) = (Strangers::default(), Instant::now());
+        for _ in 0..STRANGERS_TOLD {
+            assert_eq!(strangers.denied(begun), Denial::Told);
+        }
+        // A new period, without a rest.
+        let later = begun + PERIOD;
+        for _ in 0..STRANGERS_TOLD {
+            assert_eq!(strangers.denied(later), Denial::Told);
+        }
+        assert_eq!(strangers.denied(later), Denial::FirstCounted(later + PERIOD));
+        assert_eq!(strangers.denied(later), Denial::Counted);
+        // Whoever tells the number may come late.
+        assert_eq!(strangers.denied(later + PERIOD * 2), Denial::Counted);
+        assert_eq!(strangers.rest(), 3);
+        assert_eq!(strangers.denied(later), Denial::Told);
+        assert_eq!(strangers.rest(), 0);
     }
 }

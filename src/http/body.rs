@@ -1,4 +1,5 @@
-//! Bodies as they come in: how slow they may be, how much of them is held, and who gets a place among the requests that are answered.
+//! Bodies: how slowly they may come in, how much of them and of the answers is held, and who gets a place among the requests that are
+//! answered.
 
 use std::error::Error;
 use std::fmt;
@@ -22,14 +23,15 @@ use super::error::{ApiError, Kind};
 use super::room::{Place, Room};
 use crate::config::HttpConfig;
 
-/// Of each body so many bytes are not counted among those that are held: large bodies take room from each other, and not from a
-/// client with a sentence.
+/// Of each body and each answer so many bytes are not counted among those that are held: large ones take room from each other, and not
+/// from a client with a sentence.
 const SMALL: usize = 1 << 14;
 
 /// Limits of the bodies of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of all bodies that are being read or answered, the first 16 KiB of each left out.
+    /// Bytes of all bodies that are being read or answered, and of all answers that are not taken yet, the first 16 KiB of each left
+    /// out.
     pub max_held_bytes: usize,
     /// How long a body may stand still.
     pub stall_timeout: Duration,
@@ -109,10 +111,11 @@ pub(super) async fn receive(State(app): State<App>, request: Request, next: Next
         return refused;
     }
     let held = Arc::new(Mutex::new(Held::default()));
-    let body = Incoming::new(body, app, needs_place, Arc::clone(&held));
+    let body = Incoming::new(body, app.clone(), needs_place, Arc::clone(&held));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     drop(held);
-    response
+    // Metrics and what an administrator asks for must get through, and files of the documentation are there anyway.
+    if needs_place { app.hold(response) } else { response }
 }
 
 fn is_encoded(encoding: &HeaderValue) -> bool {
@@ -125,6 +128,36 @@ impl App {
         self.0.metrics.shed("requests");
         let message = format!("{} requests are being answered already", self.0.config.max_requests);
         ApiError::overloaded(message, self.0.embedder.retry_after())
+    }
+
+    /// Holds room for an answer until the last of it is taken. One that is larger than all the room has it to itself.
+    fn hold(&self, response: Response) -> Response {
+        let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let most = self.0.config.bodies.max_held_bytes;
+        let more = length.unwrap_or(most).saturating_sub(SMALL).min(most);
+        if more == 0 {
+            return response;
+        }
+        match self.room_for(more) {
+            Some(room) => response.map(|body| Body::new(Outgoing { body, room: Arc::new(room) })),
+            None => {
+                let message = format!(
+                    "other requests and answers that are not taken yet have {most} bytes already (max_held_bytes), and this answer \
+                     needs {more}: ask later, or for less at once"
+                );
+                ApiError::overloaded(message, self.0.embedder.retry_after()).into_response()
+            }
+        }
+    }
+
+    /// Room for so many bytes, or one more refusal.
+    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let semaphore = Arc::clone(&self.0.intake.held);
+        let room = u32::try_from(bytes).ok().and_then(|bytes| semaphore.try_acquire_many_owned(bytes).ok());
+        if room.is_none() {
+            self.0.metrics.shed("held_bytes");
+        }
+        room
     }
 }
 
@@ -159,21 +192,17 @@ impl Incoming {
         self.received += bytes;
         let more = self.received.saturating_sub(before);
         if more > 0 {
-            let semaphore = Arc::clone(&self.app.0.intake.held);
-            let permit =
-                u32::try_from(more).ok().and_then(|more| semaphore.try_acquire_many_owned(more).ok());
-            let Some(permit) = permit else {
-                self.app.0.metrics.shed("held_bytes");
+            let Some(room) = self.app.room_for(more) else {
                 let message = format!(
-                    "the bodies of other requests take {} bytes already (max_held_bytes): send this one later, or in parts",
+                    "other requests and answers that are not taken yet have {} bytes already (max_held_bytes): send this one later, or in parts",
                     limits.max_held_bytes
                 );
                 return Err(ApiError::overloaded(message, self.app.0.embedder.retry_after()));
             };
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             match &mut held.bytes {
-                Some(bytes) => bytes.merge(permit),
-                none => *none = Some(permit),
+                Some(bytes) => bytes.merge(room),
+                none => *none = Some(room),
             }
         }
         if let Some(waiting) = &mut self.waiting {
@@ -250,6 +279,47 @@ impl HttpBody for Incoming {
                 Poll::Pending => Poll::Pending,
             },
         }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a large answer, with the room that it takes.
+struct Outgoing {
+    body: Body,
+    room: Arc<OwnedSemaphorePermit>,
+}
+
+/// A part of it. The room is held by the bytes, not by the body: whoever cuts them into pieces has all of them in memory until the
+/// last piece is gone.
+struct Roomed {
+    bytes: Bytes,
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Roomed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let roomed = |bytes| Bytes::from_owner(Roomed { bytes, _room: Arc::clone(&self.room) });
+        polled.map_ok(|frame| frame.map_data(roomed))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

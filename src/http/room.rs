@@ -105,6 +105,12 @@ impl Place {
             self.waiting = Some(number);
         }
     }
+
+    /// Waits from now on, however long it has.
+    pub(crate) fn wait_anew(&mut self) {
+        self.busy();
+        self.wait();
+    }
 }
 
 impl Drop for Place {
@@ -137,7 +143,7 @@ mod tests {
         assert!(second.lost().is_cancelled() && !first.lost().is_cancelled());
         // Back among those who wait, behind the third.
         first.wait();
-        second.wait();
+        second.wait_anew();
         let (mut fourth, _) = room.enter().unwrap();
         assert!(third.lost().is_cancelled() && !first.lost().is_cancelled());
         first.busy();

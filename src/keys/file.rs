@@ -92,6 +92,12 @@ impl Entry {
         let digest = self.hash.parse::<Digest>().map_err(|()| {
             "`hash` is not sha256: and 64 hexadecimal digits; `sextant key hash` makes it of a key".to_owned()
         })?;
+        if digest == Digest::of("") {
+            return Err(
+                "`hash` is that of an empty key: what made it got nothing; `sextant key hash` makes it of a key"
+                    .to_owned(),
+            );
+        }
         if self.roles.is_empty() {
             return Err("`roles` is empty: expected embed, admin or metrics".to_owned());
         }

@@ -85,7 +85,11 @@ impl Follower {
     /// It is read whole, whatever its time and size say: a rename within the granularity of the clock, or a link that leads elsewhere,
     /// as Kubernetes swaps a mounted Secret, may leave both as they were, and a few lines are read as fast as asked about.
     pub fn look(&mut self, current: &Current) -> Look {
-        match Keys::read(&self.path) {
+        self.found(Keys::read(&self.path), current)
+    }
+
+    fn found(&mut self, read: Result<Keys, KeysError>, current: &Current) -> Look {
+        match read {
             Ok(keys) => {
                 self.failed = None;
                 current.replace(keys)
@@ -100,7 +104,13 @@ impl Follower {
     /// Looks every `interval`, for ever, and says what it finds.
     pub async fn run(mut self, current: Arc<Current>, interval: Duration, tell: impl Fn(Look)) {
         loop {
-            tell(self.look(&current));
+            // A mounted file may be as slow as the network behind it.
+            let path = self.path.clone();
+            let Ok(read) = tokio::task::spawn_blocking(move || Keys::read(&path)).await else {
+                // The runtime is going.
+                return;
+            };
+            tell(self.found(read, &current));
             tokio::time::sleep(interval).await;
         }
     }

@@ -53,6 +53,10 @@ fn a_file_that_is_wrong_is_told_how_and_not_what_is_in_it() {
             wrong(&format!("name = 'a'\nhash = '{}'\nroles = ['embed']", &hash.to_string()[..70])),
             "`hash` is not",
         ),
+        (
+            wrong(&format!("name = 'a'\nhash = '{}'\nroles = ['embed']", Digest::of(""))),
+            "`hash` is that of an empty key",
+        ),
         (wrong(&format!("name = 'a'\nhash = '{hash}'\nroles = []")), "`roles` is empty"),
         (wrong(&format!("name = 'a'\nhash = '{hash}'\nroles = ['{A}']")), "line 4"),
         (wrong(&format!("name = '{A} '\nhash = '{hash}'\nroles = ['embed']")), "key 1: expected a `name`"),

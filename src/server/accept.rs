@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -24,9 +25,9 @@ pub(super) enum Phase {
     Draining,
 }
 
-/// Accepting fails when file descriptors run out; trying again at once would only burn the CPU.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Between two lines of the log about that.
+/// Accepting fails for want of file descriptors or memory; trying again at once would only burn the CPU.
+const PAUSE_AFTER_SHORTAGE: Duration = Duration::from_millis(50);
+/// Between two lines of the log about what cannot be accepted.
 const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// A listener and how it treats who comes.
@@ -62,11 +63,13 @@ pub(super) async fn serve(door: Door, mut phases: watch::Receiver<Phase>) {
                         tracing::warn!(%error, "cannot accept connections");
                         told = Some(Instant::now());
                     }
-                    // Files of ours are the likeliest to be too many.
-                    if room.turn_out() {
-                        host.metrics.closed(Closed::GaveWay);
+                    if is_shortage(&error) {
+                        // Files of ours are the likeliest to be too many.
+                        if room.turn_out() {
+                            host.metrics.closed(Closed::GaveWay);
+                        }
+                        tokio::time::sleep(PAUSE_AFTER_SHORTAGE).await;
                     }
-                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 }
             },
         }
@@ -78,6 +81,12 @@ pub(super) async fn serve(door: Door, mut phases: watch::Receiver<Phase>) {
     drop(host);
     // Nothing is ever sent: this ends when every connection has dropped its end.
     gone.recv().await;
+}
+
+/// Whether something has run out. Any other failure is of the one connection, whose client left before it was taken.
+fn is_shortage(error: &io::Error) -> bool {
+    let of = Errno::from_io_error(error);
+    of.is_some_and(|of| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&of))
 }
 
 /// Begins a connection, if there is room.
@@ -111,4 +120,16 @@ fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
 fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_left_before_being_taken_is_no_shortage() {
+        for (error, expected) in [(Errno::MFILE, true), (Errno::NOBUFS, true), (Errno::CONNABORTED, false)] {
+            assert_eq!(is_shortage(&error.into()), expected, "{error:?}");
+        }
+    }
 }

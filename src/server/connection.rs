@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tower::{Service as _, service_fn};
 
 use super::activity::{Activity, Answer, Watched};
@@ -36,6 +36,8 @@ const PING: Duration = Duration::from_secs(30);
 const WINDOWS: (u32, u32) = (1 << 18, 1 << 20);
 /// Bytes that wait for an HTTP/2 client's window, of each of its answers.
 const SEND_BUFFER: usize = 1 << 16;
+/// Headers of a request that hyper has room for if it is not told how many.
+const HYPERS_HEADERS: usize = 100;
 
 /// Limits of each connection of a listener, and of all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// For a head, and for the first one to come.
     pub head_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may take less than 64 KiB of its answer, or of what is left of it.
     pub write_timeout: Duration,
     /// How long a connection is kept without a request.
     pub idle_timeout: Duration,
@@ -63,7 +65,7 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         max_connections: 8192,
         max_header_bytes: 1 << 16,
-        max_headers: 100,
+        max_headers: HYPERS_HEADERS,
         max_streams: 100,
         handshake_timeout: Duration::from_secs(10),
         head_timeout: Duration::from_secs(10),
@@ -71,10 +73,11 @@ impl Limits {
         idle_timeout: Duration::from_secs(75),
     };
 
-    /// How often a connection is looked at: none outlives a limit by more than a quarter of it.
+    /// How often a connection is looked at: none outlives a limit by more than a quarter of it. No more often, since each look wakes
+    /// the task of a connection and all that hyper has in it.
     fn look_every(&self) -> Duration {
         let shortest = self.head_timeout.min(self.write_timeout).min(self.idle_timeout);
-        (shortest / 4).clamp(Duration::from_millis(1), Duration::from_secs(1))
+        (shortest / 4).max(Duration::from_millis(1))
     }
 }
 
@@ -157,6 +160,7 @@ impl Host {
             sleep_until(begun + LAST_READ).await;
         });
         let mut looks = tokio::time::interval(limits.look_every());
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut is_leaving, mut end) = (false, None);
         loop {
             tokio::select! {
@@ -200,9 +204,12 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .max_buf_size(limits.max_header_bytes)
-        .max_headers(limits.max_headers)
         // hyper's own would end idle connections as well.
         .header_read_timeout(None);
+    // Where it is said, hyper keeps headers on the heap, which costs 5 % by its own account.
+    if limits.max_headers != HYPERS_HEADERS {
+        builder.http1().max_headers(limits.max_headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())

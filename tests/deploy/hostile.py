@@ -141,7 +141,9 @@ async def bogus(server: Server) -> None:
         async with server.connected() as (reader, writer):
             await send(writer, asked)
             DONE["bogus model: 404"] += (await asyncio.wait_for(reader.read(), 30)).count(b"HTTP/1.1 404")
-        await server.ask("bogus path", f"METHOD{first} /path/{first} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        lines = {"bogus path": f"METHOD{first} /path/{first}", "bogus admin": f"GET /admin/v1/models/model-{first}"}
+        for what, line in lines.items():
+            await server.ask(what, f"{line} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
         await asyncio.sleep(0.05)
     huge = json.dumps({"model": "m" * 1_000_000, "input": "a"}).encode()
     await server.ask("huge model", request(huge, "connection: close"))

@@ -30,8 +30,8 @@ SHARE = 0.4
 # Bodies that may be held, the answers that wait for deaf clients, and what the allocator keeps of both.
 MOST_GROWTH = 512 << 20
 # What must have been done.
-DEEDS = ("slow head", "slow body", "nested", "bomb", "head", "bogus model", "bogus path", "rapid reset", "many streams", "endless head",
-         "control frames", "deaf: moves", "deaf by HTTP/2")  # fmt: skip
+DEEDS = ("slow head", "slow body", "nested", "bomb", "head", "bogus model", "bogus path", "bogus admin", "rapid reset", "many streams",
+         "endless head", "control frames", "deaf: moves", "deaf by HTTP/2")  # fmt: skip
 TEXTS = pathlib.Path(__file__).resolve()
 
 

@@ -36,6 +36,6 @@ pub fn bearer(key: &str) -> HeaderMap {
 pub fn serve(directory: &TempDir, level: &str) -> Server {
     let [models, keys, log] = ["models", "keys", "log"].map(|name| path(directory, name));
     let mut command = sextant(&["serve", "--models", &models, "--keys-file", &keys, "--log", level]);
-    command.args(["--sync-interval", "50ms", "--log-format", "json"]);
+    command.args(["--sync-interval", "50ms", "--log-format", "json", "--drain-delay", "0s"]);
     Server::start_telling(command, Stdio::from(File::create(log).unwrap()))
 }

@@ -1,8 +1,11 @@
 //! What a client can make grow, and how far: connections, heads, bodies, streams, answers that it does not take, names.
 
+mod answers;
+mod streams;
+
 use std::time::Duration;
 
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use h2::Reason;
 use h2::client::SendRequest;
@@ -334,45 +337,4 @@ async fn get(sender: &mut SendRequest<Bytes>, path: &str) -> Result<StatusCode, 
     let request = Request::get(format!("http://test{path}")).body(()).unwrap();
     let (response, _) = ready.send_request(request, true).map_err(reason)?;
     Ok(response.await.map_err(reason)?.status())
-}
-
-#[tokio::test]
-async fn requests_that_are_taken_back_at_once_end_their_connection_and_no_other() {
-    let (app, fake) = TestApp::fake().await;
-    let (mut honest, connection) = h2::client::handshake(connect(&app).await).await.unwrap();
-    tokio::spawn(connection);
-    let (rapid, connection) = h2::client::handshake(connect(&app).await).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let post = || Request::builder().method(Method::POST).uri("http://test/v1/embeddings").body(()).unwrap();
-    for index in 0..20_000 {
-        let Ok(mut ready) = rapid.clone().ready().await else { break };
-        let Ok((_, mut stream)) = ready.send_request(post(), false) else { break };
-        stream.send_reset(Reason::CANCEL);
-        if index % 5000 == 0 {
-            assert_eq!(get(&mut honest, "/health").await, Ok(StatusCode::OK));
-        }
-    }
-    drop(rapid);
-    // Either it was told to calm down, or all was taken back.
-    let _ = connection.await.unwrap();
-    assert_eq!(get(&mut honest, "/health").await, Ok(StatusCode::OK));
-    assert_eq!(fake.rows(), 0);
-    until("they are all gone", async || {
-        app.metric("sextant_connections", &["listener=\"public\""]).await <= 2.0
-    })
-    .await;
-    works(&app).await;
-}
-
-#[tokio::test]
-async fn a_connection_has_no_more_streams_than_the_server_says() {
-    let few = ConnectionsSettings { max_streams: Some(3), ..ConnectionsSettings::default() };
-    let (app, fake) = TestApp::fake_with(&with(few), |_| ()).await;
-    fake.hold();
-    let (mut sender, connection) = h2::client::handshake(connect(&app).await).await.unwrap();
-    tokio::spawn(connection);
-    // Its settings have come with this.
-    assert_eq!(get(&mut sender, "/health").await, Ok(StatusCode::OK));
-    assert_eq!(sender.current_max_send_streams(), 3);
-    fake.release();
 }

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::{entry, key, serve};
 use crate::command::{imported, path, run};
@@ -61,11 +64,16 @@ async fn each_action_is_one_line_with_who_what_why_and_what_came_of_it() {
     assert_eq!(change("rollout", None, json!({ "version": 2, "reason": "x" })).await, 401);
     assert_eq!(send(Method::GET, "", None, Value::Null).await, 401);
     assert_eq!(send(Method::GET, "", alice, Value::Null).await, 200);
+    // Of a method that a route does not have.
+    assert_eq!(send(Method::POST, "", alice, Value::Null).await, 405);
+    assert_eq!(send(Method::POST, "/tiny", alice, Value::Null).await, 405);
+    assert_eq!(send(Method::DELETE, "/tiny/verify", alice, Value::Null).await, 405);
+    assert_eq!(send(Method::HEAD, "/tiny/verify", alice, Value::Null).await, 405);
 
     fs::write(&keys, text.clone() + &entry("bob", &["admin"], "")).unwrap();
-    until("the keys are read again", async || audited(&log).len() == 10).await;
+    until("the keys are read again", async || audited(&log).len() == 13).await;
     fs::write(&keys, "nonsense").unwrap();
-    until("the failure is told", async || audited(&log).len() == 11).await;
+    until("the failure is told", async || audited(&log).len() == 14).await;
 
     let lines = audited(&log);
     let told: Vec<Value> = lines
@@ -84,6 +92,9 @@ async fn each_action_is_one_line_with_who_what_why_and_what_came_of_it() {
             ["search", "rollout", null, "denied", 403],
             ["none", "rollout", null, "denied", 401],
             ["none", "read", null, "denied", 401],
+            ["alice", "none", null, "refused", 405],
+            ["alice", "none", null, "refused", 405],
+            ["alice", "verify", null, "refused", 405],
             [null, "keys", null, "done", null],
             [null, "keys", null, "failed", null],
         ])
@@ -97,11 +108,61 @@ async fn each_action_is_one_line_with_who_what_why_and_what_came_of_it() {
     assert!(made["from"].as_str().unwrap().starts_with("127.0.0.1:"), "{made}");
     assert!(made["timestamp"].is_string() && made["error"] == "", "{made}");
     assert!(lines[3]["error"].as_str().unwrap().contains("trial"), "{}", lines[3]);
-    assert_eq!((&lines[9]["added"], &lines[9]["removed"]), (&json!("bob"), &json!("")));
+    assert_eq!((&lines[12]["added"], &lines[12]["removed"]), (&json!("bob"), &json!("")));
     let text = fs::read_to_string(&log).unwrap();
     assert!(!text.contains("none of ours"), "what was malformed may be a text");
     // The failure is told once, however often it is seen.
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    assert_eq!(audited(&log).len(), 11);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(audited(&log).len(), 14);
     assert_eq!(fs::read_to_string(&log).unwrap().matches("the keys before stay in force").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_fill_the_log_and_none_of_them_goes_uncounted() {
+    let (directory, keys) = (imported(), entry("search", &["embed"], ""));
+    fs::write(path(&directory, "keys"), keys).unwrap();
+    let server = serve(&directory, "error");
+    let client = client();
+    let denied = async |name: &str| {
+        let url = format!("http://{}/admin/v1/models/tiny/rollback", server.address);
+        client.post(url).bearer_auth(key(name)).body("{}").send().await.unwrap().status().as_u16()
+    };
+    for _ in 0..300 {
+        assert_eq!(denied("nobody").await, 401);
+    }
+    for _ in 0..30 {
+        assert_eq!(denied("search").await, 403);
+    }
+    let log = directory.path().join("log");
+    let of =
+        |who: &str| -> Vec<Value> { audited(&log).into_iter().filter(|line| line["who"] == who).collect() };
+    let counted = || -> u64 { of("none").iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum() };
+    until("all are counted", async || counted() == 300).await;
+    let told = of("none");
+    let rest = told.iter().find(|line| line["count"].is_u64()).expect("more than are told one by one");
+    assert_eq!((&rest["what"], &rest["outcome"]), (&json!("more"), &json!("denied")));
+    assert_eq!(of("search").len(), 30, "of a key that is known each is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_administrator_did_not_wait_for_is_told_before_the_server_stops() {
+    let directory = imported();
+    fs::write(path(&directory, "keys"), entry("alice", &["admin"], "")).unwrap();
+    let server = serve(&directory, "error");
+    let body = r#"{"version": 1}"#;
+    let asked = format!(
+        "POST /admin/v1/models/tiny/verify HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        key("alice"),
+        body.len()
+    );
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    // What was sent is read even so, and the model is loaded once more for it, which takes longer than to stop.
+    drop(stream);
+    server.signal("TERM");
+    assert_eq!(server.exit_code().await, Some(0));
+    let lines = audited(&directory.path().join("log"));
+    assert_eq!(lines.len(), 1);
+    assert_eq!((&lines[0]["what"], &lines[0]["outcome"]), (&json!("verify"), &json!("passed")));
 }
