@@ -82,7 +82,7 @@ impl Fake {
     /// The vector it gives for these ids, not normalised.
     pub fn vector(ids: &[u32]) -> Vector {
         let seed: f32 = ids.iter().zip(1..).map(|(&id, place)| (id as f32 + 1.0) * place as f32).sum();
-        (1..=DIMENSIONS).map(|component| (seed * component as f32).sin() + 1.5).collect()
+        (1..=DIMENSIONS).map(|component| (seed * component as f32).sin() + 0.5).collect()
     }
 }
 
