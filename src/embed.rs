@@ -254,6 +254,20 @@ impl Embedder {
         .await
     }
 
+    /// The text of each list of token ids, on the threads kept for tokenizing.
+    ///
+    /// # Errors
+    /// If an id is out of range, or the tokenizer fails.
+    pub async fn decode(
+        &self,
+        model: &Arc<Model>,
+        lists: Vec<Vec<i64>>,
+        skip_special_tokens: bool,
+    ) -> Result<Vec<String>, EmbedError> {
+        let (model, bytes) = (Arc::clone(model), |ids: &Vec<i64>| size_of_val(ids.as_slice()));
+        self.spread(lists, bytes, move |ids| model.tokenizer.decode(ids, skip_special_tokens)).await
+    }
+
     async fn tokenize(
         &self,
         model: &Arc<Model>,

@@ -15,6 +15,7 @@ mod fields;
 pub(crate) mod fuzz;
 mod health;
 mod inference;
+mod inputs;
 mod observe;
 mod openai;
 mod request_id;

@@ -121,7 +121,7 @@ impl Tokens {
 pub struct Piece {
     /// The token's id.
     pub id: u32,
-    /// The token as the vocabulary writes it.
+    /// The part of the text that it stands for, as it stands there; of a special token the vocabulary's name for it.
     pub text: String,
     /// Added by the tokenizer, not part of the text.
     pub special: bool,
@@ -226,13 +226,7 @@ impl Tokenizer {
     /// # Errors
     /// If an id is out of range, the frame of special tokens is missing, or they are too many and must not be cut.
     pub fn accept(&self, ids: &[i64], truncate: Truncate) -> Result<Tokens, InputError> {
-        let ids = ids
-            .iter()
-            .map(|&id| {
-                let known = u32::try_from(id).ok().filter(|id| (*id as usize) < self.vocabulary);
-                known.ok_or(InputError::OutOfRange { id, vocabulary: self.vocabulary })
-            })
-            .collect::<Result<Vec<u32>, _>>()?;
+        let ids = self.known(ids)?;
         let framed = ids.strip_prefix(self.prefix.as_slice());
         let Some(content) = framed.and_then(|ids| ids.strip_suffix(self.suffix.as_slice())) else {
             return Err(InputError::Unframed { frame: format!("{:?} ... {:?}", self.prefix, self.suffix) });
@@ -248,13 +242,17 @@ impl Tokenizer {
         let encoding = self.inner.encode_char_offsets(text, add_special_tokens).map_err(failed)?;
         let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
         let tokens = encoding.get_ids().iter().zip(encoding.get_tokens());
+        let mut walk = Walk { text, character: 0, byte: 0 };
         Ok(tokens
             .zip(places)
-            .map(|((&id, token), (&(start, end), &special))| Piece {
-                id,
-                text: token.clone(),
-                special: special == 1,
-                span: (special == 0).then_some(start..end),
+            .map(|((&id, token), (&(start, end), &special))| match special {
+                1 => Piece { id, text: token.clone(), special: true, span: None },
+                _ => Piece {
+                    id,
+                    text: walk.part(start..end).to_owned(),
+                    special: false,
+                    span: Some(start..end),
+                },
             })
             .collect())
     }
@@ -263,11 +261,16 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If an id is out of range.
-    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, InputError> {
-        if let Some(&id) = ids.iter().find(|id| **id as usize >= self.vocabulary) {
-            return Err(InputError::OutOfRange { id: i64::from(id), vocabulary: self.vocabulary });
-        }
-        self.inner.decode(ids, skip_special_tokens).map_err(failed)
+    pub fn decode(&self, ids: &[i64], skip_special_tokens: bool) -> Result<String, InputError> {
+        self.inner.decode(&self.known(ids)?, skip_special_tokens).map_err(failed)
+    }
+
+    /// Ids as the vocabulary has them.
+    fn known(&self, ids: &[i64]) -> Result<Vec<u32>, InputError> {
+        let known = |id: i64| u32::try_from(id).ok().filter(|id| (*id as usize) < self.vocabulary);
+        ids.iter()
+            .map(|&id| known(id).ok_or(InputError::OutOfRange { id, vocabulary: self.vocabulary }))
+            .collect()
     }
 
     /// Cuts the content to what there is room for and puts the special tokens round it.
@@ -323,6 +326,37 @@ fn end_of(text: &str, bytes: usize) -> &str {
     let near = text.ceil_char_boundary(start + bytes / 4);
     let space = text[start..near].find(char::is_whitespace);
     &text[space.map_or(start, |space| start + space)..]
+}
+
+/// Finds characters from where it was last. Tokens come in the order of the text, so it is walked once, however many there are.
+struct Walk<'a> {
+    text: &'a str,
+    character: usize,
+    byte: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn part(&mut self, characters: Range<usize>) -> &'a str {
+        let start = self.byte_of(characters.start);
+        let end = self.byte_of(characters.end);
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    /// Where a character begins, or the text ends.
+    fn byte_of(&mut self, character: usize) -> usize {
+        while self.character < character
+            && let Some(next) = self.text[self.byte..].chars().next()
+        {
+            (self.character, self.byte) = (self.character + 1, self.byte + next.len_utf8());
+        }
+        // Of a character of several tokens each has its place.
+        while self.character > character
+            && let Some(before) = self.text[..self.byte].chars().next_back()
+        {
+            (self.character, self.byte) = (self.character - 1, self.byte - before.len_utf8());
+        }
+        self.byte
+    }
 }
 
 fn failed(error: tokenizers::Error) -> InputError {

@@ -158,7 +158,7 @@ fn words(tokenizer: &Tokenizer, special: usize, random: &mut fastrand::Rng) -> R
     let mut list = Vec::with_capacity(WORDS);
     for _ in 0..WORDS * 50 {
         let id = random.u32(..tokenizer.vocabulary() as u32);
-        let word = tokenizer.decode(&[id], true)?.trim().to_owned();
+        let word = tokenizer.decode(&[id.into()], true)?.trim().to_owned();
         let plain = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_lowercase());
         if !plain || words.contains(&word) {
             continue;

@@ -51,7 +51,7 @@ pub struct EmbedRequest {
     pub prompt: Prompt,
     /// What to do with long inputs.
     pub truncate: Truncate,
-    /// Cut the vectors to this width and normalise again.
+    /// Cut the vectors to this width, before they are normalised where they are.
     pub dimensions: Option<usize>,
     /// `None`: as the model was made.
     pub normalise: Option<bool>,

@@ -1,5 +1,7 @@
 //! Refusals: one enum behind all dialects, and one place where each gets its envelope.
 
+mod dialect;
+
 use std::any::Any;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tower_http::request_id::RequestId;
 
 use super::access::used_up;
@@ -16,6 +18,7 @@ use crate::embed::EmbedError;
 use crate::repository::RepositoryError;
 use crate::rollout::gate::GateError;
 use crate::tokenize::InputError;
+use dialect::Dialect;
 
 /// What kind of refusal: it decides the status and the names that the dialects have for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,8 @@ pub(super) struct ApiError {
     pub(super) message: String,
     /// The field at fault.
     pub(super) param: Option<String>,
+    /// The place of the input at fault among all, and what is wrong with it.
+    input: Option<Box<(usize, String)>>,
     /// More than a sentence, for the administrators' routes.
     details: Option<Value>,
     retry_after: Option<Duration>,
@@ -110,12 +115,19 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, details: None, retry_after: None }
+        Self { kind, message: message.into(), param: None, input: None, details: None, retry_after: None }
     }
 
     pub(super) fn at(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
+    }
+
+    /// Where a route has its inputs in several fields: calls the one at fault by its field, `name` of its place among all.
+    pub(super) fn naming_input(self, name: impl Fn(usize) -> String) -> Self {
+        let Some((index, fault)) = self.input.as_deref() else { return self };
+        let name = name(*index);
+        Self { message: format!("{name}: {fault}"), ..self }.at(name)
     }
 
     pub(super) fn with_details(self, details: Option<Value>) -> Self {
@@ -142,7 +154,8 @@ impl From<EmbedError> for ApiError {
             EmbedError::UnknownPrompt { .. } => Self::new(Kind::Invalid, message).at("prompt_name"),
             EmbedError::Dimensions { .. } => Self::new(Kind::Invalid, message).at("dimensions"),
             EmbedError::Input { index, source } => {
-                Self { message, ..Self::from(source) }.at(format!("input[{index}]"))
+                let input = Some(Box::new((index, source.to_string())));
+                Self { message, input, ..Self::from(source) }.at(format!("input[{index}]"))
             }
             EmbedError::TooManyTokenVectors { .. } => Self::new(Kind::TooLarge, message),
             EmbedError::Batch(BatchError::Overloaded { retry_after }) => {
@@ -267,121 +280,4 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Response::from_parts(parts, dialect.body(&error).to_string().into())
-}
-
-/// Whose contract a path follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    OpenAi,
-    TextEmbeddingsInference,
-    OpenInference,
-    Admin,
-}
-
-impl Dialect {
-    fn of(path: &str) -> Self {
-        if path == "/v1" || path.starts_with("/v1/") {
-            Self::OpenAi
-        } else if path == "/v2" || path.starts_with("/v2/") {
-            Self::OpenInference
-        } else if path == "/admin" || path.starts_with("/admin/") {
-            Self::Admin
-        } else {
-            Self::TextEmbeddingsInference
-        }
-    }
-
-    fn status(self, kind: Kind) -> StatusCode {
-        match (self, kind) {
-            (Self::TextEmbeddingsInference, Kind::Malformed | Kind::Invalid) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            (Self::TextEmbeddingsInference, Kind::Internal | Kind::OtherTask) => {
-                StatusCode::FAILED_DEPENDENCY
-            }
-            (_, kind) => kind.status(),
-        }
-    }
-
-    fn body(self, error: &ApiError) -> Value {
-        match self {
-            Self::OpenAi => {
-                let (kind, code) = match error.kind {
-                    Kind::UnknownModel => ("invalid_request_error", Some("model_not_found")),
-                    Kind::SpaceMismatch => ("invalid_request_error", Some("space_mismatch")),
-                    Kind::NotFound => ("invalid_request_error", Some("unknown_url")),
-                    Kind::MethodNotAllowed => ("invalid_request_error", Some("method_not_supported")),
-                    Kind::Overloaded => ("rate_limit_error", Some("overloaded")),
-                    Kind::RateLimited => ("rate_limit_error", Some("rate_limit_exceeded")),
-                    Kind::Internal => ("server_error", None),
-                    Kind::Unavailable => ("server_error", Some("unavailable")),
-                    Kind::DeadlineExceeded => ("server_error", Some("deadline_exceeded")),
-                    Kind::Unauthorized => ("authentication_error", Some("invalid_api_key")),
-                    Kind::Forbidden => ("permission_error", None),
-                    Kind::Malformed
-                    | Kind::Invalid
-                    | Kind::OtherTask
-                    | Kind::Empty
-                    | Kind::TooLarge
-                    | Kind::BodyTimeout
-                    | Kind::StateConflict
-                    | Kind::GateNotPassed
-                    | Kind::NotServedYet
-                    | Kind::UnsupportedMediaType => ("invalid_request_error", None),
-                };
-                json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
-            }
-            // It has no field for the one at fault, and where the JSON is not what it should be the message does not say.
-            Self::OpenInference => match &error.param {
-                Some(param) if error.kind == Kind::Malformed => {
-                    json!({ "error": format!("{param}: {}", error.message) })
-                }
-                _ => json!({ "error": error.message }),
-            },
-            Self::Admin => {
-                let code = match error.kind {
-                    Kind::Malformed | Kind::Invalid | Kind::Empty | Kind::OtherTask => "invalid",
-                    Kind::UnknownModel => "unknown_version",
-                    Kind::SpaceMismatch => "space_conflict",
-                    Kind::StateConflict => "state_conflict",
-                    Kind::GateNotPassed => "gate_not_passed",
-                    Kind::NotServedYet => "written_not_served",
-                    Kind::Unauthorized => "unauthorized",
-                    Kind::Forbidden => "forbidden",
-                    Kind::NotFound => "not_found",
-                    Kind::MethodNotAllowed => "method_not_allowed",
-                    Kind::TooLarge => "too_large",
-                    Kind::UnsupportedMediaType => "unsupported_media_type",
-                    Kind::Overloaded | Kind::RateLimited => "overloaded",
-                    Kind::Internal => "internal",
-                    Kind::Unavailable => "unavailable",
-                    Kind::DeadlineExceeded | Kind::BodyTimeout => "timeout",
-                };
-                let details = error.details.as_ref();
-                json!({ "error": { "code": code, "message": error.message, "param": error.param, "details": details } })
-            }
-            Self::TextEmbeddingsInference => {
-                let kind = match error.kind {
-                    Kind::Empty => "Empty",
-                    Kind::Overloaded | Kind::RateLimited => "Overloaded",
-                    Kind::Internal | Kind::OtherTask => "Backend",
-                    Kind::Unavailable => "Unhealthy",
-                    Kind::DeadlineExceeded => "DeadlineExceeded",
-                    Kind::NotFound | Kind::UnknownModel => "NotFound",
-                    Kind::SpaceMismatch => "SpaceMismatch",
-                    Kind::Unauthorized | Kind::Forbidden => "Unauthorized",
-                    Kind::Malformed
-                    | Kind::Invalid
-                    | Kind::TooLarge
-                    | Kind::BodyTimeout
-                    | Kind::MethodNotAllowed
-                    | Kind::StateConflict
-                    | Kind::GateNotPassed
-                    | Kind::NotServedYet
-                    | Kind::UnsupportedMediaType => "Validation",
-                };
-                json!({ "error": error.message, "error_type": kind })
-            }
-        }
-    }
 }

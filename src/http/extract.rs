@@ -1,4 +1,4 @@
-//! What comes in: JSON bodies with errors that name the field, and the shapes an `input` may have.
+//! What comes in besides the inputs: JSON bodies with errors that name the field, and the headers.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,13 +9,13 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::beside_others;
 use super::body::Unread;
 use super::error::{ApiError, Kind};
 use crate::batch::Class;
-use crate::embed::{Input, Prompt};
+use crate::embed::Prompt;
 use crate::repository::manifest::Space;
 
 /// A body as it came.
@@ -183,158 +183,6 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError>
             let message =
                 "the header x-request-timeout-ms must be a whole number of milliseconds, 1 to 4294967295";
             Err(ApiError::new(Kind::Invalid, message).at("x-request-timeout-ms"))
-        }
-    }
-}
-
-/// Inputs that are read at all: a body of nothing but `[],` has ten million.
-const MOST_ITEMS: usize = 1 << 16;
-/// Token ids of one input that are read at all.
-const MOST_IDS: usize = 1 << 20;
-
-/// One or many inputs: a text, a token array, or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Inputs(pub(super) Vec<Input>);
-
-impl Inputs {
-    /// The inputs, if there are any, not more than `most`, and none is an empty text.
-    pub(super) fn within(self, most: usize) -> Result<Vec<Input>, ApiError> {
-        check_count(self.0.len(), most)?;
-        match self.0.iter().position(|input| *input == Input::Text(String::new())) {
-            Some(index) => Err(ApiError::new(Kind::Empty, format!("input {index} is an empty string"))),
-            None => Ok(self.0),
-        }
-    }
-}
-
-/// Refuses an empty list and one of more than `most`.
-pub(super) fn check_count(count: usize, most: usize) -> Result<(), ApiError> {
-    match count {
-        0 => Err(ApiError::new(Kind::Empty, "there is nothing to do: the list is empty")),
-        count if count > most => Err(ApiError::new(
-            Kind::TooLarge,
-            format!("the request has {count} inputs, at most {most} are taken: send it in parts"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-impl<'de> Deserialize<'de> for Inputs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(InputsVisitor)
-    }
-}
-
-/// An element of a list, before it is known whether the list is of inputs or one token array.
-enum Element {
-    Item(Input),
-    Id(i64),
-}
-
-impl<'de> Deserialize<'de> for Element {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ElementVisitor)
-    }
-}
-
-struct InputsVisitor;
-
-impl<'de> Visitor<'de> for InputsVisitor {
-    type Value = Inputs;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a string, a list of strings, a token array, or a list of token arrays")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Inputs, E> {
-        Ok(Inputs(vec![Input::Text(text.to_owned())]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs, A::Error> {
-        let (mut items, mut ids) = (Vec::new(), Vec::new());
-        while let Some(element) = list.next_element()? {
-            if items.len() >= MOST_ITEMS || ids.len() >= MOST_IDS {
-                return Err(de::Error::custom("the list is too long"));
-            }
-            match element {
-                Element::Item(item) if ids.is_empty() => items.push(item),
-                Element::Id(id) if items.is_empty() => ids.push(id),
-                _ => return Err(de::Error::custom("numbers and inputs are mixed in one list")),
-            }
-        }
-        Ok(Inputs(if ids.is_empty() { items } else { vec![Input::Ids(ids)] }))
-    }
-}
-
-struct ElementVisitor;
-
-impl<'de> Visitor<'de> for ElementVisitor {
-    type Value = Element;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a string, a token id, or a token array")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
-        Ok(Element::Item(Input::Text(text.to_owned())))
-    }
-
-    fn visit_i64<E: de::Error>(self, id: i64) -> Result<Element, E> {
-        Ok(Element::Id(id))
-    }
-
-    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element, E> {
-        // Larger than any vocabulary either way: refused as out of range, not as malformed.
-        Ok(Element::Id(i64::try_from(id).unwrap_or(i64::MAX)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Element, A::Error> {
-        let mut ids = Vec::new();
-        while let Some(id) = list.next_element()? {
-            if ids.len() >= MOST_IDS {
-                return Err(de::Error::custom("the token array is too long"));
-            }
-            ids.push(id);
-        }
-        Ok(Element::Item(Input::Ids(ids)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: &str) -> Result<Inputs, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn every_shape_of_input_is_read() {
-        let text = |text: &str| Input::Text(text.into());
-        for (json, expected) in [
-            (r#""a""#, vec![text("a")]),
-            (r#"["a","b"]"#, vec![text("a"), text("b")]),
-            ("[1,2]", vec![Input::Ids(vec![1, 2])]),
-            (r#"["a",[1,-2]]"#, vec![text("a"), Input::Ids(vec![1, -2])]),
-            ("[]", vec![]),
-        ] {
-            assert_eq!(parse(json).unwrap(), Inputs(expected), "{json}");
-        }
-    }
-
-    #[test]
-    fn other_shapes_are_refused_in_words() {
-        for (json, expected) in [
-            ("3", "expected a string, a list of strings"),
-            ("[1.5]", "expected a string, a token id"),
-            (r#"[1,"a"]"#, "mixed"),
-            (r#"["a",1]"#, "mixed"),
-            ("[[[1]]]", "invalid type: sequence"),
-            (r#"{"a":1}"#, "invalid type: map"),
-            (r#""\ud800""#, "hex escape"),
-        ] {
-            let error = parse(json).unwrap_err();
-            assert!(error.contains(expected), "{json}: {error}");
         }
     }
 }

@@ -83,8 +83,11 @@ fn requests_are_read_with_the_documented_fields_and_no_others() {
     assert_eq!(read::<tei::Cut>(), documented(&similarity["parameters"]));
     let infer = &schemas["InferRequest"]["properties"];
     assert_eq!(read::<inference::Parameters>(), documented(&infer["parameters"]));
-    assert_eq!(read::<inference::Tensor>(), documented(&infer["inputs"]["items"]));
-    assert_eq!(read::<inference::Asked>(), documented(&infer["outputs"]["items"]));
+    let (tensor, asked) = (&infer["inputs"]["items"], &infer["outputs"]["items"]);
+    assert_eq!(read::<inference::Tensor>(), documented(tensor));
+    assert_eq!(read::<inference::TensorParameters>(), documented(&tensor["properties"]["parameters"]));
+    assert_eq!(read::<inference::Asked>(), documented(asked));
+    assert_eq!(read::<inference::OutputParameters>(), documented(&asked["properties"]["parameters"]));
     // Every body that a route takes is one of these.
     let bodies = document["paths"].as_object().unwrap().values().filter_map(|item| {
         item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()

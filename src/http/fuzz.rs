@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::ApiError;
-use super::extract::{Inputs, Json};
+use super::extract::Json;
+use super::inputs::Inputs;
 use super::{admin, inference, openai, tei};
 use crate::config::{HttpConfig, Settings};
 use crate::embed::Input;

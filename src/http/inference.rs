@@ -11,20 +11,19 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::App;
 use super::access::Caller;
 use super::answer::json;
 use super::error::{ApiError, Kind};
 use super::extract::{Body, check_json, parse};
-use super::health;
+use super::{App, beside_others, health};
 use crate::embed::{Model, Resident};
 #[cfg(any(test, fuzzing))]
 pub(super) use request::JSON_LENGTH;
 pub(super) use request::read;
 #[cfg(test)]
-pub(super) use request::{Asked, InferRequest, Parameters};
+pub(super) use request::{Asked, InferRequest, OutputParameters, Parameters};
 #[cfg(test)]
-pub(super) use tensor::Tensor;
+pub(super) use tensor::{Tensor, TensorParameters};
 
 /// The input that takes texts, and those that take token ids.
 const TEXT: &str = "text";
@@ -139,7 +138,7 @@ pub(super) async fn infer(
 ) -> Result<Response, ApiError> {
     let request = read(&headers, &body)?;
     let (id, binary) = (request.id(), request.wants_binary()?);
-    let asked = request.embed(named.asked(), &headers, &app.0.config)?;
+    let asked = beside_others(body.len(), || request.embed(named.asked(), &headers, &app.0.config))?;
     let embeddings = app.embed(asked, &headers, &caller).await?;
     answer::answered(&embeddings, id.as_deref(), binary)
 }

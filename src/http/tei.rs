@@ -11,13 +11,14 @@ use serde_json::json;
 use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::error::{ApiError, Kind};
-use super::extract::{Inputs, Json, Object, check_count, class, space};
-use super::{App, answer};
+use super::extract::{Json, Object, class, space};
+use super::inputs::{Inputs, check_count, list_of_texts};
+use super::{App, answer, beside_others};
 use crate::compare::dot;
 use crate::embed::{EmbedRequest, Embeddings, Input, Prompt};
 use crate::engine::Output;
 use crate::repository::manifest::Precision;
-use crate::tokenize::Truncate;
+use crate::tokenize::{Piece, Truncate};
 
 /// How to cut, as this dialect says it.
 #[derive(Deserialize, Default)]
@@ -80,12 +81,13 @@ pub(super) struct Similarity {
 #[derive(Deserialize)]
 pub(super) struct Pairs {
     source_sentence: String,
-    sentences: Vec<String>,
+    #[serde(deserialize_with = "list_of_texts")]
+    sentences: Inputs<String>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Tokenize {
-    inputs: OneOrMany<String>,
+    inputs: Inputs<String>,
     #[serde(default)]
     add_special_tokens: Option<bool>,
     #[serde(default)]
@@ -96,26 +98,15 @@ pub(super) struct Tokenize {
 
 #[derive(Deserialize)]
 pub(super) struct Decode {
-    ids: Ids,
+    ids: Inputs<Vec<i64>>,
     #[serde(default)]
     skip_special_tokens: Option<bool>,
     #[serde(default)]
     model: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a list of token ids, or a list of such lists")]
-enum Ids {
-    One(Vec<u32>),
-    Many(Vec<Vec<u32>>),
-}
+/// Of one token in JSON, about.
+const TOKEN_BYTES: usize = 64;
 
 #[derive(Serialize)]
 struct Token {
@@ -220,30 +211,40 @@ pub(super) async fn similarity(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let Object(Pairs { source_sentence, sentences }) = body.inputs;
-    if sentences.is_empty() {
-        return Err(ApiError::new(Kind::Empty, "there is nothing to compare with: `sentences` is empty"));
+    let sentences = sentences.counted(app.0.config.max_inputs)?;
+    let texts: Vec<String> = std::iter::once(source_sentence).chain(sentences).collect();
+    check_count(texts.len(), app.0.config.max_inputs)?;
+    if let Some(index) = texts.iter().position(String::is_empty) {
+        let name = field_of_pairs(index);
+        return Err(ApiError::new(Kind::Empty, format!("`{name}` is an empty string")).at(name));
     }
-    let texts = std::iter::once(source_sentence).chain(sentences);
-    let inputs = Inputs(texts.map(Input::Text).collect()).within(app.0.config.max_inputs)?;
-    let characters = inputs.iter().map(characters).sum();
+    let characters = texts.iter().map(|text| text.chars().count()).sum();
     let cut = body.parameters.map(|Object(cut)| cut).unwrap_or_default();
     let request = EmbedRequest {
         model: body.model,
         key: None,
         space: space(&headers),
-        inputs,
+        inputs: texts.into_iter().map(Input::Text).collect(),
         truncate: cut.truncate(app.0.config.truncate),
         prompt: cut.prompt(),
         normalise: Some(true),
         class: class(&headers)?,
         ..EmbedRequest::default()
     };
-    let embeddings = app.embed(request, &headers, &caller).await?;
+    let embeddings = app
+        .embed(request, &headers, &caller)
+        .await
+        .map_err(|refused| refused.naming_input(field_of_pairs))?;
     let cosines: Vec<f32> = match embeddings.vectors.split_first() {
         Some((source, others)) => others.iter().map(|other| cosine(source, other)).collect(),
         None => Vec::new(),
     };
     answered(&embeddings, &cosines, characters, started)
+}
+
+/// The field of [`Pairs`] that has the text at this place among all.
+fn field_of_pairs(index: usize) -> String {
+    index.checked_sub(1).map_or_else(|| "source_sentence".into(), |index| format!("sentences[{index}]"))
 }
 
 pub(super) async fn tokenize(
@@ -252,11 +253,7 @@ pub(super) async fn tokenize(
     Json(body): Json<Tokenize>,
 ) -> Result<Response, ApiError> {
     let model = app.model(body.model.as_deref(), &caller)?;
-    let texts = match body.inputs {
-        OneOrMany::One(text) => vec![text],
-        OneOrMany::Many(texts) => texts,
-    };
-    check_count(texts.len(), app.0.config.max_inputs)?;
+    let texts = body.inputs.counted(app.0.config.max_inputs)?;
     // Nothing is cut off here, so all of it is work and answer.
     let (bytes, most) = (texts.iter().map(String::len).sum::<usize>(), app.0.config.max_input_bytes);
     if bytes > most {
@@ -266,21 +263,20 @@ pub(super) async fn tokenize(
     let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
     let special = body.add_special_tokens.unwrap_or(true);
     let pieces = app.0.embedder.pieces(&model, texts, &prompt, special).await?;
-    caller.take_tokens(pieces.iter().map(Vec::len).sum())?;
-    let tokens: Vec<Vec<Token>> = pieces
-        .into_iter()
-        .map(|text| {
-            let token = text.into_iter().map(|piece| Token {
-                id: piece.id,
-                text: piece.text,
-                special: piece.special,
-                start: piece.span.as_ref().map(|span| span.start),
-                stop: piece.span.as_ref().map(|span| span.end),
-            });
-            token.collect()
-        })
-        .collect();
-    answer::json(&tokens)
+    let count = pieces.iter().map(Vec::len).sum();
+    caller.take_tokens(count)?;
+    let token = |piece: Piece| Token {
+        id: piece.id,
+        text: piece.text,
+        special: piece.special,
+        start: piece.span.as_ref().map(|span| span.start),
+        stop: piece.span.as_ref().map(|span| span.end),
+    };
+    beside_others(count * TOKEN_BYTES, || {
+        let tokens: Vec<Vec<Token>> =
+            pieces.into_iter().map(|text| text.into_iter().map(token).collect()).collect();
+        answer::json(&tokens)
+    })
 }
 
 pub(super) async fn decode(
@@ -289,16 +285,17 @@ pub(super) async fn decode(
     Json(body): Json<Decode>,
 ) -> Result<Response, ApiError> {
     let model = app.model(body.model.as_deref(), &caller)?;
-    let lists = match body.ids {
-        Ids::One(ids) if ids.is_empty() => Vec::new(),
-        Ids::One(ids) => vec![ids],
-        Ids::Many(lists) => lists,
-    };
-    check_count(lists.len(), app.0.config.max_inputs)?;
-    caller.take_tokens(lists.iter().map(Vec::len).sum())?;
+    let lists = body.ids.counted(app.0.config.max_inputs)?;
+    // A token has a byte at least, and no more may be decoded than is tokenized.
+    let (ids, most) = (lists.iter().map(Vec::len).sum::<usize>(), app.0.config.max_input_bytes);
+    if ids > most {
+        let message = format!("the lists have {ids} ids, at most {most} are decoded at once");
+        return Err(ApiError::new(Kind::TooLarge, message).at("ids"));
+    }
+    caller.take_tokens(ids)?;
     let skip = body.skip_special_tokens.unwrap_or(true);
-    let texts: Result<Vec<String>, _> = lists.iter().map(|ids| model.tokenizer().decode(ids, skip)).collect();
-    answer::json(&texts?)
+    let texts = app.0.embedder.decode(&model, lists, skip).await?;
+    beside_others(texts.iter().map(String::len).sum(), || answer::json(&texts))
 }
 
 /// Answers for the routes of this dialect that other kinds of models have, as it does where the model is of none of them.

@@ -21,11 +21,12 @@ def narrow(document: dict, server: Server) -> dict:
     components = document["components"]
     schemas = components["schemas"]
     arrays = [server.ids(text) for text in ("one", "two three")]
-    texts, one_array, many = (copy.deepcopy(schemas["Inputs"]["oneOf"][index]) for index in (1, 2, 3))
+    one_text, one_array, mixed = copy.deepcopy(schemas["Inputs"]["oneOf"])
+    texts = {**mixed, "items": mixed["items"]["oneOf"][0]}
     one_array.update(enum=arrays)
-    many["items"] = {"enum": arrays}
-    of_texts = {"oneOf": [schemas["Inputs"]["oneOf"][0], texts]}
-    of_ids = {"oneOf": [one_array, many]}
+    mixed["items"]["oneOf"][1].update(enum=arrays)
+    of_texts = {"oneOf": [one_text, texts]}
+    of_both = {"oneOf": [one_array, mixed]}
 
     schemas["Dimensions"] = {"enum": [384, *WIDTHS, None]}
     schemas["PromptName"] = {"enum": ["query", None]}
@@ -44,7 +45,7 @@ def narrow(document: dict, server: Server) -> dict:
         whole = schemas[name]
         prompted, bare = copy.deepcopy(whole), copy.deepcopy(whole)
         prompted["properties"][inputs] = of_texts
-        bare["properties"][inputs] = of_ids
+        bare["properties"][inputs] = of_both
         without_prompt(bare["properties"])
         schemas[name] = {"oneOf": [prompted, bare]}
     schemas["VersionNumber"] = {"enum": [1]}

@@ -78,6 +78,8 @@ class OpenAI(ClientTest):
         # The client makes floats of all numbers.
         [bits] = self.vectors(TEXTS[0], encoding_format="float", extra_body={"output_dtype": "ubinary"})
         [vector] = self.vectors(TEXTS[0])
+        # Of its own it asks for base64, and reads floats in whatever string comes.
+        self.assertEqual(self.vectors(TEXTS[0], extra_body={"output_dtype": "ubinary"}), [bits])
         self.assertEqual([int(byte) >> (7 - place) & 1 for byte in bits for place in range(8)], [int(value > 0) for value in vector])
 
     def test_async(self):

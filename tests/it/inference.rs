@@ -194,6 +194,8 @@ async fn what_is_no_request_is_refused_and_says_why() {
         (text(json!({ "data": [""] })), 400, "empty string"),
         (text(json!({ "data": [], "shape": [0] })), 400, "nothing to do"),
         (texts(json!(vec!["a"; 2049])), 413, "at most 2048"),
+        // More than are read at all, by any server.
+        (texts(json!(vec!["a"; 65_537])), 413, "65537 elements, at most 65536"),
         (json!({ "inputs": [tensor("input_ids", json!([2]), json!([2, 3]))] }), 400, "[n, length]"),
         (json!({ "inputs": [tensor("input_ids", json!([0, 5]), json!([]))] }), 400, "nothing to do"),
         (json!({ "inputs": [tensor("input_ids", json!([5, 0]), json!([]))] }), 400, "rows of `input_ids`"),
@@ -240,6 +242,13 @@ async fn bytes_that_belong_to_nothing_are_refused() {
         let parameters = json!({ "binary_data_size": size });
         json!({ "inputs": [{ "name": "text", "shape": [1], "datatype": "BYTES", "parameters": parameters }] })
     };
+    for (shape, datatype) in [(65_537, "BYTES"), (4_194_305, "INT64")] {
+        let parameters = json!({ "binary_data_size": 0 });
+        let tensor =
+            json!({ "name": "text", "shape": [shape], "datatype": datatype, "parameters": parameters });
+        let answer = send_binary(&app, json!({ "inputs": [tensor] }), b"").await;
+        assert_eq!(answer.status, 413, "{}", answer.text());
+    }
     for (json, binary, expected) in [
         (input(5), &b"\x01\0\0\0ab"[..], "1 bytes of the body belong to no input"),
         (input(6), b"\x01\0\0\0a", "5 bytes are left"),

@@ -52,13 +52,13 @@ fn tei(field: &str, value: Value) -> Value {
 async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
     let (app, fake) = TestApp::fake().await;
     let wide = DIMENSIONS + 1;
-    // Path, body, status, the OpenAI envelope's `param` where it must name one.
+    // Path, body, status, the field that must be named: in OpenAI's envelope by `param`, in the other before the message.
     let table: Vec<(&str, Value, u16, Option<&str>)> = vec![
         ("/v1/embeddings", json!([]), 400, None),
         // The fields in a list, in the order of the code.
         ("/v1/embeddings", json!(["a", "tiny"]), 400, None),
         ("/embed", json!(["a"]), 422, None),
-        ("/similarity", json!({ "inputs": ["a", ["b"]] }), 422, None),
+        ("/similarity", json!({ "inputs": ["a", ["b"]] }), 422, Some("inputs")),
         ("/v1/embeddings", json!({ "model": "tiny" }), 400, None),
         ("/v1/embeddings", json!({ "input": "a" }), 400, None),
         ("/v1/embeddings", openai("input", json!("")), 400, Some("input")),
@@ -103,28 +103,38 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         ("/embed", json!({}), 422, None),
         ("/embed", tei("inputs", json!("")), 400, None),
         ("/embed", tei("inputs", json!([])), 400, None),
-        ("/embed", tei("inputs", json!(1.5)), 422, None),
+        ("/embed", tei("inputs", json!(1.5)), 422, Some("inputs")),
         ("/embed", tei("inputs", json!([7, 8])), 422, None),
         ("/embed", tei("inputs", json!([2, 1_000_000, 3])), 422, None),
         ("/embed", tei("inputs", json!(vec!["a"; 2049])), 413, None),
-        ("/embed", tei("truncate", json!("yes")), 422, None),
-        ("/embed", tei("truncation_direction", json!("up")), 422, None),
+        ("/embed", tei("truncate", json!("yes")), 422, Some("truncate")),
+        ("/embed", tei("truncation_direction", json!("up")), 422, Some("truncation_direction")),
         ("/embed", tei("prompt_name", json!("none")), 422, None),
-        ("/embed", tei("prompt_name", json!(3)), 422, None),
-        ("/embed", tei("normalize", json!(1)), 422, None),
+        ("/embed", tei("prompt_name", json!(3)), 422, Some("prompt_name")),
+        ("/embed", tei("normalize", json!(1)), 422, Some("normalize")),
         ("/embed", tei("dimensions", json!(0)), 422, None),
         ("/embed", tei("dimensions", json!(wide)), 422, None),
         ("/embed", tei("dimensions", json!(DIMENSIONS - 1)), 422, None),
         ("/embed", tei("model", json!("other")), 404, None),
-        ("/embed", tei("model", json!(1)), 422, None),
+        ("/embed", tei("model", json!(1)), 422, Some("model")),
         ("/embed_all", json!({ "inputs": [] }), 400, None),
-        ("/embed_all", json!({ "inputs": 1 }), 422, None),
-        ("/", json!({ "inputs": null }), 422, None),
+        ("/embed_all", json!({ "inputs": 1 }), 422, Some("inputs")),
+        ("/", json!({ "inputs": null }), 422, Some("inputs")),
         ("/similarity", json!({ "inputs": { "source_sentence": "a", "sentences": [] } }), 400, None),
-        ("/similarity", json!({ "inputs": { "source_sentence": "a", "sentences": "b" } }), 422, None),
-        ("/similarity", json!({ "inputs": { "source_sentence": 1, "sentences": ["b"] } }), 422, None),
-        ("/similarity", json!({ "inputs": { "sentences": ["b"] } }), 422, None),
-        ("/similarity", json!({ "inputs": "a" }), 422, None),
+        (
+            "/similarity",
+            json!({ "inputs": { "source_sentence": "a", "sentences": "b" } }),
+            422,
+            Some("inputs.sentences"),
+        ),
+        (
+            "/similarity",
+            json!({ "inputs": { "source_sentence": 1, "sentences": ["b"] } }),
+            422,
+            Some("inputs.source_sentence"),
+        ),
+        ("/similarity", json!({ "inputs": { "sentences": ["b"] } }), 422, Some("inputs")),
+        ("/similarity", json!({ "inputs": "a" }), 422, Some("inputs")),
         (
             "/similarity",
             json!({ "inputs": { "source_sentence": "a", "sentences": vec!["b"; 2048] } }),
@@ -135,21 +145,38 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
             "/similarity",
             json!({ "inputs": { "source_sentence": "a", "sentences": ["b"] }, "parameters": { "truncate": 1 } }),
             422,
-            None,
+            Some("parameters.truncate"),
         ),
         ("/tokenize", json!({ "inputs": [] }), 400, None),
-        ("/tokenize", json!({ "inputs": 1 }), 422, None),
-        ("/tokenize", json!({ "inputs": "a", "add_special_tokens": 1 }), 422, None),
+        ("/tokenize", json!({ "inputs": 1 }), 422, Some("inputs")),
+        ("/tokenize", json!({ "inputs": "a", "add_special_tokens": 1 }), 422, Some("add_special_tokens")),
         ("/tokenize", json!({ "inputs": "a", "prompt_name": "none" }), 422, None),
         ("/tokenize", json!({ "inputs": vec!["a"; 2049] }), 413, None),
+        ("/tokenize", json!({ "inputs": [1] }), 422, Some("inputs")),
+        ("/tokenize", json!({ "inputs": ["a", [1]] }), 422, Some("inputs")),
+        // More than are read at all, by any server.
+        ("/v1/embeddings", openai("input", json!(vec!["a"; 65_537])), 413, Some("input")),
+        ("/embed", tei("inputs", json!(vec!["a"; 65_537])), 413, None),
+        ("/tokenize", json!({ "inputs": vec!["a"; 65_537] }), 413, None),
+        (
+            "/similarity",
+            json!({ "inputs": { "source_sentence": "a", "sentences": vec!["b"; 65_537] } }),
+            413,
+            None,
+        ),
+        ("/decode", json!({ "ids": vec![[(); 0]; 65_537] }), 413, None),
+        ("/decode", json!({ "ids": vec![1; (1 << 20) + 1] }), 413, None),
+        ("/decode", json!({ "ids": vec![vec![1; 1 << 19]; 3] }), 413, None),
         ("/rerank", json!({ "query": "a", "texts": ["b"] }), 424, None),
         ("/predict", json!({ "inputs": "a" }), 424, None),
         ("/embed_sparse", json!({ "inputs": "a" }), 424, None),
         ("/decode", json!({ "ids": [] }), 400, None),
-        ("/decode", json!({ "ids": "a" }), 422, None),
+        ("/decode", json!({ "ids": "a" }), 422, Some("ids")),
+        ("/decode", json!({ "ids": [[1], "a"] }), 422, Some("ids")),
         ("/decode", json!({ "ids": [-1] }), 422, None),
+        ("/decode", json!({ "ids": [u64::MAX] }), 422, None),
         ("/decode", json!({ "ids": [1_000_000] }), 422, None),
-        ("/decode", json!({ "ids": [1], "skip_special_tokens": "no" }), 422, None),
+        ("/decode", json!({ "ids": [1], "skip_special_tokens": "no" }), 422, Some("skip_special_tokens")),
         ("/decode", json!({ "ids": [1], "model": "other" }), 404, None),
     ];
     for (path, body, status, param) in table {
@@ -159,6 +186,9 @@ async fn every_wrong_value_is_refused_in_its_envelope_and_the_field_is_named() {
         check_envelope(path, &answer);
         if path.starts_with("/v1") {
             assert_eq!(answer.json()["error"]["param"].as_str(), param, "{path} {shown}: {}", answer.text());
+        } else if let Some(param) = param {
+            let error = answer.json()["error"].as_str().unwrap().to_owned();
+            assert!(error.starts_with(&format!("{param}: ")), "{path} {shown}: {error}");
         }
         works(&app).await;
     }

@@ -65,10 +65,33 @@ async fn tokens_have_places_in_characters_and_decode_to_their_text() {
     let ids: Vec<_> = tokens.iter().map(|token| token["id"].clone()).collect();
     let bare = app.post("/tokenize", json!({ "inputs": ["ab"], "add_special_tokens": false })).await.json();
     assert!(bare[0].as_array().unwrap().iter().all(|token| token["special"] == false));
+    // The text as it came: not in the vocabulary's small letters, nor with its signs for what continues a word.
+    let answer = app.post("/tokenize", json!({ "inputs": "É Cab" })).await.json();
+    let texts: Vec<_> = answer[0].as_array().unwrap().iter().map(|token| token["text"].clone()).collect();
+    assert_eq!(json!(texts), json!(["[CLS]", "É", "C", "a", "b", "[SEP]"]), "{answer}");
     let text = app.post("/decode", json!({ "ids": ids })).await.json();
     assert!(text[0].as_str().unwrap().ends_with("ab"), "{text}");
     let both = app.post("/decode", json!({ "ids": [ids, ids], "skip_special_tokens": false })).await.json();
     assert!(both[1].as_str().unwrap().starts_with("[CLS]"), "{both}");
+}
+
+#[tokio::test]
+async fn similarity_calls_the_text_at_fault_by_its_field() {
+    let refusing = sextant::config::Settings { truncate: Some("error".into()), ..settings() };
+    let (app, _) = TestApp::fake_with(&refusing, |manifest| manifest.max_tokens = 4).await;
+    let long = "a b c";
+    for (source, sentences, status, expected) in [
+        ("", json!(["b"]), 400, "`source_sentence` is an empty string"),
+        ("a", json!(["b", ""]), 400, "`sentences[1]` is an empty string"),
+        (long, json!(["b"]), 422, "source_sentence: the input has 5 tokens"),
+        ("a", json!(["b", long]), 422, "sentences[1]: the input has 5 tokens"),
+    ] {
+        let inputs = json!({ "source_sentence": source, "sentences": sentences });
+        let answer = app.post("/similarity", json!({ "inputs": inputs })).await;
+        assert_eq!(answer.status, status, "{expected}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use super::{ATTENTION_MASK, EMBEDDING, INPUT_IDS, TEXT, invalid};
 use crate::config::HttpConfig;
 use crate::embed::{EmbedRequest, Input};
 use crate::http::error::{ApiError, Kind};
-use crate::http::extract::{self, InputType, Inputs, Object, check_count, check_json, essence, parse};
+use crate::http::extract::{self, InputType, Object, check_json, essence, parse};
+use crate::http::inputs::{Inputs, check_count};
 use crate::tokenize::Truncate;
 
 /// Says how many bytes of a body are JSON; the tensors' bytes follow.
@@ -52,7 +53,7 @@ pub(in crate::http) struct Asked {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct OutputParameters {
+pub(in crate::http) struct OutputParameters {
     #[serde(default)]
     binary_data: Option<bool>,
     /// Asks for something else than the vectors: refused, not passed over.
@@ -172,7 +173,7 @@ fn inputs(tensors: Vec<Object<Tensor>>, mut binary: &[u8], most: usize) -> Resul
             )));
         }
     };
-    Inputs(inputs).within(most)
+    Inputs::from(inputs).within(most)
 }
 
 fn texts(shape: &[u64], values: Values) -> Result<Vec<Input>, ApiError> {

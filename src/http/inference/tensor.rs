@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
 use super::invalid;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Kind};
 use crate::http::extract::Object;
 
 /// Texts of a tensor that are read at all.
@@ -33,7 +33,7 @@ pub(in crate::http) struct Tensor {
 }
 
 #[derive(Debug, serde::Deserialize)]
-struct TensorParameters {
+pub(in crate::http) struct TensorParameters {
     #[serde(default)]
     binary_data_size: Option<u64>,
 }
@@ -49,6 +49,8 @@ pub(super) enum Values {
 #[derive(Debug, PartialEq, Eq)]
 struct Data {
     values: Values,
+    /// Elements that are not among them, because there are too many.
+    left_out: usize,
     /// Length of the lists at each depth; one alone for a flat list.
     lengths: Vec<usize>,
 }
@@ -85,12 +87,15 @@ impl Tensor {
         }
     }
 
-    fn of_json(&self, Data { values, lengths }: Data, count: usize) -> Result<Values, ApiError> {
+    fn of_json(&self, Data { values, left_out, lengths }: Data, count: usize) -> Result<Values, ApiError> {
         let Self { name, shape: Few(shape), datatype, .. } = self;
-        let (given, fits) = match &values {
-            Values::Texts(texts) => (texts.len(), datatype == "BYTES"),
-            Values::Numbers(numbers) => (numbers.len(), datatype == "INT64" || numbers.is_empty()),
+        let (given, most, fits) = match &values {
+            Values::Texts(texts) => (texts.len(), MOST_TEXTS, datatype == "BYTES"),
+            Values::Numbers(numbers) => {
+                (numbers.len(), MOST_NUMBERS, datatype == "INT64" || numbers.is_empty())
+            }
         };
+        check_most(name, given + left_out, most)?;
         if !fits {
             return Err(invalid(format!(
                 "the data of `{name}` are not {datatype}: strings are BYTES, whole numbers INT64"
@@ -135,9 +140,8 @@ impl Tensor {
 
 fn check_most(name: &str, count: usize, most: usize) -> Result<(), ApiError> {
     if count > most {
-        return Err(invalid(format!(
-            "`{name}` has {count} elements, at most {most} are read: send it in parts"
-        )));
+        let message = format!("`{name}` has {count} elements, at most {most} are read: send it in parts");
+        return Err(ApiError::new(Kind::TooLarge, message));
     }
     Ok(())
 }
@@ -192,12 +196,13 @@ impl<'de> Deserialize<'de> for Data {
         let mut reader = Reader::default();
         let part = Part { reader: &mut reader, depth: 0 };
         part.deserialize(deserializer)?;
-        let Reader { texts, numbers, lengths } = reader;
+        let Reader { texts, numbers, left_out, lengths } = reader;
         if lengths.is_empty() {
             return Err(de::Error::custom("data must be a list"));
         }
         let values = if texts.is_empty() { Values::Numbers(numbers) } else { Values::Texts(texts) };
-        Ok(Self { values, lengths: lengths.into_iter().map(|length| length.unwrap_or(0)).collect() })
+        let lengths = lengths.into_iter().map(|length| length.unwrap_or(0)).collect();
+        Ok(Self { values, left_out, lengths })
     }
 }
 
@@ -206,6 +211,7 @@ impl<'de> Deserialize<'de> for Data {
 struct Reader {
     texts: Vec<String>,
     numbers: Vec<i64>,
+    left_out: usize,
     /// By depth; none while the first list of a depth is being read.
     lengths: Vec<Option<usize>>,
 }
@@ -217,16 +223,13 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Refuses an element beside lists, and the first beyond the most.
-    fn check<E: de::Error>(&self, count: usize, most: usize, of_both: bool) -> Result<(), E> {
+    /// Refuses an element beside lists, and one of another kind than those before.
+    fn check<E: de::Error>(&self, of_both: bool) -> Result<(), E> {
         if self.depth != self.reader.lengths.len() {
             return Err(E::custom("lists and elements are mixed"));
         }
         if of_both {
             return Err(E::custom("strings and numbers are mixed"));
-        }
-        if count >= most {
-            return Err(E::custom(format!("there are more than {most} elements: send them in parts")));
         }
         Ok(())
     }
@@ -248,14 +251,22 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        self.check(self.reader.texts.len(), MOST_TEXTS, !self.reader.numbers.is_empty())?;
-        self.reader.texts.push(text.to_owned());
+        self.check(!self.reader.numbers.is_empty())?;
+        if self.reader.texts.len() < MOST_TEXTS {
+            self.reader.texts.push(text.to_owned());
+        } else {
+            self.reader.left_out += 1;
+        }
         Ok(())
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<(), E> {
-        self.check(self.reader.numbers.len(), MOST_NUMBERS, !self.reader.texts.is_empty())?;
-        self.reader.numbers.push(number);
+        self.check(!self.reader.texts.is_empty())?;
+        if self.reader.numbers.len() < MOST_NUMBERS {
+            self.reader.numbers.push(number);
+        } else {
+            self.reader.left_out += 1;
+        }
         Ok(())
     }
 

@@ -82,7 +82,10 @@ impl Fake {
     /// The vector it gives for these ids, not normalised.
     pub fn vector(ids: &[u32]) -> Vector {
         let seed: f32 = ids.iter().zip(1..).map(|(&id, place)| (id as f32 + 1.0) * place as f32).sum();
-        (1..=DIMENSIONS).map(|component| (seed * component as f32).sin() + 1.5).collect()
+        // Of both signs, always the same ones, in an order that reads otherwise from behind.
+        let sign = |component: usize| if component % 3 == 1 { -1.0 } else { 1.0 };
+        let size = |component: usize| (seed * component as f32).sin() + 1.5;
+        (1..=DIMENSIONS).map(|component| sign(component) * size(component)).collect()
     }
 }
 
