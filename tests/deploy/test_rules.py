@@ -108,7 +108,7 @@ class Pages(unittest.TestCase):
                 words = "".join(line).split()
                 name = "/".join(words[:2]) if words[0] == "drift" else words[0]
                 self.assertIn(name, command_line, f"{page.name}: {' '.join(words)}")
-            named = set(re.findall(r"--([a-z][a-z-]+)", without_other_tools(text)))
+            named = set(re.findall(r"--([a-z][a-z0-9-]+)", without_other_tools(text)))
             # clap's own.
             self.assertEqual(named - known - {"version"}, set(), page.name)
 
