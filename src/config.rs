@@ -3,6 +3,7 @@
 mod check;
 mod connections;
 mod drift;
+mod execution;
 mod gate;
 mod guard;
 mod health;
@@ -34,6 +35,7 @@ use crate::trace::TraceConfig;
 use check::Check;
 pub use connections::ConnectionsSettings;
 pub use drift::DriftSettings;
+pub use execution::{BackendError, Execution};
 pub use gate::GateSettings;
 pub use guard::GuardSettings;
 pub use settings::{Auto, Count, Settings};
@@ -84,8 +86,8 @@ pub struct Config {
     pub keys_text: Option<String>,
     /// Address of metrics and health, if not the same.
     pub admin_listen: Option<SocketAddr>,
-    /// The runtime library, if named.
-    pub onnxruntime: Option<PathBuf>,
+    /// What sessions run on.
+    pub execution: Execution,
     /// Sessions and threads of each model, where they are not to be measured.
     pub wanted: Wanted,
     /// Of the queue.
@@ -161,6 +163,7 @@ impl Settings {
                 Some(Count::Auto(_)) | None => None,
             },
             lone_spin: None,
+            form: None,
         };
         let max_body_bytes = check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get();
         let (connections, bodies) = self.connections.validate(max_body_bytes).unwrap_or_else(|mistakes| {
@@ -181,7 +184,12 @@ impl Settings {
                 .map(|given| check.parse("admin_listen", Some(given), "127.0.0.1:0")),
             keys_file: self.keys_file.clone(),
             keys_text: self.keys.clone(),
-            onnxruntime: self.onnxruntime.clone(),
+            execution: Execution {
+                onnxruntime: self.onnxruntime.clone(),
+                device: check.device(self.device.as_deref()),
+                device_memory: check.count("device_memory", self.device_memory),
+                tensorrt_cache: self.tensorrt_cache.clone(),
+            },
             wanted,
             limits: Limits {
                 queue_tokens: check.positive("max_queue_tokens", self.max_queue_tokens, 262_144).get(),
@@ -274,7 +282,10 @@ impl Config {
             admin_listen: self.admin_listen.map(|address| address.to_string()),
             keys_file: self.keys_file.clone(),
             keys: self.keys_text.clone(),
-            onnxruntime: self.onnxruntime.clone(),
+            onnxruntime: self.execution.onnxruntime.clone(),
+            device: Some(self.execution.device.to_string()),
+            device_memory: Some(or_auto(self.execution.device_memory)),
+            tensorrt_cache: self.execution.tensorrt_cache.clone(),
             default_model: self.default_model.clone(),
             sync_interval: text(self.sync_interval),
             truncate: Some(format!("{:?}", self.http.truncate).to_lowercase()),

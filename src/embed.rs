@@ -27,7 +27,7 @@ use crate::trace;
 use cache::VectorCache;
 pub use candidate::Candidate;
 pub use error::EmbedError;
-pub use model::{Model, ModelError};
+pub use model::{Model, ModelError, Placed};
 pub use outlying::Outlying;
 pub use request::{EmbedRequest, Embeddings, Input, Prompt, Timings};
 pub use served::Resident;

@@ -2,17 +2,24 @@
 //!
 //! The service is the seam: tests put a fake behind the batcher in its place.
 
+pub mod device;
+mod failure;
 mod layout;
+pub(crate) mod options;
+pub mod placement;
 pub mod pooling;
 pub mod runtime;
 pub mod session;
+mod tensorrt;
 pub mod topology;
+mod unpadded;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -21,10 +28,13 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::PollSemaphore;
 
+pub use device::{Asked, Backend, Device, DeviceError, Devices};
+pub use options::SessionOptions;
 pub use pooling::Pooling;
 pub use runtime::{Runtime, RuntimeError};
-pub use session::{Session, SessionError, SessionOptions};
+pub use session::{Session, SessionError};
 pub use topology::{ChooseError, Chosen, Topology, Wanted};
+pub use unpadded::Form;
 
 /// What one input becomes: `[dimensions]`, or `[tokens, dimensions]` flat for [`Output::Tokens`]. Not normalised.
 pub type Vector = Vec<f32>;
@@ -58,6 +68,17 @@ pub enum EngineError {
     /// The runtime's own error.
     #[error("ONNX Runtime failed: {0}")]
     Runtime(#[from] ort::Error),
+    /// Memory does not suffice for the batch. A smaller one may run.
+    #[error("the memory of the device does not suffice: {0}")]
+    OutOfMemory(String),
+    /// The GPU is gone for this process, by a fault of its own or of the driver.
+    #[error("`{device}` is lost: {reason}")]
+    DeviceLost {
+        /// Which.
+        device: Device,
+        /// The runtime's words.
+        reason: String,
+    },
     /// The graph pools inside and shows no token vectors.
     #[error("this model's graph has no vectors for single tokens")]
     NoTokenOutput,
@@ -105,6 +126,9 @@ pub struct Pulse {
 /// For so long no batch may have had company before one has the whole machine: some batches' time.
 const ALONE_MILLISECONDS: u64 = 100;
 const NEVER: u64 = u64::MAX;
+
+/// After so long without a batch a GPU's memory is given back, but for the weights.
+const IDLE_BEFORE_SHRINK: Duration = Duration::from_secs(30);
 
 const IDLE: u64 = u64::MAX;
 const GONE: u64 = u64::MAX - 1;
@@ -254,27 +278,57 @@ impl tower::Service<Batch> for Engine {
     }
 }
 
-/// Starts a thread that runs what comes from `queue` on `session`.
+/// Starts a thread that runs what comes from `queue` on `session`. It ends with its device, and leaves what waits to the others.
 fn run_jobs(
     name: String,
     mut session: Session,
     queue: Arc<Mutex<mpsc::Receiver<Job>>>,
     ends: Ends,
 ) -> Result<(), StartError> {
+    // The processor's memory is the system's to take.
+    let shrinks = session.device().gpu().is_some();
     let work = move || {
+        // Whether a batch has run since memory was last given back.
+        let mut has_grown = false;
         loop {
-            // The lock is held while waiting: it is the queue of the idle threads.
-            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Job { batch, reply, permit }) = job else { break };
+            let job = {
+                // The lock is held while waiting: it is the queue of the idle threads.
+                let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                if shrinks && has_grown { queue.recv_timeout(IDLE_BEFORE_SHRINK) } else { queue.recv().map_err(Into::into) }
+            };
+            let Job { batch, reply, permit } = match job {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => {
+                    has_grown = false;
+                    give_back(&mut session);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             ends.0.began(ends.1);
             let vectors = session.run(&batch);
+            has_grown = true;
+            if matches!(vectors, Err(EngineError::OutOfMemory(_))) {
+                // What smaller batches left lies in pieces that fit none.
+                give_back(&mut session);
+            }
             ends.0.set(ends.1, IDLE);
+            let is_lost = matches!(vectors, Err(EngineError::DeviceLost { .. }));
             drop(permit);
             // A caller that is gone needs no answer.
             let _ = reply.send(vectors);
+            if is_lost {
+                break;
+            }
         }
     };
     thread::Builder::new().name(name).spawn(work).map(drop).map_err(StartError::Thread)
+}
+
+fn give_back(session: &mut Session) {
+    if let Err(error) = session.shrink() {
+        tracing::debug!(device = %session.device(), %error, "memory was not given back");
+    }
 }
 
 /// A batch on its way through a session.
@@ -289,18 +343,18 @@ impl Future for Running {
     }
 }
 
-/// Loads `count` sessions of the graph in `path`.
+/// Loads `count` sessions of the graph in `path`, all on one device.
 ///
 /// # Errors
 /// The first one that cannot be loaded.
 pub fn load_sessions(
-    runtime: &Runtime,
+    backend: &Backend,
     path: &Path,
     pooling: Pooling,
     options: SessionOptions,
     count: usize,
 ) -> Result<Vec<Session>, SessionError> {
-    (0..count.max(1)).map(|_| Session::load(runtime, path, pooling, options)).collect()
+    (0..count.max(1)).map(|_| Session::load(backend, path, pooling, options)).collect()
 }
 
 /// The graph's file in a version's directory.

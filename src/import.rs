@@ -46,7 +46,7 @@ pub use progress::{Phase, Progress};
 use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
-use crate::engine::{Pooling, Runtime, Session, SessionOptions, graph_path};
+use crate::engine::{Backend, Pooling, Runtime, Session, SessionOptions, graph_path};
 use crate::repository::manifest::{self, Calibration, Graph, Manifest, Precision, Source, Space};
 use crate::rollout::gate::claim::Parent;
 use crate::tokenize::Tokenizer;
@@ -121,12 +121,14 @@ impl<'a> Request<'a> {
 pub fn stage(
     request: &Request<'_>,
     stage: &Path,
-    runtime: &Runtime,
+    runtime: &'static Runtime,
     progress: &dyn Fn(Progress),
 ) -> Result<Manifest, ImportError> {
     let checkpoint = Checkpoint::read(request)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, runtime, progress };
+    // Everywhere the same: what a version comes with must not depend on the devices of the machine that made it.
+    let backend = &Backend::cpu(runtime);
+    let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, backend, progress };
     let made = job.graph()?;
     let tokenizer_digest = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
     let space = match &request.claim {
@@ -134,7 +136,7 @@ pub fn stage(
         None => job.space(&made, &tokenizer_digest)?,
     };
     let pooling = checkpoint.pooling;
-    let mut session = Session::load(runtime, &graph_path(stage), pooling, SessionOptions::all_threads())
+    let mut session = Session::load(backend, &graph_path(stage), pooling, SessionOptions::all_threads())
         .map_err(|source| ImportError::Session { path: made.path.clone(), source })?;
     for name in ["tokenizer.json", "config.json"] {
         let (from, to) = (checkpoint.file(name), stage.join(name));
@@ -205,7 +207,7 @@ struct Job<'a> {
     checkpoint: &'a Checkpoint,
     tokenizer: &'a Tokenizer,
     stage: &'a Path,
-    runtime: &'a Runtime,
+    backend: &'a Backend,
     progress: &'a dyn Fn(Progress),
 }
 
@@ -250,7 +252,7 @@ impl Job<'_> {
                     &encoder,
                     &mut weights,
                     rows,
-                    self.runtime,
+                    self.backend,
                     self.stage,
                     self.progress,
                 )?;

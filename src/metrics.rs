@@ -1,6 +1,7 @@
 //! What `/metrics` shows: an own registry and typed handles, resolved once and kept.
 
 mod connections;
+mod devices;
 mod drift;
 mod keys;
 mod register;
@@ -15,9 +16,11 @@ use prometheus::{
 use crate::drift::score::Scorer;
 use crate::repository::manifest::Manifest;
 use crate::rollout::guard::Figure;
-use crate::rollout::{Change, Role};
+use crate::rollout::Change;
 use connections::ConnectionFamilies;
 pub use connections::{Closed, ListenerMetrics};
+use devices::DeviceFamilies;
+pub use devices::GpuMetrics;
 use drift::DriftFamilies;
 pub use drift::DriftMetrics;
 pub use keys::KeyMetrics;
@@ -25,7 +28,6 @@ use register::{counter, gauge, histogram, registered};
 pub use spans::DroppedSpans;
 use trial::TrialFamilies;
 pub use trial::TrialMetrics;
-use version::SERVING;
 pub use version::VersionMetrics;
 
 /// Seconds, for whole requests: 1 ms to 30 s.
@@ -72,6 +74,7 @@ pub struct Metrics {
     trials: TrialFamilies,
     drift: std::sync::Arc<DriftFamilies>,
     connections: ConnectionFamilies,
+    devices: DeviceFamilies,
     /// Of following the rollout logs.
     pub sync_failures: SyncFailures,
     /// Of those who ask.
@@ -241,6 +244,7 @@ impl Metrics {
             drift: DriftFamilies::new(&registry)?,
             keys: KeyMetrics::new(&registry)?,
             connections: ConnectionFamilies::new(&registry)?,
+            devices: DeviceFamilies::new(&registry)?,
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),
@@ -300,6 +304,14 @@ impl Metrics {
         }
     }
 
+    /// Adds the series of GPUs, of which there are none where there is no GPU.
+    ///
+    /// # Errors
+    /// If they are there already.
+    pub fn gpus(&self) -> Result<GpuMetrics> {
+        GpuMetrics::new(&self.registry)
+    }
+
     /// Counts a change that is followed.
     pub fn changed(&self, model: &str, change: &Change, cause: Option<Figure>) {
         let cause = cause.map_or_else(|| OPERATOR.to_owned(), |figure| figure.to_string());
@@ -319,81 +331,5 @@ impl Metrics {
     /// Says from how many vectors a reference is being learned; `None` when it no longer is.
     pub fn learned(&self, manifest: &Manifest, vectors: Option<usize>) {
         self.drift.learned(&manifest.model, &manifest.version.to_string(), vectors);
-    }
-
-    /// The series of a version that is loaded on `provider`, all at 0.
-    pub fn version(&self, manifest: &Manifest, provider: &str) -> VersionMetrics {
-        let model = manifest.model.as_str();
-        let version = manifest.version.to_string();
-        let of = [model, version.as_str()];
-        let precision = manifest.precision.to_string();
-        let digest = manifest.graph_digest().unwrap_or_default();
-        let info =
-            [model, &version, &manifest.space.0, &precision, provider, &digest[..digest.len().min(16)]];
-        self.version_info.with_label_values(&info).set(1);
-        let role = |role: Role| self.version_role.with_label_values(&[model, &version, &role.to_string()]);
-        let tokens = |kind| self.tokens.with_label_values(&[model, &version, kind]);
-        let stage = |stage| self.stages.with_label_values(&[model, &version, stage]);
-        VersionMetrics {
-            info: info.map(str::to_owned),
-            roles: SERVING.map(role),
-            embeddings: self.embeddings.with_label_values(&of),
-            real_tokens: tokens("real"),
-            padding_tokens: tokens("padding"),
-            tokenize: stage("tokenize"),
-            queue: stage("queue"),
-            infer: stage("infer"),
-            finish: stage("finish"),
-            batch_rows: self.batch_rows.with_label_values(&of),
-            batch_tokens: self.batch_tokens.with_label_values(&of),
-            queue_items: self.queue_items.with_label_values(&of),
-            queue_tokens: self.queue_tokens.with_label_values(&of),
-            overloaded: self.rejected.with_label_values(&[model, &version, "overloaded"]),
-            coalesced: self.coalesced.with_label_values(&of),
-            cache_hits: self.cache_hits.with_label_values(&of),
-            cache_misses: self.cache_misses.with_label_values(&of),
-            retried: self.retried.with_label_values(&of),
-            truncated: self.truncated.with_label_values(&of),
-            unknown: self.unknown.with_label_values(&of),
-            gate_probe_min_cosine: self.gate_probe_min_cosine.with_label_values(&of),
-        }
-    }
-
-    /// Removes the series of a version that is unloaded.
-    pub fn forget(&self, version: &VersionMetrics) {
-        let [model, number, ..] = version.info.each_ref().map(String::as_str);
-        let of = [model, number];
-        // An error says that a series is not there, which is what is wanted.
-        let _ = self.version_info.remove_label_values(&version.info.each_ref().map(String::as_str));
-        for role in SERVING {
-            let _ = self.version_role.remove_label_values(&[model, number, &role.to_string()]);
-        }
-        for kind in ["real", "padding"] {
-            let _ = self.tokens.remove_label_values(&[model, number, kind]);
-        }
-        for stage in ["tokenize", "queue", "infer", "finish"] {
-            let _ = self.stages.remove_label_values(&[model, number, stage]);
-        }
-        let _ = self.rejected.remove_label_values(&[model, number, "overloaded"]);
-        for histograms in [&self.batch_rows, &self.batch_tokens] {
-            let _ = histograms.remove_label_values(&of);
-        }
-        for gauges in [&self.queue_items, &self.queue_tokens] {
-            let _ = gauges.remove_label_values(&of);
-        }
-        let _ = self.gate_probe_min_cosine.remove_label_values(&of);
-        self.trials.forget(model, number);
-        self.drift.learned(model, number, None);
-        for counters in [
-            &self.embeddings,
-            &self.coalesced,
-            &self.cache_hits,
-            &self.cache_misses,
-            &self.retried,
-            &self.truncated,
-            &self.unknown,
-        ] {
-            let _ = counters.remove_label_values(&of);
-        }
     }
 }

@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{BackendError, Config};
 use crate::drift::follow::{Follower, References};
 use crate::embed::{Embedder, ModelError};
-use crate::engine::{Runtime, RuntimeError};
+use crate::engine::device::usage::Usage;
 use crate::http::{self, App};
 use crate::keys::follow::Follower as KeyFollower;
-use crate::metrics::Metrics;
+use crate::metrics::{GpuMetrics, Metrics};
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::{Damaged, Loader, Log, Sync};
 use crate::tls::{Identity, Shown};
@@ -31,6 +31,9 @@ use accept::{Door, Phase};
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
+
+/// Between two looks at the GPUs: a scrape in Prometheus' usual intervals finds a fresh one.
+const GPU_LOOKS: Duration = Duration::from_secs(5);
 
 /// What is left of the drain timeout is given to spans on their way, but no more than the second, and no less than the first:
 /// where the drain ran out, the spans of those who were answered would be lost for nothing.
@@ -47,9 +50,9 @@ pub enum ServeError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The runtime library.
+    /// The runtime library, or the device.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Backend(#[from] BackendError),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -125,8 +128,7 @@ impl Listeners {
 /// # Errors
 /// If the runtime or the repository cannot be used, a version does not pass the gate, or there is none.
 pub async fn load(config: &Config) -> Result<App, ServeError> {
-    let runtime = Runtime::load(config.onnxruntime.as_deref())?;
-    tracing::info!(library = %runtime.path().display(), build = runtime.build(), "ONNX Runtime loaded");
+    let backend = config.execution.start()?;
     let mut repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
     if let Some(keys) = &config.trusted {
         repository = repository.trusting(keys.clone(), config.cache.clone());
@@ -135,10 +137,14 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     // Before the models, which take their time to load.
     let tracing = config.trace.as_ref().map(|trace| Tracing::start(trace, &metrics)).transpose()?;
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
+    if let Some(usage) = Usage::open(&backend.devices) {
+        let gpus = metrics.gpus().map_err(|error| ServeError::Start(error.to_string()))?;
+        tokio::spawn(watch_gpus(usage, gpus));
+    }
     let references = References::new(config.drift, Arc::clone(&metrics));
     let loader = Loader {
         repository,
-        runtime,
+        backend,
         wanted,
         limits,
         bounds,
@@ -184,6 +190,20 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     let operator = sync.operator();
     tokio::spawn(sync.run());
     Ok(App::new(embedder, metrics, config.http.clone()).with_operator(operator).with_tracing(tracing))
+}
+
+/// Shows how much of the GPUs is used, for as long as the process lives.
+async fn watch_gpus(usage: Usage, gpus: GpuMetrics) {
+    let usage = Arc::new(usage);
+    loop {
+        let usage = Arc::clone(&usage);
+        // The driver answers in its own time.
+        match tokio::task::spawn_blocking(move || usage.read()).await {
+            Ok(readings) => gpus.show(&readings),
+            Err(_) => return,
+        }
+        tokio::time::sleep(GPU_LOOKS).await;
+    }
 }
 
 /// Serves until `shutdown`, then: unready for the drain delay while everything is still answered, then no new

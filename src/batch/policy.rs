@@ -26,6 +26,9 @@ pub struct Limits {
     pub queue_tokens: usize,
     /// Batches that run at once: rows that would fit into one batch are spread over all.
     pub sessions: usize,
+    /// Fewer tokens than this are not worth a batch of their own on a second session: below it reading the weights, and on a GPU the start of
+    /// each of its operations, takes longer than the arithmetic.
+    pub smallest_share: usize,
     /// After this long a bulk row is as urgent as any, so that it is not put off for ever.
     pub patience: Duration,
 }
@@ -37,14 +40,11 @@ impl Default for Limits {
             padding_share: 0.25,
             queue_tokens: 262_144,
             sessions: 1,
+            smallest_share: 64,
             patience: Duration::from_secs(2),
         }
     }
 }
-
-/// Fewer tokens than this are not worth a batch of their own on a second session: below it reading the weights takes
-/// longer than the arithmetic.
-const SMALLEST_SHARE: usize = 64;
 
 /// What makes two rows the same: they share one place in a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,8 +64,9 @@ pub struct Waiting {
     pub class: Class,
     /// When it came.
     pub since: Instant,
-    /// Its batch has failed: it runs by itself, so that what is wrong with it fails nobody else.
-    pub alone: bool,
+    /// Most padded tokens of its batch. Less than the limit after a batch of it has failed: 0, it runs by itself, so that what is wrong with
+    /// it fails nobody else.
+    pub within: usize,
 }
 
 impl Waiting {
@@ -88,13 +89,13 @@ pub fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usi
     };
     let oldest = &waiting[anchor];
     let mut chosen = vec![anchor];
-    if oldest.alone {
+    if oldest.within == 0 {
         return chosen;
     }
-    let budget = budget(waiting, limits);
+    let budget = budget(waiting, limits).min(oldest.within);
     let fits = |index: &usize| {
         let row = &waiting[*index];
-        *index != anchor && row.key.output == oldest.key.output && !row.alone
+        *index != anchor && row.key.output == oldest.key.output && row.within > 0
     };
     let mut company: Vec<usize> = (0..waiting.len()).filter(fits).collect();
     // Among equals the more urgent goes first, then the older.
@@ -118,6 +119,9 @@ pub fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usi
             // One further on is further away in length still: it waits for better company.
             break;
         }
+        if padded > waiting[index].within {
+            continue;
+        }
         (longest, real) = (longest.max(tokens), real + tokens);
         chosen.push(index);
     }
@@ -138,7 +142,7 @@ fn budget(waiting: &[Waiting], limits: &Limits) -> usize {
     }
     // Room for the padding that a batch of so many real tokens may have.
     let share = total as f64 / limits.sessions.max(1) as f64 / (1.0 - limits.padding_share).max(0.1);
-    (share.ceil() as usize).max(SMALLEST_SHARE).min(limits.batch_tokens)
+    (share.ceil() as usize).max(limits.smallest_share).min(limits.batch_tokens)
 }
 
 #[cfg(test)]
@@ -157,7 +161,7 @@ mod tests {
             key: key(tokens, Output::Pooled),
             class: Class::Interactive,
             since,
-            alone: false,
+            within: usize::MAX,
         };
         lengths.iter().map(row).collect()
     }
@@ -204,10 +208,20 @@ mod tests {
     #[test]
     fn a_row_whose_batch_failed_runs_alone() {
         let mut waiting = rows(&[8, 8, 8]);
-        waiting[0].alone = true;
+        waiting[0].within = 0;
         assert_eq!(choose(&waiting, &limits(64)), [0]);
         waiting.swap(0, 1);
         assert_eq!(choose(&waiting, &limits(64)), [0, 2]);
+    }
+
+    #[test]
+    fn rows_of_a_batch_that_was_too_large_run_in_smaller_ones() {
+        let mut waiting = rows(&[8, 8, 8, 8, 8]);
+        waiting[..4].iter_mut().for_each(|row| row.within = 16);
+        assert_eq!(choose(&waiting, &limits(64)), [0, 1]);
+        // A row that has not failed takes others of its kind along, and those that have failed only as far as they allow.
+        waiting.swap(0, 4);
+        assert_eq!(choose(&waiting, &limits(64)), [0, 1]);
     }
 
     #[test]
@@ -218,9 +232,13 @@ mod tests {
         assert_eq!(choose(&rows(&[50; 40]), &two).len(), 5, "enough for all");
     }
 
-    fn waiting() -> impl Strategy<Value = Vec<(usize, bool, bool, bool, u64)>> {
+    fn within() -> impl Strategy<Value = usize> {
+        prop_oneof![8 => Just(usize::MAX), 1 => Just(0), 1 => 1..2000usize]
+    }
+
+    fn waiting() -> impl Strategy<Value = Vec<(usize, bool, bool, usize, u64)>> {
         prop::collection::vec(
-            (1..600usize, any::<bool>(), any::<bool>(), prop::bool::weighted(0.1), 0..5000u64),
+            (1..600usize, any::<bool>(), any::<bool>(), within(), 0..5000u64),
             1..80,
         )
     }
@@ -240,11 +258,11 @@ mod tests {
             let limits = Limits { batch_tokens, sessions, padding_share, ..Limits::default() };
             let mut queue: Vec<(usize, Waiting)> = drawn
                 .into_iter()
-                .map(|(tokens, bulk, all, alone, age)| Waiting {
+                .map(|(tokens, bulk, all, within, age)| Waiting {
                     key: key(tokens, if all { Output::Tokens } else { Output::Pooled }),
                     class: if bulk { Class::Bulk } else { Class::Interactive },
                     since: now - Duration::from_millis(age),
-                    alone,
+                    within,
                 })
                 .enumerate()
                 .collect();
@@ -265,7 +283,7 @@ mod tests {
                     let padded = longest * batch.len();
                     prop_assert!(padded <= batch_tokens);
                     prop_assert!((padded - real) as f64 <= padding_share * padded as f64);
-                    prop_assert!(batch.iter().all(|row| !row.alone && row.key.output == batch[0].key.output));
+                    prop_assert!(batch.iter().all(|row| padded <= row.within && row.key.output == batch[0].key.output));
                 }
                 for index in chosen.into_iter().rev() {
                     left[queue.remove(index).0] += 1;

@@ -56,7 +56,7 @@ impl Queue {
             Entry::Vacant(place) => {
                 let since = waiter.since;
                 place.insert(vec![waiter]);
-                self.waiting.push(Waiting { key, class, since, alone: false });
+                self.waiting.push(Waiting { key, class, since, within: usize::MAX });
                 true
             }
         }
@@ -90,9 +90,9 @@ impl Queue {
         self.waiting.extract_if(.., is_chosen).map(|row| row.key).collect()
     }
 
-    /// Puts a row of a failed batch back, before all others, to run alone: it has had its turn, whatever its class.
-    pub(super) fn retry_alone(&mut self, key: Key, since: Instant) {
-        self.waiting.insert(0, Waiting { key, class: Class::Interactive, since, alone: true });
+    /// Puts a row of a failed batch back, before all others, to run in one of `within` padded tokens: it has had its turn, whatever its class.
+    pub(super) fn retry(&mut self, key: Key, since: Instant, within: usize) {
+        self.waiting.insert(0, Waiting { key, class: Class::Interactive, since, within });
     }
 
     /// Everybody who waits for a row that has run.

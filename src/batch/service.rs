@@ -20,6 +20,9 @@ use crate::metrics::VersionMetrics;
 /// for those who come after it.
 const SLICE_TOKENS: usize = 8192;
 
+/// At least so many batches' tokens, where these are large.
+const SLICE_BATCHES: usize = 2;
+
 /// Puts a [`Batcher`] before a service of batches. Must be applied inside a tokio runtime: it spawns the worker.
 pub struct BatchLayer {
     limits: Limits,
@@ -127,6 +130,11 @@ impl Batcher {
         self.shared.retry_after(self.limits.sessions)
     }
 
+    /// Tokens of one request in the queue.
+    fn slice(&self) -> usize {
+        SLICE_TOKENS.max(SLICE_BATCHES * self.limits.batch_tokens)
+    }
+
     /// Takes all tokens of a request's first slice into the count, or none. The rest of an admitted request is never
     /// refused.
     fn admit(&self, tokens: usize) -> Result<(), BatchError> {
@@ -161,7 +169,8 @@ impl Sending {
     /// Sends rows while the slice has room, one at least. The first slice was counted at admission.
     fn send(&mut self, counted: bool) -> Result<(), BatchError> {
         let rows = &self.request.rows[self.sent..];
-        let count = first_slice(rows, SLICE_TOKENS.saturating_sub(self.outstanding));
+        let slice = self.batcher.slice();
+        let count = first_slice(rows, slice.saturating_sub(self.outstanding), slice);
         if count == 0 {
             return Ok(());
         }
@@ -194,7 +203,7 @@ impl Sending {
             self.answers.pop_front();
             self.outstanding -= tokens;
             // At half a slice, so that neither the engine waits for rows nor the worker for each single one.
-            if self.outstanding <= SLICE_TOKENS / 2 {
+            if self.outstanding <= self.batcher.slice() / 2 {
                 self.send(false)?;
             }
         }
@@ -213,11 +222,11 @@ impl Drop for Sending {
 }
 
 /// How many of `rows` fit into `room` tokens. One that is larger than a whole slice is one by itself.
-fn first_slice(rows: &[Arc<[u32]>], room: usize) -> usize {
+fn first_slice(rows: &[Arc<[u32]>], room: usize, slice: usize) -> usize {
     let mut tokens = 0;
     let fits = |row: &&Arc<[u32]>| {
         tokens += row.len();
-        tokens <= room || (tokens == row.len() && room == SLICE_TOKENS)
+        tokens <= room || (tokens == row.len() && room == slice)
     };
     rows.iter().take_while(fits).count()
 }
@@ -234,7 +243,7 @@ impl Service<Request> for Batcher {
 
     /// Dropping the future takes the request's rows out of the queue.
     fn call(&mut self, request: Request) -> Self::Future {
-        let count = first_slice(&request.rows, SLICE_TOKENS);
+        let count = first_slice(&request.rows, self.slice(), self.slice());
         let tokens = request.rows[..count].iter().map(|row| row.len()).sum();
         if let Err(refused) = self.admit(tokens) {
             return Box::pin(async { Err(refused) });

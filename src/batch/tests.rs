@@ -34,7 +34,7 @@ fn metrics() -> VersionMetrics {
         files = []
         "#,
     );
-    Metrics::new().unwrap().version(&manifest.unwrap(), "cpu")
+    Metrics::new().unwrap().version(&manifest.unwrap(), Device::Cpu, &BTreeMap::new())
 }
 
 /// A batcher over a mock engine, its worker and the metrics.

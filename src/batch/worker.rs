@@ -87,8 +87,8 @@ fn choose(queue: &mut Queue, limits: &Limits, shared: &Shared) -> Vec<Key> {
     rows
 }
 
-/// Answers everybody who waits for the rows of a batch. A failed batch of several rows is tried again row by row, so
-/// that one bad row does not fail its neighbours.
+/// Answers everybody who waits for the rows of a batch. A failed batch of several rows is tried again: in halves if memory did not suffice
+/// for it, row by row otherwise, so that one bad row does not fail its neighbours.
 fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
     let Done { rows, started, ran, result } = done;
     let result = match result {
@@ -117,11 +117,19 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
             }
         }
         Err(error) if rows.len() > 1 && !matches!(error, EngineError::Stopped) => {
-            tracing::warn!(rows = rows.len(), %error, "a batch failed: its rows are tried one by one");
-            shared.metrics.retried.inc();
+            let within = if let EngineError::OutOfMemory(reason) = &error {
+                let half = padded_tokens(&rows) / 2;
+                tracing::warn!(rows = rows.len(), within = half, reason, "memory did not suffice for a batch: it is split");
+                shared.metrics.out_of_memory.inc();
+                half
+            } else {
+                tracing::warn!(rows = rows.len(), %error, "a batch failed: its rows are tried one by one");
+                shared.metrics.retried.inc();
+                0
+            };
             for key in rows.into_iter().rev() {
                 shared.back(1, key.ids.len());
-                queue.retry_alone(key, started);
+                queue.retry(key, started, within);
             }
         }
         Err(error) => {
@@ -133,14 +141,18 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
     }
 }
 
+/// The longest row times rows.
+fn padded_tokens(rows: &[Key]) -> usize {
+    rows.iter().map(|row| row.ids.len()).max().unwrap_or(0) * rows.len()
+}
+
 /// Counts a batch, and says how many real tokens it had.
 fn observe(rows: &[Key], ran: Duration, shared: &Shared) -> usize {
-    let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
     let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
     shared.measured(tokens, ran);
     shared.metrics.batch_rows.observe(rows.len() as f64);
     shared.metrics.batch_tokens.observe(tokens as f64);
     shared.metrics.real_tokens.inc_by(tokens as u64);
-    shared.metrics.padding_tokens.inc_by((longest * rows.len() - tokens) as u64);
+    shared.metrics.padding_tokens.inc_by((padded_tokens(rows) - tokens) as u64);
     tokens
 }

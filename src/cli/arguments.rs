@@ -3,12 +3,15 @@
 use std::env;
 use std::fmt;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
 
 use super::Failure;
+use crate::config::{self, Count};
+use crate::engine::{Asked, Backend};
 use crate::repository::Repository;
 
 /// Where the models are.
@@ -23,6 +26,47 @@ impl Models {
     /// Opens the repository, which must be there.
     pub(super) fn open(&self) -> Result<Repository, Failure> {
         Ok(Repository::open(&self.models, false)?)
+    }
+}
+
+/// What runs a version that a command loads itself.
+#[derive(Debug, Args)]
+pub(super) struct Execution {
+    /// The ONNX Runtime library [default: looked for]
+    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
+    onnxruntime: Option<PathBuf>,
+    /// What runs the model: auto (the first GPU by CUDA if it works, the CPU elsewhere), cpu, cuda[:N] or tensorrt[:N]
+    #[arg(long, value_name = "DEVICE", env = "SEXTANT_DEVICE", default_value = "auto")]
+    device: Asked,
+    /// Most memory of a GPU that a session takes beside CUDA's own, in bytes [default: as much as there is]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_DEVICE_MEMORY", value_parser = parse_memory)]
+    device_memory: Option<Count>,
+    /// Directory for what TensorRT compiles, which is code that is run: nobody else may write there [default: none]
+    #[arg(long, value_name = "DIR", env = "SEXTANT_TENSORRT_CACHE")]
+    tensorrt_cache: Option<PathBuf>,
+}
+
+impl Execution {
+    /// Loads the library and tries the devices.
+    pub(super) fn start(&self) -> Result<Backend, Failure> {
+        let device_memory = match self.device_memory {
+            Some(Count::Of(bytes)) => NonZeroUsize::new(bytes),
+            Some(Count::Auto(_)) | None => None,
+        };
+        let execution = config::Execution {
+            onnxruntime: self.onnxruntime.clone(),
+            device: self.device.clone(),
+            device_memory,
+            tensorrt_cache: self.tensorrt_cache.clone(),
+        };
+        Ok(execution.start()?)
+    }
+}
+
+fn parse_memory(text: &str) -> Result<Count, String> {
+    match text.parse()? {
+        Count::Of(0) => Err("expected at least 1".to_owned()),
+        count => Ok(count),
     }
 }
 

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{Models, VersionName};
+use super::arguments::{Execution, Models, VersionName};
 use super::cache::{Cache, Trust};
 use super::load::load;
 use super::{Failure, print_line, progress};
 use crate::bench::input::read_texts;
-use crate::engine::Runtime;
+use crate::engine::Backend;
 use crate::evaluate::pairs::read_pairs;
 use crate::evaluate::retrieval::Retrieval;
 use crate::evaluate::{self, Data, Method, Subject, Verdict};
@@ -55,9 +55,8 @@ pub(super) struct Evaluate {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// The ONNX Runtime library [default: looked for]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
-    onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 impl Evaluate {
@@ -65,11 +64,11 @@ impl Evaluate {
         let data = self.data()?;
         let method = self.method()?;
         let repository = self.trust.over(self.models.open()?, self.cache.settings())?;
-        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
+        let backend = self.execution.start()?;
         let report = tokio::runtime::Runtime::new()?.block_on(async {
-            let subject = load_subject(&repository, runtime, &self.version).await?;
+            let subject = load_subject(&repository, &backend, &self.version).await?;
             let against = match &self.against {
-                Some(against) => Some(load_subject(&repository, runtime, against).await?),
+                Some(against) => Some(load_subject(&repository, &backend, against).await?),
                 None => None,
             };
             let sides = 1 + u64::from(against.is_some());
@@ -119,8 +118,8 @@ impl Evaluate {
 
 async fn load_subject(
     repository: &Repository,
-    runtime: &'static Runtime,
+    backend: &Backend,
     version: &VersionName,
 ) -> Result<Subject, Failure> {
-    Ok(Subject { embedder: load(repository, runtime, version).await?, id: version.to_string() })
+    Ok(Subject { embedder: load(repository, backend, version).await?, id: version.to_string() })
 }

@@ -7,7 +7,7 @@ use super::Failure;
 use super::arguments::VersionName;
 use crate::batch::Limits;
 use crate::embed::{Embedder, Model, Resources};
-use crate::engine::{Runtime, Wanted, topology};
+use crate::engine::{Backend, Wanted, topology};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::rollout::gate::Bounds;
@@ -15,7 +15,7 @@ use crate::rollout::gate::Bounds;
 /// A version with a session for each core, alone in an embedder.
 pub(super) async fn load(
     repository: &Repository,
-    runtime: &'static Runtime,
+    backend: &Backend,
     VersionName { model, version }: &VersionName,
 ) -> Result<Embedder, Failure> {
     let manifest = repository.manifest(model, *version).await?;
@@ -28,11 +28,12 @@ pub(super) async fn load(
         batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
         lone_threads: Some(0),
         lone_spin: None,
+        form: None,
     };
     let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
     let resources = Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
     let metrics = Metrics::new()?;
     // What its vectors are worth says nothing if they are not those that it came with.
-    let model = Model::load(repository, manifest, runtime, wanted, limits, Bounds::DEFAULT, &metrics).await?;
+    let model = Model::load(repository, manifest, backend, wanted, limits, Bounds::DEFAULT, &metrics).await?;
     Ok(Embedder::new(vec![model], None, resources)?)
 }

@@ -1,17 +1,16 @@
 //! `sextant verify`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::thread;
 
 use clap::Args;
 
-use super::arguments::VersionName;
+use super::arguments::{Execution, VersionName};
 use super::cache::{Cache, Trust};
 use super::target::{Place, Target};
 use super::{Failure, NOT_PASSED, print_line};
 use crate::config::GateSettings;
-use crate::engine::{Runtime, Wanted};
+use crate::engine::Wanted;
 use crate::repository::Repository;
 use crate::rollout::gate::{self, GateReport};
 
@@ -30,9 +29,8 @@ pub(super) struct Verify {
     json: bool,
     #[command(flatten)]
     gate: GateSettings,
-    /// The ONNX Runtime library [default: looked for]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
-    onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 impl Verify {
@@ -58,10 +56,10 @@ impl Verify {
     fn here(&self, repository: Repository) -> Result<GateReport, Failure> {
         let VersionName { model, version } = &self.version;
         let bounds = self.gate.validate().map_err(|mistakes| Failure::usage(mistakes.join("\n")))?;
-        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
+        let backend = self.execution.start()?;
         let repository = self.trust.over(repository, self.cache.settings())?;
         let wanted = Wanted::one_session(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
-        let verified = gate::verify(&repository, model, *version, runtime, wanted, bounds);
+        let verified = gate::verify(&repository, model, *version, &backend, wanted, bounds);
         Ok(tokio::runtime::Runtime::new()?.block_on(verified)?)
     }
 }

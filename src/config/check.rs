@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Count;
+use crate::engine::Asked;
 use crate::keys::Keys;
 
 /// Collects mistakes; what it returns beside one is never used, because the mistake ends in an error.
@@ -39,6 +40,13 @@ impl Check {
         read.unwrap_or_else(|mistake| {
             self.mistakes.push(mistake);
             Keys::default()
+        })
+    }
+
+    pub(super) fn device(&mut self, given: Option<&str>) -> Asked {
+        given.map_or(Ok(Asked::Auto), str::parse).unwrap_or_else(|expected| {
+            self.mistakes.push(format!("`device` is `{}`: {expected}", given.unwrap_or_default()));
+            Asked::Auto
         })
     }
 

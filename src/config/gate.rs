@@ -11,7 +11,7 @@ use crate::rollout::gate::Bounds;
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateSettings {
-    /// Least cosine of a probe's vector to the one that the version came with, in fp32 and fp16 [default: 0.9999]
+    /// Least cosine of a probe's vector to the one that the version came with, in fp32 and fp16 on a processor [default: 0.9999]
     #[arg(long = "gate-min-probe-cosine", value_name = "COSINE", env = "SEXTANT_GATE_MIN_PROBE_COSINE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_probe_cosine: Option<f64>,
@@ -23,6 +23,18 @@ pub struct GateSettings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_probe_cosine_int8: Option<f64>,
+    /// The same in fp32 on a GPU [default: 0.99999]
+    #[arg(long = "gate-min-probe-cosine-gpu", value_name = "COSINE", env = "SEXTANT_GATE_MIN_PROBE_COSINE_GPU")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_probe_cosine_gpu: Option<f64>,
+    /// The same in fp16 on a GPU [default: 0.999]
+    #[arg(
+        long = "gate-min-probe-cosine-gpu-fp16",
+        value_name = "COSINE",
+        env = "SEXTANT_GATE_MIN_PROBE_COSINE_GPU_FP16"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_probe_cosine_gpu_fp16: Option<f64>,
     /// Largest difference of a probe's length to the one that the version came with, as a share of it [default: 0.1]
     #[arg(
         long = "gate-max-length-difference",
@@ -85,6 +97,18 @@ impl GateSettings {
                 default.max_length_difference,
                 share.clone(),
             ),
+            min_probe_cosine_gpu: within(
+                "min_probe_cosine_gpu",
+                self.min_probe_cosine_gpu,
+                default.min_probe_cosine_gpu,
+                cosine.clone(),
+            ),
+            min_probe_cosine_gpu_fp16: within(
+                "min_probe_cosine_gpu_fp16",
+                self.min_probe_cosine_gpu_fp16,
+                default.min_probe_cosine_gpu_fp16,
+                cosine.clone(),
+            ),
             // Components of unit vectors are 2 apart at most.
             max_batch_difference: within(
                 "max_batch_difference",
@@ -119,6 +143,8 @@ impl From<Bounds> for GateSettings {
         Self {
             min_probe_cosine: Some(bounds.min_probe_cosine),
             min_probe_cosine_int8: Some(bounds.min_probe_cosine_int8),
+            min_probe_cosine_gpu: Some(bounds.min_probe_cosine_gpu),
+            min_probe_cosine_gpu_fp16: Some(bounds.min_probe_cosine_gpu_fp16),
             max_length_difference: Some(bounds.max_length_difference),
             max_batch_difference: Some(bounds.max_batch_difference),
             min_claim_cosine: Some(bounds.min_claim_cosine),
@@ -158,9 +184,12 @@ mod tests {
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Bounds { min_probe_cosine, min_probe_cosine_int8, max_length_difference, .. } = Bounds::DEFAULT;
         let Bounds { max_batch_difference, min_claim_cosine, min_claim_overlap, .. } = Bounds::DEFAULT;
+        let Bounds { min_probe_cosine_gpu, min_probe_cosine_gpu_fp16, .. } = Bounds::DEFAULT;
         for (flag, default) in [
             ("--gate-min-probe-cosine", min_probe_cosine),
             ("--gate-min-probe-cosine-int8", min_probe_cosine_int8),
+            ("--gate-min-probe-cosine-gpu", min_probe_cosine_gpu),
+            ("--gate-min-probe-cosine-gpu-fp16", min_probe_cosine_gpu_fp16),
             ("--gate-max-length-difference", max_length_difference),
             ("--gate-max-batch-difference", max_batch_difference),
             ("--gate-min-claim-cosine", min_claim_cosine),

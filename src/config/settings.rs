@@ -48,6 +48,19 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<PathBuf>,
+    /// What runs the models: auto (the first GPU by CUDA if it works, the CPU elsewhere), cpu, cuda[:N], tensorrt[:N], or several GPUs as
+    /// cuda:0,cuda:1 [default: auto]
+    #[arg(long, value_name = "DEVICE", env = "SEXTANT_DEVICE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Most memory of a GPU that a session takes beside CUDA's own, in bytes, or auto: as much as there is [default: auto]
+    #[arg(long, value_name = "BYTES", env = "SEXTANT_DEVICE_MEMORY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory: Option<Count>,
+    /// Directory for what TensorRT compiles, which is code that is run: nobody else may write there [default: none, it compiles at each load]
+    #[arg(long, value_name = "DIR", env = "SEXTANT_TENSORRT_CACHE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensorrt_cache: Option<PathBuf>,
     /// Model that answers requests that name none [default: the only one]
     #[arg(long, value_name = "NAME", env = "SEXTANT_DEFAULT_MODEL")]
     #[serde(skip_serializing_if = "Option::is_none")]

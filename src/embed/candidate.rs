@@ -136,9 +136,9 @@ fn outcome(ended: &Result<Embeddings, EmbedError>) -> Option<Outcome> {
         }
         Ok(_) => Some(Outcome::Answered),
         Err(EmbedError::NotFinite) => Some(Outcome::BadVector),
-        // The caller's own mistake.
+        // The caller's own mistake, or the machine's.
         Err(EmbedError::Batch(BatchError::Engine(error)))
-            if matches!(**error, EngineError::NoTokenOutput) =>
+            if matches!(**error, EngineError::NoTokenOutput | EngineError::DeviceLost { .. }) =>
         {
             None
         }

@@ -1,5 +1,6 @@
 //! One version of a model, loaded and ready to serve.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use super::{EmbedError, Input, Prompt, Timings};
 use crate::batch::{BatchLayer, Batcher, Limits};
 use crate::drift::watcher::Watcher;
-use crate::engine::topology::{Chosen, Topology, Wanted};
-use crate::engine::{Batch, Engine, EngineError, Runtime, StartError, Vector};
+use crate::engine::topology::{Chosen, Topology, Wanted, gpu};
+use crate::engine::{Backend, Batch, Device, Devices, Engine, EngineError, Session, StartError, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::repository::manifest::Manifest;
 use crate::repository::{Fetched, Repository};
@@ -39,6 +40,8 @@ pub struct Model {
     pub limits: Limits,
     /// How it uses the machine, if its engine is the runtime's.
     pub topology: Option<Topology>,
+    /// Where it runs, likewise.
+    pub placed: Option<Placed>,
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
     /// What the gate found when it was loaded. None where a test made it.
@@ -49,6 +52,15 @@ pub struct Model {
     probe: Probe,
     /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
     _files: Option<Fetched>,
+}
+
+/// Where the sessions of a version run.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// On which devices.
+    pub devices: Devices,
+    /// How many nodes of a session's graph each of the runtime's providers has.
+    pub nodes: BTreeMap<String, usize>,
 }
 
 /// Asks the engine whether it lives.
@@ -72,20 +84,23 @@ impl Model {
     pub async fn load(
         repository: &Repository,
         manifest: Manifest,
-        runtime: &'static Runtime,
+        backend: &Backend,
         wanted: Wanted,
         limits: Limits,
         bounds: Bounds,
         metrics: &Metrics,
     ) -> Result<Self, ModelError> {
         let Passed { files, tokenizer, chosen, report } =
-            gate::pass(repository, &manifest, runtime, wanted, bounds).await?;
+            gate::pass(repository, &manifest, backend, wanted, bounds).await?;
         for warning in report.with_verdict(Verdict::Warning) {
             tracing::warn!(version = report.version, "{warning}");
         }
         let Chosen { sessions, lone, topology } = chosen;
         let (version, space) = (manifest.version, &manifest.space);
-        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads, lone_spin } = topology;
+        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads, lone_spin, form } = topology;
+        let device = backend.devices.first();
+        // Alike in all sessions.
+        let nodes = sessions.first().map(Session::nodes).unwrap_or_default();
         tracing::info!(
             model = manifest.model,
             version,
@@ -96,15 +111,26 @@ impl Model {
             batch_tokens,
             lone_threads,
             lone_spin,
+            devices = %backend.devices,
+            ?form,
+            ?nodes,
             "loaded"
         );
+        let metrics = metrics.version(&manifest, device, &nodes);
+        let nodes = nodes.into_iter().map(|(provider, count)| (provider.to_owned(), count)).collect();
+        let placement = Placed { devices: backend.devices.clone(), nodes };
         let engine = Engine::start(&manifest.model, sessions, lone)?;
         let pulse = engine.pulse();
-        let limits = Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), ..limits };
+        let smallest_share = match device.gpu() {
+            Some(_) => gpu::SMALLEST_SHARE.min(batch_tokens.get()),
+            None => limits.smallest_share,
+        };
+        let limits =
+            Limits { sessions: count.get(), batch_tokens: batch_tokens.get(), smallest_share, ..limits };
         let beats = move |longest| pulse.beats(longest);
-        let model = Self::with_engine(manifest, tokenizer, engine, beats, limits, metrics);
+        let model = Self::assemble(manifest, tokenizer, engine, beats, limits, metrics);
         model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
-        Ok(Self { topology: Some(topology), gate: Some(report), _files: Some(files), ..model })
+        Ok(Self { topology: Some(topology), placed: Some(placement), gate: Some(report), _files: Some(files), ..model })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -121,16 +147,31 @@ impl Model {
         S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone + Send + Sync + 'static,
         S::Future: Send,
     {
-        let metrics = metrics.version(&manifest, "cpu");
+        let metrics = metrics.version(&manifest, Device::Cpu, &BTreeMap::new());
+        Self::assemble(manifest, tokenizer, engine, beats, limits, metrics)
+    }
+
+    fn assemble<S>(
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        engine: S,
+        beats: impl Fn(Duration) -> bool + Send + Sync + 'static,
+        limits: Limits,
+        metrics: VersionMetrics,
+    ) -> Self
+    where
+        S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+    {
         let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
         let probe = Probe {
             engine: BoxCloneSyncService::new(engine),
             beats: Box::new(beats),
             last: tokio::sync::Mutex::new(None),
         };
-        let (topology, gate, files) = (None, None, None);
+        let (topology, placed, gate, files) = (None, None, None, None);
         let watcher = ArcSwapOption::empty();
-        Self { manifest, limits, topology, gate, tokenizer, batcher, metrics, watcher, probe, _files: files }
+        Self { manifest, limits, topology, placed, gate, tokenizer, batcher, metrics, watcher, probe, _files: files }
     }
 
     /// `name@version`.
@@ -165,7 +206,9 @@ impl Model {
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
         let batch = Batch { rows: vec![tokens.ids], unqueued: true, ..Batch::default() };
         let answer = tokio::time::timeout(deadline, self.probe.engine.clone().oneshot(batch)).await;
-        let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
+        // A device that has no memory to spare now answers others all the same.
+        let answers = matches!(answer, Ok(Ok(_) | Err(EngineError::OutOfMemory(_))));
+        let alive = answers && (self.probe.beats)(deadline);
         *last = Some((Instant::now(), alive));
         alive
     }

@@ -58,6 +58,61 @@ impl Packed {
     }
 }
 
+/// Inputs of a packed graph in the form without any padding.
+///
+/// `T` is the number of tokens of all rows, `B` of rows, `S` the longest row's.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Unpadded {
+    pub(crate) tokens: usize,
+    pub(crate) rows: usize,
+    pub(crate) longest: usize,
+    /// `[T]`
+    pub(crate) input_ids: Vec<i64>,
+    /// `[T]`, from 0 in each row.
+    pub(crate) position_ids: Vec<i64>,
+    /// `[B, S]`: the places of the tokens in the flattened `[B * S]`, then those of the padding that is not there.
+    pub(crate) token_offset: Vec<i32>,
+    /// `[B + 1]`: where each row begins among the packed tokens, and where the last ends.
+    pub(crate) cumulative_lengths: Vec<i32>,
+    /// `[T]`: the row of each token.
+    pub(crate) row_ids: Vec<i64>,
+    /// `[T]`: what each token adds to its row's vector.
+    pub(crate) token_weights: Vec<f32>,
+}
+
+impl Unpadded {
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], pooling: Pooling) -> Self {
+        let (rows, longest) = (batch.len(), longest(batch));
+        let tokens = batch.iter().map(|row| row.as_ref().len()).sum();
+        let mut unpadded = Self {
+            tokens,
+            rows,
+            longest,
+            input_ids: Vec::with_capacity(tokens),
+            position_ids: Vec::with_capacity(tokens),
+            token_offset: Vec::with_capacity(rows * longest),
+            cumulative_lengths: vec![0],
+            row_ids: Vec::with_capacity(tokens),
+            token_weights: vec![0.0; tokens],
+        };
+        let mut padding = Vec::with_capacity(rows * longest - tokens);
+        let mut at = 0;
+        for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
+            let (start, length) = ((index * longest) as i32, row.len());
+            unpadded.input_ids.extend(row.iter().map(|&id| i64::from(id)));
+            unpadded.position_ids.extend(0..length as i64);
+            unpadded.token_offset.extend(start..start + length as i32);
+            padding.extend(start + length as i32..start + longest as i32);
+            unpadded.row_ids.extend(std::iter::repeat_n(index as i64, length));
+            pooling.weights(&mut unpadded.token_weights[at..at + length]);
+            at += length;
+            unpadded.cumulative_lengths.push(at as i32);
+        }
+        unpadded.token_offset.extend(padding);
+        unpadded
+    }
+}
+
 /// Inputs of a padded graph, `[B, S]` each.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Padded {
@@ -114,6 +169,20 @@ mod tests {
         assert_eq!(packed.pad_index, [0, 1, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         let third = 1.0 / 3.0;
         assert_eq!(packed.pooling_weights, [third, third, third, 0.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn tokens_are_named_by_their_places_before_the_padding_that_is_not_there() {
+        // The example in ONNX Runtime's description of `RemovePadding`.
+        let unpadded = Unpadded::new(&[vec![7, 8], vec![5, 6, 9], vec![4, 3, 2, 1]], Pooling::Mean);
+        assert_eq!((unpadded.tokens, unpadded.rows, unpadded.longest), (9, 3, 4));
+        assert_eq!(unpadded.input_ids, [7, 8, 5, 6, 9, 4, 3, 2, 1]);
+        assert_eq!(unpadded.position_ids, [0, 1, 0, 1, 2, 0, 1, 2, 3]);
+        assert_eq!(unpadded.token_offset, [0, 1, 4, 5, 6, 8, 9, 10, 11, 2, 3, 7]);
+        assert_eq!(unpadded.cumulative_lengths, [0, 2, 5, 9]);
+        assert_eq!(unpadded.row_ids, [0, 0, 1, 1, 1, 2, 2, 2, 2]);
+        let (third, fourth) = (1.0 / 3.0, 0.25);
+        assert_eq!(unpadded.token_weights, [0.5, 0.5, third, third, third, fourth, fourth, fourth, fourth]);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use thiserror::Error;
 /// The library's file name on this platform's loader path.
 const LIBRARY: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-/// Where `make setup` puts the library, relative to the working directory.
-const SETUP_DIRECTORY: &str = ".sextant/runtime";
+/// Where `make setup-cuda` and `make setup` put the library, relative to the working directory. The first runs on the processor as well.
+const SETUP_DIRECTORIES: [&str; 2] = [".sextant/runtime-cuda", ".sextant/runtime"];
 
 /// The loaded library. ONNX Runtime allows one environment in a process, and none after it was dropped.
 static LOADED: OnceLock<Runtime> = OnceLock::new();
@@ -67,8 +67,8 @@ pub struct Runtime {
 impl Runtime {
     /// Loads the library, or returns the one that is loaded already.
     ///
-    /// Looked for in this order: `asked` (the flag), `ORT_DYLIB_PATH`, `.sextant/runtime` below the working directory,
-    /// beside the executable, the system's library directories. The first that is there is used, whatever comes of it.
+    /// Looked for in this order: `asked` (the flag), `ORT_DYLIB_PATH`, `.sextant/runtime-cuda` and `.sextant/runtime` below the working
+    /// directory, beside the executable, the system's library directories. The first that is there is used, whatever comes of it.
     ///
     /// # Errors
     /// If there is none, or it is no library, or older than this crate needs.
@@ -115,7 +115,8 @@ fn find(asked: Option<&Path>, variable: Option<&OsStr>) -> Result<PathBuf, Runti
     if let Some(path) = variable.filter(|value| !value.is_empty()) {
         return named(Path::new(path), "ORT_DYLIB_PATH");
     }
-    let mut places = vec![Path::new(SETUP_DIRECTORY).join(LIBRARY)];
+    let mut places: Vec<_> =
+        SETUP_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY)).collect();
     if let Some(directory) = env::current_exe().ok().as_deref().and_then(Path::parent) {
         places.push(directory.join(LIBRARY));
     }

@@ -1,20 +1,19 @@
 //! One ONNX Runtime session: what its graph asks for, and a batch through it.
 
-use std::num::NonZero;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 use half::f16;
 use ort::session::{OutputSelector, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use thiserror::Error;
 
-use super::layout::{Packed, Padded};
-use super::{Batch, EngineError, Output, Pooling, Runtime, Vector};
-
-/// Makes sessions one after the other: creating them from several threads has crashed ONNX Runtime on GPUs.
-static COMMIT: Mutex<()> = Mutex::new(());
+use super::layout::{Packed, Padded, Unpadded};
+use super::options::{Graph, SessionOptions, commit};
+use super::placement::Placement;
+use super::tensorrt::{self, MOST_ROWS};
+use super::{Backend, Batch, Device, EngineError, Form, Output, Pooling, Vector, failure, unpadded};
 
 /// Names of a packed graph's inputs and outputs. `import` writes them, sessions read them.
 pub(crate) mod names {
@@ -25,6 +24,12 @@ pub(crate) mod names {
     pub(crate) const PAD_INDEX: &str = "pad_index";
     pub(crate) const UNPAD_INDEX: &str = "unpad_index";
     pub(crate) const POOLING_WEIGHTS: &str = "pooling_weights";
+    /// Those of the form without padding, in the place of the five above but `position_ids`.
+    pub(crate) const TOKEN_OFFSET: &str = "token_offset";
+    pub(crate) const CUMULATIVE_LENGTHS: &str = "cumulative_lengths";
+    pub(crate) const ROWS: &str = "rows";
+    pub(crate) const ROW_IDS: &str = "row_ids";
+    pub(crate) const TOKEN_WEIGHTS: &str = "token_weights";
     /// `[B, H]`, not normalised.
     pub(crate) const POOLED: &str = "pooled";
     /// `[T, H]` of a packed graph, `[B, S, H]` of a padded one.
@@ -63,28 +68,41 @@ pub enum SessionError {
     /// The output's last dimension is not a number known before it runs.
     #[error("the width of the graph's output `{0}` is not fixed")]
     UnknownWidth(String),
-}
-
-/// How a session is set up.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionOptions {
-    /// Threads that share one operation. 1: the engine's own thread does all the work.
-    pub threads: usize,
-    /// Whether threads that wait for work burn their processor for a while before they sleep. Says nothing with one thread.
-    pub spin: bool,
-}
-
-impl SessionOptions {
-    /// A session that may use all of the machine: nothing else runs beside an import.
-    pub(crate) fn all_threads() -> Self {
-        Self { threads: thread::available_parallelism().map_or(1, NonZero::get), spin: false }
-    }
+    /// The device computes only a part of it.
+    #[error(
+        "the graph does not run on `{device}`, which lacks: {strays} (a version in fp32 or fp16 has kernels there, int8 has none)"
+    )]
+    Misplaced {
+        /// Where it should run.
+        device: Device,
+        /// The operators, with where they would run.
+        strays: String,
+    },
+    /// TensorRT cannot be given it.
+    #[error("TensorRT cannot have the graph `{}`: {reason}", path.display())]
+    NotForTensorRt {
+        /// The graph's file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The device's memory does not suffice for it.
+    #[error("the memory of `{device}` does not suffice to load `{}`: {source}", path.display())]
+    OutOfMemory {
+        /// Where it should run.
+        device: Device,
+        /// The graph's file.
+        path: PathBuf,
+        /// The runtime's reason.
+        source: ort::Error,
+    },
 }
 
 /// The shape a graph takes its rows in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Packed,
+    Unpadded,
     Padded { token_types: bool, narrow: bool },
 }
 
@@ -102,24 +120,67 @@ pub struct Session {
     outputs: Outputs,
     pooling: Pooling,
     dimensions: usize,
+    device: Device,
+    placement: Placement,
 }
 
 impl Session {
-    /// Loads the graph in the file `path` on the CPU. Weights beside it in other files are found.
+    /// Loads the graph in the file `path` where `options` say. Weights beside it in other files are found.
     ///
     /// # Errors
-    /// If the runtime refuses it, or its inputs and outputs are not those of a text encoder.
+    /// If the runtime refuses it, its inputs and outputs are not those of a text encoder, or the device does not have all that it is for.
     pub fn load(
-        runtime: &Runtime,
+        backend: &Backend,
         path: &Path,
         pooling: Pooling,
         options: SessionOptions,
     ) -> Result<Self, SessionError> {
-        let inner = commit(runtime, path, options)
-            .map_err(|source| SessionError::Load { path: path.to_owned(), source })?;
+        let device = options.device;
+        let refused = |source: ort::Error| {
+            let path = path.to_owned();
+            match device.gpu() {
+                Some(_) if failure::is_out_of_memory(source.message()) => SessionError::OutOfMemory { device, path, source },
+                _ => SessionError::Load { path, source },
+            }
+        };
+        let edited = match options.form {
+            Form::Gathered => None,
+            Form::Unpadded => unpadded::read(path).map_err(|error| refused(ort::Error::wrap(error)))?,
+        };
+        let declared = match device {
+            Device::TensorRt(_) => Some(tensorrt::Inputs::read(path).map_err(|reason| {
+                SessionError::NotForTensorRt { path: path.to_owned(), reason }
+            })?),
+            Device::Cpu | Device::Cuda(_) => None,
+        };
+        let graph = match (&edited, &declared) {
+            (Some(bytes), _) => Graph::Edited(bytes, path.parent().unwrap_or(Path::new("."))),
+            (None, Some(inputs)) => Graph::Declared(path, inputs),
+            (None, None) => Graph::File(path),
+        };
+        let inner = commit(backend, graph, options).map_err(refused)?;
+        let placement = Placement::of(&inner).map_err(refused)?;
+        if let Some(strays) = placement.strays(device) {
+            return Err(SessionError::Misplaced { device, strays });
+        }
         let layout = layout(inner.inputs())?;
         let (outputs, dimensions) = outputs(inner.outputs())?;
-        Ok(Self { inner, layout, outputs, pooling, dimensions })
+        Ok(Self { inner, layout, outputs, pooling, dimensions, device, placement })
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Whether the graph is in the form without any padding.
+    pub(super) fn is_unpadded(&self) -> bool {
+        self.layout == Layout::Unpadded
+    }
+
+    /// How many nodes of the graph each provider has.
+    pub fn nodes(&self) -> BTreeMap<&str, usize> {
+        self.placement.nodes()
     }
 
     /// Width of the vectors.
@@ -129,7 +190,7 @@ impl Session {
 
     /// Whether the graph computes no padding.
     pub fn is_packed(&self) -> bool {
-        self.layout == Layout::Packed
+        matches!(self.layout, Layout::Packed | Layout::Unpadded)
     }
 
     /// Whether the graph pools by itself, so that the pooling given to [`Session::load`] has no say.
@@ -147,40 +208,67 @@ impl Session {
     /// # Errors
     /// If the runtime fails, or answers with another shape than the graph promised.
     pub fn run(&mut self, batch: &Batch) -> Result<Vec<Vector>, EngineError> {
-        if batch.rows.is_empty() {
-            return Ok(Vec::new());
+        let most = match self.device {
+            Device::TensorRt(_) => MOST_ROWS,
+            Device::Cpu | Device::Cuda(_) => usize::MAX,
+        };
+        let mut vectors = Vec::with_capacity(batch.rows.len());
+        for rows in batch.rows.chunks(most) {
+            vectors.extend(self.run_rows(rows, batch.output, RunOptions::new()?)?);
         }
+        Ok(vectors)
+    }
+
+    /// Gives memory that no batch has needed lately back to the device, by a run over one token.
+    ///
+    /// # Errors
+    /// If the runtime fails.
+    pub fn shrink(&mut self) -> Result<(), EngineError> {
+        let arena = self.device.gpu().map_or_else(|| "cpu:0".to_owned(), |number| format!("gpu:{number}"));
+        let mut options = RunOptions::new()?;
+        options.set("memory.enable_memory_arena_shrinkage", arena)?;
+        self.run_rows(&[[0].into()], Output::Pooled, options).map(drop)
+    }
+
+    fn run_rows(
+        &mut self,
+        rows: &[Arc<[u32]>],
+        output: Output,
+        options: RunOptions,
+    ) -> Result<Vec<Vector>, EngineError> {
         let (inputs, padded) = match self.layout {
-            Layout::Packed => (packed_inputs(&batch.rows, self.pooling)?, 0),
+            Layout::Packed => (packed_inputs(rows, self.pooling)?, 0),
+            Layout::Unpadded => (unpadded_inputs(rows, self.pooling)?, 0),
             Layout::Padded { token_types, narrow } => {
-                let padded = Padded::new(&batch.rows);
+                let padded = Padded::new(rows);
                 let length = padded.padded;
                 (padded_inputs(padded, token_types, narrow)?, length)
             }
         };
         // Per token where that is asked for, or where the graph leaves pooling to us.
-        let (name, per_token) = match (batch.output, &self.outputs) {
+        let (name, per_token) = match (output, &self.outputs) {
             (Output::Pooled, Outputs { pooled: Some(name), .. }) => (name.clone(), false),
             (_, Outputs { tokens: Some(name), .. }) => (name.clone(), true),
             (_, Outputs { tokens: None, .. }) => return Err(EngineError::NoTokenOutput),
         };
-        let options = RunOptions::new()?.with_outputs(OutputSelector::no_default().with(&name));
-        let outputs = self.inner.run_with_options(inputs, &options)?;
+        let options = options.with_outputs(OutputSelector::no_default().with(&name));
+        let device = self.device;
+        let outputs = self.inner.run_with_options(inputs, &options).map_err(|error| failure::of(error, device))?;
         let values = floats(&outputs[name.as_str()])?;
         let width = self.dimensions;
         if !per_token {
-            return exact(values.chunks_exact(width).map(<[f32]>::to_vec).collect(), batch.rows.len(), &name);
+            return exact(values.chunks_exact(width).map(<[f32]>::to_vec).collect(), rows.len(), &name);
         }
         let mut at = 0;
-        let rows = batch.rows.iter().map(|row| {
+        let vectors = rows.iter().map(|row| {
             let tokens = values.get(at * width..(at + row.len()) * width)?;
             at += if padded > 0 { padded } else { row.len() };
-            Some(match batch.output {
+            Some(match output {
                 Output::Tokens => tokens.to_vec(),
                 Output::Pooled => self.pooling.pool(tokens, width),
             })
         });
-        exact(rows.flatten().collect(), batch.rows.len(), &name)
+        exact(vectors.flatten().collect(), rows.len(), &name)
     }
 }
 
@@ -192,42 +280,6 @@ fn exact(vectors: Vec<Vector>, rows: usize, output: &str) -> Result<Vec<Vector>,
     }
 }
 
-/// Loads any graph with the settings that every session has: `import` calibrates with it.
-pub(crate) fn commit(
-    runtime: &Runtime,
-    path: &Path,
-    options: SessionOptions,
-) -> ort::Result<ort::session::Session> {
-    let _one_at_a_time = COMMIT.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut builder = ort::session::Session::builder(runtime.environment())?
-        // Without it the runtime chooses devices by a policy of its own.
-        .with_no_environment_execution_providers()?
-        .with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()])?
-        .with_intra_threads(options.threads.max(1))?
-        .with_inter_threads(1)?
-        .with_intra_op_spinning(options.spin)?
-        // It remembers a plan for each shape ever seen.
-        .with_memory_pattern(false)?;
-    if sums_of_products_overflow() {
-        builder = builder.with_precise_qmm()?;
-    }
-    builder.commit_from_file(path)
-}
-
-/// Whether this processor adds pairs of 8-bit products in 16 bits, as those with AVX2 or AVX-512 and no VNNI do. Int8
-/// vectors would there fall to a cosine of .994 to the same version's elsewhere (Haswell, emulated; 1.0000 with the exact
-/// product). Asked of the processor because the exact product costs two fifths of the speed wherever it is asked for.
-fn sums_of_products_overflow() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        !is_x86_feature_detected!("avx512vnni") && !is_x86_feature_detected!("avxvnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
 fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     let has = |name: &str| inputs.iter().any(|input| input.name() == name);
     if !has(INPUT_IDS) {
@@ -235,6 +287,8 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     }
     let known: &[&str] = if has(POOLING_WEIGHTS) {
         &[INPUT_IDS, POSITION_IDS, PAD_INDEX, UNPAD_INDEX, ATTENTION_MASK, POOLING_WEIGHTS]
+    } else if has(TOKEN_OFFSET) {
+        &[INPUT_IDS, POSITION_IDS, TOKEN_OFFSET, CUMULATIVE_LENGTHS, ROWS, ROW_IDS, TOKEN_WEIGHTS]
     } else {
         &[INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS]
     };
@@ -243,6 +297,9 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     }
     if has(POOLING_WEIGHTS) {
         return Ok(Layout::Packed);
+    }
+    if has(TOKEN_OFFSET) {
+        return Ok(Layout::Unpadded);
     }
     let narrow = match inputs.iter().find(|input| input.name() == INPUT_IDS).map(|i| i.dtype().tensor_type())
     {
@@ -283,6 +340,20 @@ pub(crate) fn packed_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Resul
         (UNPAD_INDEX, Tensor::from_array(([tokens], packed.unpad_index))?.into()),
         (ATTENTION_MASK, Tensor::from_array(([rows, padded], packed.attention_mask))?.into()),
         (POOLING_WEIGHTS, Tensor::from_array(([rows, tokens], packed.pooling_weights))?.into()),
+    ])
+}
+
+fn unpadded_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
+    let unpadded = Unpadded::new(rows, pooling);
+    let (tokens, rows, longest) = (unpadded.tokens, unpadded.rows, unpadded.longest);
+    Ok(vec![
+        (INPUT_IDS, Tensor::from_array(([tokens], unpadded.input_ids))?.into()),
+        (POSITION_IDS, Tensor::from_array(([tokens], unpadded.position_ids))?.into()),
+        (TOKEN_OFFSET, Tensor::from_array(([rows, longest], unpadded.token_offset))?.into()),
+        (CUMULATIVE_LENGTHS, Tensor::from_array(([rows + 1], unpadded.cumulative_lengths))?.into()),
+        (ROWS, Tensor::from_array(([rows], (0..rows as i64).collect::<Vec<_>>()))?.into()),
+        (ROW_IDS, Tensor::from_array(([tokens], unpadded.row_ids))?.into()),
+        (TOKEN_WEIGHTS, Tensor::from_array(([tokens], unpadded.token_weights))?.into()),
     ])
 }
 

@@ -1,12 +1,13 @@
 //! How many sessions with how many threads, spinning or not, how large a batch, and whether a lone request gets a session of
 //! its own: measured on this machine with this graph.
 
+pub mod gpu;
 mod measure;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::{EngineError, Pooling, Runtime, Session, SessionError, SessionOptions, load_sessions};
+use super::{Backend, EngineError, Form, Pooling, Session, SessionError, SessionOptions, load_sessions};
 use measure::Rows;
 
 /// Sessions, and how much they run at once.
@@ -24,6 +25,8 @@ pub struct Topology {
     pub lone_threads: usize,
     /// Whether these spin.
     pub lone_spin: bool,
+    /// How a packed graph is given to the runtime.
+    pub form: Form,
 }
 
 impl Topology {
@@ -37,6 +40,7 @@ impl Topology {
             batch_tokens: Some(self.batch_tokens),
             lone_threads: Some(self.lone_threads),
             lone_spin: Some(self.lone_spin),
+            form: Some(self.form),
         }
     }
 }
@@ -58,6 +62,8 @@ pub struct Wanted {
     pub lone_threads: Option<usize>,
     /// Whether these spin.
     pub lone_spin: Option<bool>,
+    /// How a packed graph is given to the runtime, on a GPU.
+    pub form: Option<Form>,
 }
 
 impl Wanted {
@@ -71,6 +77,7 @@ impl Wanted {
             batch_tokens: Some(BATCH_TOKENS_PER_THREAD),
             lone_threads: Some(0),
             lone_spin: None,
+            form: None,
         }
     }
 }
@@ -115,14 +122,17 @@ const LONE_BETTER: f64 = 1.2;
 /// # Errors
 /// If the graph cannot be loaded or does not run.
 pub fn choose(
-    runtime: &Runtime,
+    backend: &Backend,
     path: &Path,
     pooling: Pooling,
     vocabulary: usize,
     max_tokens: usize,
     wanted: Wanted,
 ) -> Result<Chosen, ChooseError> {
-    let search = Search { runtime, path, pooling, rows: Rows { vocabulary, max_tokens }, wanted };
+    let search = Search { backend, path, pooling, rows: Rows { vocabulary, max_tokens }, wanted };
+    if backend.devices.are_gpus() {
+        return search.on_gpus();
+    }
     let mut shared = match wanted.sessions {
         Some(sessions) => search.load(sessions, search.threads(sessions), wanted.spin.unwrap_or(false))?,
         None => search.best_sessions()?,
@@ -139,6 +149,7 @@ pub fn choose(
         batch_tokens,
         lone_threads: lone.as_ref().map_or(0, |lone| lone.threads.get()),
         lone_spin: lone.as_ref().is_some_and(|lone| lone.spin),
+        form: Form::Gathered,
     };
     let lone = lone.and_then(|lone| lone.sessions.into_iter().next());
     Ok(Chosen { sessions: shared.sessions, lone, topology })
@@ -152,7 +163,7 @@ struct Loaded {
 }
 
 struct Search<'a> {
-    runtime: &'a Runtime,
+    backend: &'a Backend,
     path: &'a Path,
     pooling: Pooling,
     rows: Rows,
@@ -166,8 +177,8 @@ impl Search<'_> {
     }
 
     fn load(&self, count: NonZeroUsize, threads: NonZeroUsize, spin: bool) -> Result<Loaded, SessionError> {
-        let options = SessionOptions { threads: threads.get(), spin };
-        let sessions = load_sessions(self.runtime, self.path, self.pooling, options, count.get())?;
+        let options = SessionOptions::cpu(threads.get(), spin);
+        let sessions = load_sessions(self.backend, self.path, self.pooling, options, count.get())?;
         Ok(Loaded { sessions, threads, spin })
     }
 

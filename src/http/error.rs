@@ -15,6 +15,7 @@ use tower_http::request_id::RequestId;
 use super::access::used_up;
 use crate::batch::BatchError;
 use crate::embed::EmbedError;
+use crate::engine::EngineError;
 use crate::repository::RepositoryError;
 use crate::rollout::gate::GateError;
 use crate::tokenize::InputError;
@@ -162,11 +163,20 @@ impl From<EmbedError> for ApiError {
                 Self::overloaded(message, retry_after)
             }
             EmbedError::Batch(BatchError::Engine(error))
-                if matches!(*error, crate::engine::EngineError::NoTokenOutput) =>
+                if matches!(*error, EngineError::NoTokenOutput) =>
             {
                 Self::new(Kind::Invalid, message)
             }
             EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),
+            // Elsewhere, or a little later, it may well succeed.
+            EmbedError::Batch(BatchError::Engine(error))
+                if matches!(
+                    *error,
+                    EngineError::OutOfMemory(_) | EngineError::DeviceLost { .. } | EngineError::Stopped
+                ) =>
+            {
+                Self::new(Kind::Unavailable, message)
+            }
             EmbedError::UsedUp { wait } => used_up(wait),
             EmbedError::NoReference { .. } => Self::new(Kind::StateConflict, message).at("ood"),
             EmbedError::Batch(BatchError::Engine(_))

@@ -4,11 +4,12 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::Caller;
 use super::error::{ApiError, Kind};
 use super::{App, answer};
+use crate::embed::Placed;
 
 /// The contract of all routes, served as it is.
 const OPENAPI: &str = include_str!("../../openapi.yaml");
@@ -39,9 +40,18 @@ pub(super) async fn readyz(State(app): State<App>, caller: Caller) -> Result<Res
     ready(&app)?;
     let mut answer = json!({ "status": "ready" });
     if caller.may_see_models() {
-        answer["models"] = app.models(&caller).iter().map(|model| model.id()).collect();
+        let models = app.models(&caller);
+        answer["models"] = models.iter().map(|model| model.id()).collect();
+        let placed = models.iter().filter_map(|model| Some((model.id(), placed(model.placed.as_ref()?))));
+        answer["placement"] = placed.collect::<serde_json::Map<_, _>>().into();
     }
     answer::json(&answer)
+}
+
+/// On which devices a version runs, and which of the runtime's providers have how many nodes of its graph.
+fn placed(placed: &Placed) -> Value {
+    let devices: Vec<String> = placed.devices.iter().map(|device| device.to_string()).collect();
+    json!({ "devices": devices, "nodes": placed.nodes })
 }
 
 /// [`readyz`] in the TEI dialect: nothing but a status.

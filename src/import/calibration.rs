@@ -11,8 +11,9 @@ use super::bert::Arithmetic;
 use super::encoder::{Encoder, Place};
 use super::weights::Weights;
 use super::{ImportError, Phase, Progress};
-use crate::engine::session::{self, SessionOptions};
-use crate::engine::{Pooling, Runtime, graph_path};
+use crate::engine::options::{self, Graph, SessionOptions};
+use crate::engine::session;
+use crate::engine::{Backend, Pooling, graph_path};
 use crate::repository::manifest;
 
 /// Texts of many kinds, none of them taken from a benchmark. One a line.
@@ -89,13 +90,13 @@ pub(super) fn observe(
     encoder: &Encoder,
     weights: &mut Weights,
     mut rows: Vec<Arc<[u32]>>,
-    runtime: &Runtime,
+    backend: &Backend,
     scratch: &Path,
     progress: &dyn Fn(Progress),
 ) -> Result<BTreeMap<Place, Channels>, ImportError> {
     let directory = tempfile::tempdir_in(scratch).map_err(ImportError::io("write", scratch))?;
     encoder.compile(weights, Arithmetic::Observed, directory.path(), progress)?;
-    let mut session = session::commit(runtime, &graph_path(directory.path()), SessionOptions::all_threads())?;
+    let mut session = options::commit(backend, Graph::File(&graph_path(directory.path())), SessionOptions::all_threads())?;
     let names: Vec<String> = session.outputs().iter().map(|output| output.name().to_owned()).collect();
     // The inputs of the linear layers are the last outputs, in running order.
     let places: Vec<Place> = encoder.places().collect();

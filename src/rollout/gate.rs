@@ -13,7 +13,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::engine::topology::{self, ChooseError, Chosen, Wanted};
-use crate::engine::{Runtime, graph_path};
+use crate::engine::{Backend, Device, graph_path};
 use crate::import::export::Export;
 use crate::repository::manifest::{Manifest, Precision};
 use crate::repository::{Fetched, Found, KeyIds, Repository, RepositoryError};
@@ -25,10 +25,14 @@ pub use report::{Bound, Check, GateReport, Name, Verdict};
 /// What the figures of the gate must keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
-    /// Least cosine of a probe's vector to the one that the version came with, in fp32 and fp16.
+    /// Least cosine of a probe's vector to the one that the version came with, in fp32 and fp16 on a processor.
     pub min_probe_cosine: f64,
     /// The same in int8 and where formats are mixed.
     pub min_probe_cosine_int8: f64,
+    /// The same in fp32 on a GPU.
+    pub min_probe_cosine_gpu: f64,
+    /// The same in fp16 on a GPU.
+    pub min_probe_cosine_gpu_fp16: f64,
     /// Largest difference of a probe's length to the one that the version came with, as a share of it.
     pub max_length_difference: f64,
     /// Largest difference of a component of a probe's unit vector between alone and in a batch.
@@ -45,6 +49,10 @@ impl Bounds {
         min_probe_cosine: 0.9999,
         // Processors and compilers round the products of 8-bit numbers differently: .9979 was seen between two builds.
         min_probe_cosine_int8: 0.99,
+        // Another order of sums alone: what rounds products, as TF32 does, falls below it.
+        min_probe_cosine_gpu: 0.99999,
+        // Kernels for 16 bits sum in 16 bits here and in 32 there.
+        min_probe_cosine_gpu_fp16: 0.999,
         // Cosines do not see a length. Int8 changes it by some percent, what it is for changes it altogether: vectors that
         // are normalised and should not be, or the other way round.
         max_length_difference: 0.1,
@@ -54,10 +62,12 @@ impl Bounds {
         min_claim_overlap: 0.9,
     };
 
-    fn min_probe_cosine(&self, precision: Precision) -> f64 {
-        match precision {
-            Precision::Fp32 | Precision::Fp16 => self.min_probe_cosine,
-            Precision::Int8 | Precision::Mixed => self.min_probe_cosine_int8,
+    fn min_probe_cosine(&self, precision: Precision, device: Device) -> f64 {
+        match (precision, device.gpu()) {
+            (Precision::Fp32, Some(_)) => self.min_probe_cosine_gpu,
+            (Precision::Fp16, Some(_)) => self.min_probe_cosine_gpu_fp16,
+            (Precision::Fp32 | Precision::Fp16, None) => self.min_probe_cosine,
+            (Precision::Int8 | Precision::Mixed, _) => self.min_probe_cosine_int8,
         }
     }
 }
@@ -95,7 +105,7 @@ pub struct Passed {
 pub async fn pass(
     repository: &Repository,
     manifest: &Manifest,
-    runtime: &'static Runtime,
+    backend: &Backend,
     wanted: Wanted,
     bounds: Bounds,
 ) -> Result<Passed, GateError> {
@@ -118,7 +128,7 @@ pub async fn pass(
             Err(error) => return Err(GateError::NotPassed(report.failed(Name::Claim, error))),
         },
     };
-    let manifest = manifest.clone();
+    let (manifest, backend) = (manifest.clone(), backend.clone());
     let check = move || {
         let directory: &Path = &fetched;
         let path = directory.join("tokenizer.json");
@@ -130,7 +140,7 @@ pub async fn pass(
         if let Err(reason) = check_weights(&graph, &manifest) {
             return Err(report.failed(Name::Loads, reason));
         }
-        let chosen = topology::choose(runtime, &graph, pooling, vocabulary, manifest.max_tokens, wanted);
+        let chosen = topology::choose(&backend, &graph, pooling, vocabulary, manifest.max_tokens, wanted);
         let mut chosen = match chosen {
             Ok(chosen) => chosen,
             Err(error @ ChooseError::Session(_)) => return Err(report.failed(Name::Loads, error)),
@@ -153,7 +163,7 @@ pub async fn verify(
     repository: &Repository,
     model: &str,
     version: u32,
-    runtime: &'static Runtime,
+    backend: &Backend,
     wanted: Wanted,
     bounds: Bounds,
 ) -> Result<GateReport, GateError> {
@@ -172,7 +182,7 @@ pub async fn verify(
             }
         },
     };
-    let mut report = match pass(repository, &manifest, runtime, wanted, bounds).await {
+    let mut report = match pass(repository, &manifest, backend, wanted, bounds).await {
         Ok(passed) => passed.report,
         Err(GateError::NotPassed(report)) => report,
         Err(error) => return Err(error),
@@ -233,4 +243,23 @@ fn is_about_the_version(error: &RepositoryError) -> bool {
                 | RepositoryError::NoSuchVersion { .. }
                 | RepositoryError::Read { .. }
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_gpu_fp32_must_be_closer_and_fp16_need_not_be_as_close() {
+        let least = |precision, device| Bounds::DEFAULT.min_probe_cosine(precision, device);
+        for (precision, cpu, gpu) in [
+            (Precision::Fp32, 0.9999, 0.99999),
+            (Precision::Fp16, 0.9999, 0.999),
+            (Precision::Int8, 0.99, 0.99),
+        ] {
+            assert_eq!(least(precision, Device::Cpu), cpu);
+            assert_eq!(least(precision, Device::Cuda(1)), gpu);
+            assert_eq!(least(precision, Device::TensorRt(0)), gpu);
+        }
+    }
 }

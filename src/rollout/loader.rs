@@ -6,7 +6,7 @@ use super::gate::{self, Bounds};
 use crate::batch::Limits;
 use crate::drift::follow::References;
 use crate::embed::{Model, ModelError};
-use crate::engine::{Runtime, Topology, Wanted};
+use crate::engine::{Backend, Topology, Wanted};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 
@@ -15,7 +15,7 @@ pub struct Loader {
     /// Where they are.
     pub repository: Repository,
     /// What runs them.
-    pub runtime: &'static Runtime,
+    pub backend: Backend,
     /// Sessions and threads of each, where they are not to be measured.
     pub wanted: Wanted,
     /// Of their queues.
@@ -42,8 +42,8 @@ impl Loader {
     ) -> Result<Model, ModelError> {
         let manifest = gate::manifest(&self.repository, model, version).await?;
         let wanted = topology.map_or(self.wanted, |topology| topology.wanted(self.wanted.cores));
-        let Self { repository, runtime, limits, bounds, metrics, references, .. } = self;
-        let model = Model::load(repository, manifest, runtime, wanted, *limits, *bounds, metrics).await?;
+        let Self { repository, backend, limits, bounds, metrics, references, .. } = self;
+        let model = Model::load(repository, manifest, backend, wanted, *limits, *bounds, metrics).await?;
         references.attach(&model);
         Ok(model)
     }

@@ -150,8 +150,8 @@ impl Operator {
     /// # Errors
     /// If there is no such version, or the repository fails.
     pub async fn verify(&self, model: &str, version: u32) -> Result<GateReport, GateError> {
-        let Loader { repository, runtime, wanted, bounds, .. } = &*self.loader;
-        super::gate::verify(repository, model, version, runtime, Wanted::one_session(wanted.cores), *bounds)
+        let Loader { repository, backend, wanted, bounds, .. } = &*self.loader;
+        super::gate::verify(repository, model, version, backend, Wanted::one_session(wanted.cores), *bounds)
             .await
     }
 

@@ -1,20 +1,19 @@
 //! Vectors of recorded streams: those that stand in a file, and those that a version makes of its texts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use indicatif::ProgressBar;
 
 use crate::cli::Failure;
-use crate::cli::arguments::{Models, VersionName};
+use crate::cli::arguments::{Execution, Models, VersionName};
 use crate::cli::cache::{Cache, Trust};
 use crate::cli::load::load;
 use crate::compare;
 use crate::drift::inputs::InputFacts;
 use crate::drift::stream::{Content, Item};
 use crate::embed::{EmbedRequest, Embedder, Input, Prompt};
-use crate::engine::Runtime;
 use crate::repository::Repository;
 use crate::repository::manifest::Manifest;
 
@@ -35,9 +34,8 @@ pub(super) struct Subject {
     /// Put this prompt of the model before each text, as requests with `prompt_name` do [default: the model's own default]
     #[arg(long, value_name = "NAME")]
     prompt_name: Option<String>,
-    /// The ONNX Runtime library [default: looked for]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
-    onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 /// Vectors of a version.
@@ -102,8 +100,8 @@ impl<'a> Source<'a> {
         let embedder = match self.embedder.take() {
             Some(embedder) => embedder,
             None => {
-                let runtime = Runtime::load(self.subject.onnxruntime.as_deref())?;
-                load(&self.repository, runtime, &self.subject.version).await?
+                let backend = self.subject.execution.start()?;
+                load(&self.repository, &backend, &self.subject.version).await?
             }
         };
         let embedder = self.embedder.insert(embedder);

@@ -8,7 +8,7 @@ use super::claim::Parent;
 use super::{Bound, Bounds, Check, GateReport, Name, Verdict};
 use crate::compare::{cosine, fault, largest, largest_difference, least, length};
 use crate::engine::pooling::normalise;
-use crate::engine::{Batch, Chosen, EngineError, Output, Session, Vector};
+use crate::engine::{Batch, Chosen, Device, EngineError, Output, Session, Vector};
 use crate::import::probe::{self, Probe};
 use crate::repository::manifest::Manifest;
 use crate::tokenize::Tokenizer;
@@ -70,7 +70,14 @@ impl Inspection<'_> {
         let graph = chosen.sessions.first().map_or(0, Session::dimensions);
         let manifest = self.manifest.dimensions;
         let loads = if graph == manifest {
-            let sentence = format!("sessions: {sessions}, threads of each: {threads}, dimensions: {graph}");
+            let placed = chosen.sessions.first().map(|session| {
+                let nodes = session.nodes().into_iter().map(|(provider, count)| format!("{count} by {provider}"));
+                format!("{}, nodes: {}", session.device(), nodes.collect::<Vec<_>>().join(", "))
+            });
+            let sentence = format!(
+                "sessions: {sessions}, threads of each: {threads}, dimensions: {graph}, device: {}",
+                placed.unwrap_or_default()
+            );
             Check::stated(Name::Loads, Verdict::Passed, sentence)
         } else {
             let sentence =
@@ -127,6 +134,7 @@ impl Inspection<'_> {
         let texts: Vec<&str> = probes.iter().map(|probe| probe.text.as_str()).collect();
         let rows = self.tokenize(&texts)?;
         let failed = |error: EngineError| error.to_string();
+        let device = chosen.sessions.first().map_or(Device::Cpu, Session::device);
         let mut sessions = Sessions::of(chosen).ok_or_else(|| failed(EngineError::Stopped))?;
         let [alone, together] = sessions.both(&rows).map_err(failed)?;
 
@@ -140,7 +148,7 @@ impl Inspection<'_> {
         }
         let sentence = format!("{} vectors are finite and not zero", alone.len() + together.len());
         report.add(outputs(Verdict::Passed, sentence));
-        self.reproduced(&probes, &alone, report);
+        self.reproduced(&probes, &alone, device, report);
         report.add(self.batch_difference(&texts, &alone, &together));
         if let Some(parent) = self.parent {
             let embed = |asked: &[&str]| {
@@ -165,7 +173,7 @@ impl Inspection<'_> {
     }
 
     /// Holds the vectors against those that the version came with.
-    fn reproduced(&self, probes: &[Probe], alone: &[Vector], report: &mut GateReport) {
+    fn reproduced(&self, probes: &[Probe], alone: &[Vector], device: Device, report: &mut GateReport) {
         let served = alone.iter().map(|vector| {
             let mut vector = vector.clone();
             if self.manifest.normalise {
@@ -177,7 +185,7 @@ impl Inspection<'_> {
         let pairs = || probes.iter().map(|probe| &probe.embedding).zip(&served);
         let of = |at: usize| format!("of {} probes, of {}", probes.len(), probe::quoted(&probes[at].text));
         if let Some((at, figure)) = least(pairs().map(|(came, made)| cosine(came, made))) {
-            let bound = Bound::AtLeast(self.bounds.min_probe_cosine(self.manifest.precision));
+            let bound = Bound::AtLeast(self.bounds.min_probe_cosine(self.manifest.precision, device));
             report.add(Check::measured(Name::ProbeCosine, figure, bound, format!("least {}", of(at))));
         }
         if let Some((at, figure)) =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{entry, key, serve};
@@ -152,13 +152,18 @@ async fn what_an_administrator_did_not_wait_for_is_told_before_the_server_stops(
     let body = r#"{"version": 1}"#;
     let asked = format!(
         "POST /admin/v1/models/tiny/verify HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+         content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         key("alice"),
         body.len()
     );
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
     stream.write_all(asked.as_bytes()).await.unwrap();
-    // What was sent is read even so, and the model is loaded once more for it, which takes longer than to stop.
+    // Asked for by the work itself, so that it has begun: a request that nobody has begun with is lost with its connection.
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&go_on));
+    stream.write_all(body.as_bytes()).await.unwrap();
+    // The model is loaded once more for it, which takes longer than to stop.
     drop(stream);
     server.signal("TERM");
     assert_eq!(server.exit_code().await, Some(0));

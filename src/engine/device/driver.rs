@@ -1,0 +1,133 @@
+//! What NVIDIA's driver says of itself and of its GPUs. It is opened only where a GPU is asked for: to say what is wrong with it, and to
+//! know the devices by the names that other tools have for them.
+#![expect(unsafe_code, reason = "the driver's own functions, looked up by name in a library that may be missing")]
+
+use std::error::Error as _;
+use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::fmt;
+
+use libloading::{Library, Symbol};
+
+/// The library by which programs speak to the driver; it comes with the driver, never with CUDA's libraries.
+const LIBRARY: &str = "libcuda.so.1";
+
+/// `CUDA_ERROR_NO_DEVICE`
+const NO_DEVICE: c_int = 100;
+
+/// A driver that answers.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    /// The newest CUDA that it runs.
+    pub(crate) cuda: CudaVersion,
+    /// By the numbers that CUDA gives them.
+    pub(crate) gpus: Vec<Gpu>,
+}
+
+/// A version of CUDA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CudaVersion(c_int);
+
+#[cfg(test)]
+impl CudaVersion {
+    pub(crate) fn of(major: c_int, minor: c_int) -> Self {
+        Self(major * 1000 + minor * 10)
+    }
+}
+
+impl fmt::Display for CudaVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.0 / 1000, self.0 % 1000 / 10)
+    }
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gpu {
+    /// As NVIDIA H200.
+    pub(crate) name: String,
+    /// As 0000:1B:00.0: what NVML knows it by.
+    pub(crate) bus: String,
+    /// Of its memory.
+    pub(crate) bytes: usize,
+}
+
+/// Why there is nobody to ask.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum DriverError {
+    /// It is not installed, or this container does not see it.
+    Missing(String),
+    /// It sees no GPU.
+    NoDevice(CudaVersion),
+    /// Another error of it.
+    Failed(&'static str, c_int),
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(reason) => write!(formatter, "no NVIDIA driver can be loaded: {reason}"),
+            Self::NoDevice(cuda) => write!(formatter, "the NVIDIA driver (CUDA {cuda}) sees no GPU"),
+            Self::Failed(function, code) => write!(formatter, "the NVIDIA driver fails: {function} gives error {code}"),
+        }
+    }
+}
+
+impl Driver {
+    /// Asks the driver what there is.
+    pub(crate) fn ask() -> Result<Self, DriverError> {
+        Self::ask_library(LIBRARY)
+    }
+
+    fn ask_library(name: &str) -> Result<Self, DriverError> {
+        // The crate's own sentence leaves out what the loader says.
+        let missing = |error: libloading::Error| {
+            DriverError::Missing(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        };
+        // SAFETY: the driver's library has initialisers that only set up the library itself; it is what CUDA would load.
+        let library = unsafe { Library::new(name) }.map_err(missing)?;
+        // SAFETY: the names and signatures are those of the CUDA driver API, cuda.h; they have been the same since CUDA 3.2. The pointers
+        // given live for the call, and the buffers are as long as is said.
+        unsafe {
+            let init: Symbol<unsafe extern "C" fn(c_uint) -> c_int> = library.get(b"cuInit").map_err(missing)?;
+            let version: Symbol<unsafe extern "C" fn(*mut c_int) -> c_int> =
+                library.get(b"cuDriverGetVersion").map_err(missing)?;
+            let count: Symbol<unsafe extern "C" fn(*mut c_int) -> c_int> =
+                library.get(b"cuDeviceGetCount").map_err(missing)?;
+            let handle: Symbol<unsafe extern "C" fn(*mut c_int, c_int) -> c_int> =
+                library.get(b"cuDeviceGet").map_err(missing)?;
+            let named: Symbol<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int> =
+                library.get(b"cuDeviceGetName").map_err(missing)?;
+            let bus: Symbol<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int> =
+                library.get(b"cuDeviceGetPCIBusId").map_err(missing)?;
+            let memory: Symbol<unsafe extern "C" fn(*mut usize, c_int) -> c_int> =
+                library.get(b"cuDeviceTotalMem_v2").map_err(missing)?;
+            let (mut cuda, mut devices) = (0, 0);
+            check("cuDriverGetVersion", version(&raw mut cuda))?;
+            let cuda = CudaVersion(cuda);
+            match init(0) {
+                NO_DEVICE => return Err(DriverError::NoDevice(cuda)),
+                code => check("cuInit", code)?,
+            }
+            check("cuDeviceGetCount", count(&raw mut devices))?;
+            let mut gpus = Vec::new();
+            for number in 0..devices {
+                let (mut device, mut bytes) = (0, 0);
+                check("cuDeviceGet", handle(&raw mut device, number))?;
+                check("cuDeviceTotalMem", memory(&raw mut bytes, device))?;
+                let text = |name, ask: &Symbol<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>| {
+                    // One more than is said: whatever the driver writes, it ends.
+                    let mut buffer: [c_char; 257] = [0; 257];
+                    check(name, ask(buffer.as_mut_ptr(), 256, device))?;
+                    Ok(CStr::from_ptr(buffer.as_ptr()).to_string_lossy().into_owned())
+                };
+                let (name, bus) = (text("cuDeviceGetName", &named)?, text("cuDeviceGetPCIBusId", &bus)?);
+                gpus.push(Gpu { name, bus, bytes });
+            }
+            if gpus.is_empty() { Err(DriverError::NoDevice(cuda)) } else { Ok(Self { cuda, gpus }) }
+        }
+    }
+}
+
+fn check(function: &'static str, code: c_int) -> Result<(), DriverError> {
+    if code == 0 { Ok(()) } else { Err(DriverError::Failed(function, code)) }
+}
