@@ -64,6 +64,7 @@ REFUSED = [
     ({"config": {"device": "cuda"}}, UNKNOWN),
     ({"config": {"device_memory": 0}}, "device_memory"),
     ({"config": {"device_memory": "8Gi"}}, "device_memory"),
+    ({"config": {"tensorrt_cache": "engines"}}, "tensorrt_cache"),
     ({"config": {"gate": {"min_probe_cosine_gpu": 1.5}}}, "min_probe_cosine_gpu"),
     ({"autoscaling": {"enabled": "yes"}}, "enabled"),
     ({"podDisruptionBudget": {"minAvailable": "half"}}, "minAvailable"),
