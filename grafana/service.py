@@ -111,6 +111,26 @@ QUEUE = [
                             'sextant_sync_failures_total{@N,reason="load"}')], "percentunit", high=1),
 ]
 
+DEVICES = [
+    Panel("GPU memory", "In use on each GPU by all processes, not this one alone, and what it has. Sessions keep what their largest batch "
+          "needed, so a full one is no fault while nothing is split. Servers without a GPU have no line.",
+          [("{{instance}} GPU {{device}}", "sextant_gpu_memory_used_bytes{@N}"),
+           ("{{instance}} GPU {{device}}: all of it", "sextant_gpu_memory_total_bytes{@N}")], "bytes", dashed=": all of it$"),
+    Panel("GPU in use", "Share of the time in which anything ran on the GPU, however little of it. Low with tokens waiting: it waits for the "
+          "processor, which tokenizes, copies and writes JSON. A slice of a GPU has none.",
+          [("{{instance}} GPU {{device}}", "sextant_gpu_utilization_ratio{@N}")], "percentunit", high=1),
+    Panel("Out of device memory", "Batches that were split in two because the GPU's memory did not suffice; a single input that still does "
+          "not fit gets 503. Above 0 for long: smaller batches, or fewer versions on the GPU.",
+          [("{{instance}} {{model}}@{{version}}",
+            "sum by (instance, model, version) (rate(sextant_out_of_memory_total{@V}[$__rate_interval]))")], "ops"),
+    Panel("Where the graph runs", "Nodes of one session by execution provider, with how many replicas say so. Some on the CPU beside a GPU are "
+          "arithmetic on shapes. Two numbers for one version and provider: replicas differ.",
+          [("", 'count_values by (namespace, model, version, provider) ("nodes", sextant_engine_nodes{@V})')],
+          kind="table", width=24,
+          columns={"namespace": "Namespace", "model": "Model", "version": "Version", "provider": "Provider", "nodes": "Nodes",
+                   "Value": "Replicas"}),
+]
+
 CONNECTIONS = [
     Panel("Connections", "Open connections of each replica by listener. At --max-connections (8192) those without a request give way "
           "to new ones.", [("{{instance}} {{listener}}", "sum by (instance, listener) (sextant_connections{@N})")]),
@@ -181,6 +201,7 @@ ROWS = [
     ("Traffic and errors", TRAFFIC),
     ("Latency: where the time goes", LATENCY),
     ("Queue and saturation", QUEUE),
+    ("Devices: what computes, and its memory", DEVICES),
     ("Connections and certificates", CONNECTIONS),
     ("Batches and padding", BATCHES),
     ("Versions: who serves what", VERSIONS),

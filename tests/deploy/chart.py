@@ -59,6 +59,8 @@ PARTS = {
     ),
     "route": ({"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example"]}}, [("HTTPRoute", "")]),
     "gpu": ({"gpu": {"enabled": True, "runtimeClassName": "nvidia"}, "resources": {"limits": None}}, []),
+    "gpus": ({"gpu": {"enabled": True, "count": 2, "device": "tensorrt"}, "config": {"device_memory": 8589934592}}, []),
+    "gpu of the node's": ({"gpu": {"device": "cuda"}}, []),
     "import job": (BUCKET | IMPORT, [("Job", "-import-")]),
     "import container": ({"import": IMPORT["import"] | {"mode": "InitContainer"}}, []),
     "canary": (CANARY, [("Job", "-canary")]),
@@ -182,7 +184,7 @@ def container(spec):
 
 def everything():
     """All parts that go together, on; and what cannot go together, in a second set."""
-    apart = {"volume", "keda", "pod monitor", "import container", "keys of one's own"}
+    apart = {"volume", "keda", "pod monitor", "import container", "keys of one's own", "gpu of the node's"}
     together = merged(*(values for name, (values, _) in PARTS.items() if name not in apart))
     other = merged(together, {"autoscaling": {"enabled": False}}, *(PARTS[name][0] for name in ("keda", "pod monitor", "import container")))
     return {"everything": together, "everything else": other, "nothing": OFF}

@@ -19,16 +19,19 @@ START = time.time()
 VALUES: dict[str, list[str]] = {
     "model": ["minilm"], "version": ["1", "2"], "route": ["/v1/embeddings", "/embed", "/metrics"], "method": ["POST"],
     "status": ["200", "429", "503"], "kind": ["real", "padding"], "stage": ["tokenize", "queue", "infer", "finish"],
-    "reason": ["repository", "load", "document"], "space": ["d8db44abdd824389"], "precision": ["fp32"], "provider": ["cpu"], "digest": ["0123456789abcdef"],
+    "reason": ["repository", "load", "document"], "space": ["d8db44abdd824389"], "precision": ["fp32"], "provider": ["cuda"], "digest": ["0123456789abcdef"],
     "role": ["stable", "canary", "shadow", "previous"], "action": ["rollout", "rollback"], "cause": ["operator", "cosine"],
     "ref": ["08b39f6c"], "test": ["outside", "near", "shift"], "tail": ["0.01", "0.05", "0.20", "low"], "c": [str(c) for c in range(32)],
     "bin": [str(b) for b in range(64)], "feature": ["tokens", "truncated", "unknown"], "fact": ["fitted", "calibrated", "design_effect"],
     "key": ["search", "none"], "outcome": ["done", "failed", "loaded", "refused"], "created": ["2026-01-01T00:00:00Z"],
-    "side": ["stable", "trial"], "listener": ["public", "admin"],
+    "side": ["stable", "trial"], "listener": ["public", "admin"], "device": ["0", "1"],
 }  # fmt: skip
-REASONS = {"sextant_rejected_total": ["requests", "overloaded", "held_bytes"],
-           "sextant_connections_closed_total": ["head", "idle", "write", "handshake", "gave_way", "refused"],
-           "sextant_trace_spans_dropped_total": ["queue_full", "export_failed"]}  # fmt: skip
+OWN_VALUES = {
+    ("sextant_rejected_total", "reason"): ["requests", "overloaded", "held_bytes"],
+    ("sextant_connections_closed_total", "reason"): ["head", "idle", "write", "handshake", "gave_way", "refused"],
+    ("sextant_trace_spans_dropped_total", "reason"): ["queue_full", "export_failed"],
+    ("sextant_engine_nodes", "provider"): ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
 TAILS = {"0.01": 0.012, "0.05": 0.06, "0.20": 0.21, "low": 0.05}
 BOUNDS = {"0.01": 0.0145, "0.05": 0.0596, "0.20": 0.218, "low": 0.0596}
 FACTS = {"fitted": 2666.0, "calibrated": 1334.0, "design_effect": 1.0}
@@ -38,7 +41,8 @@ COUNTS = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0]
 # Samples a second of each version; other counters grow by as much unless they are named.
 RATE = 20.0
 RATES = {"sextant_sync_failures_total": 0.1, "sextant_rollout_changes_total": 0.1, "sextant_drift_alarms_total": 0.1,
-         "sextant_drift_seconds_total": 0.004, "process_cpu_seconds_total": 0.8, "sextant_drift_invalid_total": 0.0}  # fmt: skip
+         "sextant_out_of_memory_total": 0.1, "sextant_drift_seconds_total": 0.004, "process_cpu_seconds_total": 0.8,
+         "sextant_drift_invalid_total": 0.0}  # fmt: skip
 
 
 def _rate(name: str, labels: dict[str, str]) -> float:
@@ -61,11 +65,15 @@ def _gauge(name: str, labels: dict[str, str], instance: int) -> float:
         "sextant_drift_reference_fact": lambda: FACTS[labels["fact"]],
         "sextant_drift_bin_share": lambda: 1 / 64,
         "sextant_drift_alarm": lambda: float(labels["test"] == "shift"),
-        "sextant_gate_probe_min_cosine": lambda: 0.99999 - instance * 1e-6,
+        "sextant_gate_probe_min_cosine": lambda: 0.999999 - instance * 1e-6,
         "sextant_rollout_generation": lambda: 4.0,
         "sextant_drift_sampling_share": lambda: 1.0,
         "sextant_shadow_neighbour_overlap": lambda: 0.97,
         "sextant_tls_certificate_expiry_timestamp_seconds": lambda: START + 90 * 86400,
+        "sextant_engine_nodes": lambda: {"CUDAExecutionProvider": 40.0, "CPUExecutionProvider": 6.0}[labels["provider"]],
+        "sextant_gpu_memory_used_bytes": lambda: 6e9 + instance * 1e9,
+        "sextant_gpu_memory_total_bytes": lambda: 16e9,
+        "sextant_gpu_utilization_ratio": lambda: 0.5 + instance * 0.1,
         "process_start_time_seconds": lambda: START,
         "process_resident_memory_bytes": lambda: 4e8,
         "process_max_fds": lambda: 20000.0,
@@ -93,7 +101,7 @@ def page(instance: int) -> str:
     elapsed = 100 + time.time() - START
     for metric in metrics.defined().values():
         lines.append(f"# TYPE {metric.name} {metric.kind}")
-        values = [REASONS.get(metric.name, VALUES[label]) if label == "reason" else VALUES[label] for label in metric.labels]
+        values = [OWN_VALUES.get((metric.name, label)) or VALUES[label] for label in metric.labels]
         for combination in itertools.product(*values):
             labels = dict(zip(metric.labels, combination))
             if metric.kind == "histogram":

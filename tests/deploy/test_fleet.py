@@ -22,6 +22,9 @@ SYNC_SECONDS = 2
 EMPTY = {
     "drift.json: Learning A": "the version has a reference",
     "drift.json: annotation Taken back by the guard": "an operator took it back",
+    "service.json: GPU memory A": "they compute on processors",
+    "service.json: GPU memory B": "they compute on processors",
+    "service.json: GPU in use A": "they compute on processors",
     "service.json: Certificates A": "nobody speaks TLS",
     "service.json: Certificates B": "nobody speaks TLS",
     "service.json: annotation Taken back by the guard": "an operator took it back",

@@ -113,6 +113,18 @@ class Valid(ChartTest):
                 self.assertEqual(json.loads(text), json.loads((chart / "files/dashboards" / name).read_text()))
                 check_document(json.dumps(one, sort_keys=True))
 
+    def test_the_notes_say_what_the_pods_compute_on(self):
+        def notes(gpu):
+            finished = helm("install", "--dry-run=client", values={"gpu": gpu})
+            self.assertEqual(finished.returncode, 0, finished.stderr)
+            return finished.stdout.split("NOTES:\n")[1]
+
+        self.assertNotRegex(notes({}), "compute on|GPU")
+        reserved, shown = notes({"enabled": True, "count": 2}), notes({"device": "tensorrt"})
+        self.assertIn("compute on cuda:0,cuda:1 and do not start without", reserved)
+        self.assertNotIn("reserve no GPU", reserved)
+        self.assertIn("compute on tensorrt, and gpu.enabled is false", shown)
+
     def test_the_notes_name_what_is_there(self):
         for name, values, files in cases():
             with self.subTest(name):
@@ -274,12 +286,13 @@ class Wiring(ChartTest):
     def test_a_gpu_is_asked_for_once(self):
         spec = server(render(PARTS["gpu"][0]))
         self.assertEqual(container(spec)["resources"]["limits"], {"nvidia.com/gpu": 1})
+        self.assertEqual(container(server(render(PARTS["gpus"][0])))["resources"]["limits"]["nvidia.com/gpu"], 2)
         self.assertEqual(spec["runtimeClassName"], "nvidia")
         self.assertIn({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}, spec["tolerations"])
         # Only the server: an import computes on processors.
         for name, _, other in pods(render(merged(*(PARTS[p][0] for p in ("gpu", "import job", "canary"))))):
             if name != NAME:
-                self.assertNotIn("nvidia.com/gpu", json.dumps(other))
+                self.assertNotRegex(json.dumps(other), "nvidia|cuda")
 
     def test_the_keys_file_has_every_entry_and_the_server_sees_nothing_else_of_its_secret(self):
         documents = render(KEYS)

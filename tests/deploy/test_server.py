@@ -20,11 +20,12 @@ ALL_SETTINGS = {
     "config": {
         "onnxruntime": '/opt/a "b" <c> é/lib.so', "default_model": "minilm", "sync_interval": "1m 30s", "truncate": "error",
         "require_signed": "/etc/sextant/trusted.pem",
-        "sessions": "auto", "threads": 3, "lone_threads": 0, "max_batch_tokens": 512, "max_queue_tokens": 262144,
+        "sessions": "auto", "threads": 3, "lone_threads": 0, "max_batch_tokens": 512, "device_memory": "auto",
+        "tensorrt_cache": "/cache/tensorrt", "max_queue_tokens": 262144,
         "cache_bytes": 34359738368, "max_requests": 4096, "max_inputs": 2048, "max_input_bytes": 1048576, "max_body_bytes": 33554432,
         "log_format": "json", "log": "info,sextant=debug",
-        "gate": {"min_probe_cosine": 0.9999, "min_probe_cosine_int8": 1, "max_length_difference": 0.1, "max_batch_difference": 0.00001,
-                 "min_claim_cosine": -1, "min_claim_overlap": 0},
+        "gate": {"min_probe_cosine": 0.9999, "min_probe_cosine_int8": 1, "min_probe_cosine_gpu": 0.99999, "min_probe_cosine_gpu_fp16": 0.999,
+                 "max_length_difference": 0.1, "max_batch_difference": 0.00001, "min_claim_cosine": -1, "min_claim_overlap": 0},
         "guard": {"window": "10s", "windows": 3, "requests": 30, "max_error_share": 0.02, "min_cosine": 0.99, "max_slowdown": 3,
                   "pairs_per_second": 0.5},
         "drift": {"learn": 20000, "expected_run_time": 100000000, "per_second": 7},
@@ -47,11 +48,28 @@ class Settings(ChartTest):
             # As text: 2048.0 is 2048 for Python, and no whole number for the server.
             self.assertEqual(json.dumps(found, sort_keys=True), json.dumps(value, sort_keys=True))
         self.assertEqual(written, {
-            "models": "/models", "cache_dir": "/cache/versions", "cache_dir_bytes": 21474836480, "listen": "[::]:8080",
-            "admin_listen": "[::]:9090", "keys_file": "/etc/sextant/keys/keys.toml", "drain_delay": "5s", "drain_timeout": "30s",
-            "liveness_deadline": "10s",
+            "models": "/models", "cache_dir": "/cache/versions", "cache_dir_bytes": 21474836480, "device": "cpu",
+            "listen": "[::]:8080", "admin_listen": "[::]:9090", "keys_file": "/etc/sextant/keys/keys.toml", "drain_delay": "5s",
+            "drain_timeout": "30s", "liveness_deadline": "10s",
         })
         self.assertEqual(tomllib.loads(toml(render(BUCKET)))["models"], "s3://models/sextant")
+
+    def test_a_pod_computes_on_every_gpu_that_it_reserves_and_on_no_other(self):
+        for gpu, device in (
+            # Not `auto`, which would take what the node shows to every container.
+            ({}, "cpu"),
+            ({"count": 2}, "cpu"),
+            ({"device": "cuda"}, "cuda"),
+            ({"device": "auto"}, "auto"),
+            ({"enabled": True}, "cuda"),
+            ({"enabled": True, "device": "tensorrt"}, "tensorrt"),
+            ({"enabled": True, "device": "cuda:0"}, "cuda:0"),
+            ({"enabled": True, "count": 3}, "cuda:0,cuda:1,cuda:2"),
+            ({"enabled": True, "count": 2, "device": "tensorrt"}, "tensorrt:0,tensorrt:1"),
+            ({"enabled": True, "count": 2, "device": "cuda:1,cuda:0"}, "cuda:1,cuda:0"),
+        ):
+            with self.subTest(gpu):
+                self.assertEqual(tomllib.loads(toml(render({"gpu": gpu})))["device"], device)
 
     def test_the_file_is_where_the_server_looks(self):
         one = container(server(render(KEYS)))

@@ -11,8 +11,8 @@ from machine import ROOT
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # The chart itself gives these to the server.
-OWN_SETTINGS = {"models", "cache_dir", "cache_dir_bytes", "listen", "admin_listen", "keys_file", "keys", "drain_delay", "drain_timeout",
-                "liveness_deadline", "tls"}
+OWN_SETTINGS = {"models", "cache_dir", "cache_dir_bytes", "device", "listen", "admin_listen", "keys_file", "keys", "drain_delay",
+                "drain_timeout", "liveness_deadline", "tls"}
 
 UNKNOWN = "additional properties|not allowed"
 REFUSED = [
@@ -57,6 +57,15 @@ REFUSED = [
     ({"keys": {"entries": {"a": ENTRIES["embed"] | {"model": ["minilm"]}}}}, UNKNOWN),
     ({"keys": {"entries": {"a": ENTRIES["embed"] | {"limits": {"tokens_per_second": 0}}}}}, "tokens_per_second"),
     ({"gpu": {"count": 0}}, "count"),
+    ({"gpu": {"device": "gpu"}}, "device"),
+    ({"gpu": {"device": "cuda:0,tensorrt:1"}}, "device"),
+    ({"gpu": {"device": "cuda,cuda"}}, "device"),
+    ({"gpu": {"device": "cpu:0"}}, "device"),
+    ({"config": {"device": "cuda"}}, UNKNOWN),
+    ({"config": {"device_memory": 0}}, "device_memory"),
+    ({"config": {"device_memory": "8Gi"}}, "device_memory"),
+    ({"config": {"tensorrt_cache": "engines"}}, "tensorrt_cache"),
+    ({"config": {"gate": {"min_probe_cosine_gpu": 1.5}}}, "min_probe_cosine_gpu"),
     ({"autoscaling": {"enabled": "yes"}}, "enabled"),
     ({"podDisruptionBudget": {"minAvailable": "half"}}, "minAvailable"),
     ({"monitor": {"kind": "Probe"}}, "kind"),
@@ -87,6 +96,12 @@ REFUSED = [
     ({"tls": {"clientCaSecret": "x"}}, "without TLS"),
     (CANARY | {"tls": {"secret": "x", "clientCaSecret": "y"}}, "tls.clientSecret"),
     ({"httpRoute": {"enabled": True}}, "parentRefs"),
+    ({"gpu": {"enabled": True, "device": "cpu"}}, "may leave it idle"),
+    ({"gpu": {"enabled": True, "device": "auto"}}, "may leave it idle"),
+    ({"gpu": {"enabled": True, "device": "cuda:0,cuda:1"}}, "names 2 and gpu.count reserves 1"),
+    ({"gpu": {"enabled": True, "count": 2, "device": "cuda:0"}}, "names 1 and gpu.count reserves 2"),
+    ({"gpu": {"enabled": True, "count": 2, "device": "cuda:0,cuda:0"}}, "named twice"),
+    (merged(BUCKET, IMPORT, {"gpu": {"enabled": True}, "import": {"precision": "int8"}}), "int8 does not run on cuda"),
     ({"ports": {"data": 9090}}, "both 9090"),
     ({"image": {"repository": "host:5000/sextant:1.0"}}, "image.tag"),
     ({"service": {"nodePort": 30080}}, "service.type"),

@@ -23,6 +23,7 @@
   "models" (include "sextant.models" .)
   "cache_dir" "/cache/versions"
   "cache_dir_bytes" .Values.cache.bytes
+  "device" (include "sextant.device" .)
 -}}
 {{- if include "sextant.hasKeys" . }}
 {{- $_ := set $set "keys_file" "/etc/sextant/keys/keys.toml" }}
@@ -45,6 +46,22 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+What the server computes on, by name and never `auto`: a pod that reserved GPUs must end rather than serve on its processor, and one that
+reserved none must not take those that some nodes' runtimes show to every container. A kind without a number stands for all of them.
+*/}}
+{{- define "sextant.device" -}}
+{{- with .Values.gpu }}
+{{- $device := default (ternary "cuda" "cpu" .enabled) .device }}
+{{- if and .enabled (gt (int .count) 1) (has $device (list "cuda" "tensorrt")) }}
+{{- $each := list }}
+{{- range until (int .count) }}{{ $each = append $each (printf "%s:%d" $device .) }}{{ end }}
+{{- $device = join "," $each }}
+{{- end }}
+{{- $device }}
 {{- end }}
 {{- end }}
 

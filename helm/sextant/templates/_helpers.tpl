@@ -190,6 +190,21 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if contains "@" .Values.canary.model }}
 {{- fail (printf "canary.model is %q: it is a name alone, the number goes into canary.version" .Values.canary.model) }}
 {{- end }}
+{{- with .Values.gpu }}
+{{- if and .enabled (has .device (list "auto" "cpu")) }}
+{{- fail (printf "gpu.enabled reserves a GPU, and with gpu.device %q the server may leave it idle: name cuda or tensorrt, or leave it empty" .device) }}
+{{- end }}
+{{- $devices := include "sextant.device" $ | splitList "," }}
+{{- if and .enabled (ne (len $devices) (int .count)) }}
+{{- fail (printf "gpu.device names %d and gpu.count reserves %d: a kind alone, as cuda, stands for all of them" (len $devices) (int .count)) }}
+{{- end }}
+{{- if ne (len $devices) (len (uniq $devices)) }}
+{{- fail (printf "gpu.device is %q: a GPU is named twice" .device) }}
+{{- end }}
+{{- if and $.Values.import.enabled (eq $.Values.import.precision "int8") (not (has (first $devices) (list "auto" "cpu"))) }}
+{{- fail (printf "import makes its version the one that serves, and int8 does not run on %s: set import.precision to fp16 or fp32" (first $devices)) }}
+{{- end }}
+{{- end }}
 {{- if eq (int .Values.ports.data) (int .Values.ports.admin) }}
 {{- fail (printf "ports.data and ports.admin are both %d: they must differ" (int .Values.ports.data)) }}
 {{- end }}
