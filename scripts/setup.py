@@ -310,11 +310,15 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", choices=sorted(pinned_parts()), default=DEFAULT_PARTS, help=f"instead of {usual}"
     )
-    names = parser.parse_args().only
+    parser.add_argument(
+        "--into", type=Path, default=ROOT / ".sextant", metavar="DIR", help="instead of .sextant: tests have their own"
+    )
+    arguments = parser.parse_args()
+    names, state = arguments.only, arguments.into.absolute()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if not set_up(ROOT / ".sextant", wanted_parts(names)) and not os.environ.get("ORT_DYLIB_PATH"):
-            say(".sextant is complete, nothing to fetch")
+        if not set_up(state, wanted_parts(names)) and not os.environ.get("ORT_DYLIB_PATH"):
+            say(f"{state.name} is complete, nothing to fetch")
         return 0
     except KeyboardInterrupt:
         print("setup: interrupted, nothing half-done was left in place", file=sys.stderr)

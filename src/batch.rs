@@ -7,7 +7,7 @@ pub mod policy;
 mod queue;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worker;
 
 use std::sync::Arc;

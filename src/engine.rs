@@ -11,18 +11,20 @@ pub mod pooling;
 pub mod runtime;
 pub mod session;
 mod tensorrt;
+#[cfg(test)]
+mod tests;
+mod threads;
 pub mod topology;
 mod unpadded;
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -33,6 +35,8 @@ pub use options::SessionOptions;
 pub use pooling::Pooling;
 pub use runtime::{Runtime, RuntimeError};
 pub use session::{Session, SessionError};
+pub use threads::Pulse;
+use threads::{Ends, IDLE_BEFORE_SHRINK, Job, Runner};
 pub use topology::{ChooseError, Chosen, Topology, Wanted};
 pub use unpadded::Form;
 
@@ -108,68 +112,9 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-struct Job {
-    batch: Batch,
-    reply: oneshot::Sender<Result<Vec<Vector>, EngineError>>,
-    /// Given back before the answer goes out, so that whoever gets it finds the session free.
-    permit: OwnedSemaphorePermit,
-}
-
-/// What each session's thread does, for whoever asks whether the engine lives.
-#[derive(Clone, Debug)]
-pub struct Pulse {
-    started: Instant,
-    /// Milliseconds after `started` at which the session's run began, [`IDLE`] or [`GONE`].
-    sessions: Arc<[AtomicU64]>,
-}
-
 /// For so long no batch may have had company before one has the whole machine: some batches' time.
 const ALONE_MILLISECONDS: u64 = 100;
 const NEVER: u64 = u64::MAX;
-
-/// After so long without a batch a GPU's memory is given back, but for the weights.
-const IDLE_BEFORE_SHRINK: Duration = Duration::from_secs(30);
-
-const IDLE: u64 = u64::MAX;
-const GONE: u64 = u64::MAX - 1;
-
-impl Pulse {
-    fn new(sessions: usize) -> Self {
-        Self { started: Instant::now(), sessions: (0..sessions).map(|_| AtomicU64::new(IDLE)).collect() }
-    }
-
-    /// Whether every thread is there, and none has run one batch for longer than `longest`.
-    pub fn beats(&self, longest: Duration) -> bool {
-        let now = self.now();
-        self.sessions.iter().all(|session| match session.load(Ordering::Relaxed) {
-            IDLE => true,
-            GONE => false,
-            began => u128::from(now.saturating_sub(began)) <= longest.as_millis(),
-        })
-    }
-
-    fn set(&self, session: usize, state: u64) {
-        self.sessions[session].store(state, Ordering::Relaxed);
-    }
-
-    fn began(&self, session: usize) {
-        self.set(session, self.now());
-    }
-
-    /// Milliseconds since it started.
-    fn now(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-}
-
-/// Says that a session's thread has ended, however it did.
-struct Ends(Pulse, usize);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.set(self.1, GONE);
-    }
-}
 
 /// Sessions of one version, each on its own thread. A clone is another handle to the same sessions; when the last is
 /// dropped the threads end.
@@ -204,20 +149,29 @@ impl Engine {
     /// # Errors
     /// If the operating system refuses a thread.
     pub fn start(name: &str, sessions: Vec<Session>, lone: Option<Session>) -> Result<Self, StartError> {
+        Self::start_runners(name, sessions, lone, IDLE_BEFORE_SHRINK)
+    }
+
+    fn start_runners<R: Runner>(
+        name: &str,
+        sessions: Vec<R>,
+        lone: Option<R>,
+        idle: Duration,
+    ) -> Result<Self, StartError> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let count = sessions.len();
         let free = PollSemaphore::new(Arc::new(Semaphore::new(count)));
         let pulse = Pulse::new(count + usize::from(lone.is_some()));
         for (index, session) in sessions.into_iter().enumerate() {
-            let ends = Ends(pulse.clone(), index);
-            run_jobs(format!("{name}-{index}"), session, Arc::clone(&queue), ends)?;
+            let ends = Ends::new(&pulse, index);
+            threads::run_jobs(format!("{name}-{index}"), session, Arc::clone(&queue), ends, idle)?;
         }
         let lone = match lone {
             Some(session) => {
                 let (jobs, queue) = mpsc::channel();
-                let ends = Ends(pulse.clone(), count);
-                run_jobs(format!("{name}-lone"), session, Arc::new(Mutex::new(queue)), ends)?;
+                let ends = Ends::new(&pulse, count);
+                threads::run_jobs(format!("{name}-lone"), session, Arc::new(Mutex::new(queue)), ends, idle)?;
                 Some(jobs)
             }
             None => None,
@@ -275,59 +229,6 @@ impl tower::Service<Batch> for Engine {
         // If the threads are gone the answer's sender is dropped here, and the caller told.
         let _ = jobs.send(Job { batch, reply, permit });
         Running(answer)
-    }
-}
-
-/// Starts a thread that runs what comes from `queue` on `session`. It ends with its device, and leaves what waits to the others.
-fn run_jobs(
-    name: String,
-    mut session: Session,
-    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
-    ends: Ends,
-) -> Result<(), StartError> {
-    // The processor's memory is the system's to take.
-    let shrinks = session.device().gpu().is_some();
-    let work = move || {
-        // Whether a batch has run since memory was last given back.
-        let mut has_grown = false;
-        loop {
-            let job = {
-                // The lock is held while waiting: it is the queue of the idle threads.
-                let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                if shrinks && has_grown { queue.recv_timeout(IDLE_BEFORE_SHRINK) } else { queue.recv().map_err(Into::into) }
-            };
-            let Job { batch, reply, permit } = match job {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => {
-                    has_grown = false;
-                    give_back(&mut session);
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            ends.0.began(ends.1);
-            let vectors = session.run(&batch);
-            has_grown = true;
-            if matches!(vectors, Err(EngineError::OutOfMemory(_))) {
-                // What smaller batches left lies in pieces that fit none.
-                give_back(&mut session);
-            }
-            ends.0.set(ends.1, IDLE);
-            let is_lost = matches!(vectors, Err(EngineError::DeviceLost { .. }));
-            drop(permit);
-            // A caller that is gone needs no answer.
-            let _ = reply.send(vectors);
-            if is_lost {
-                break;
-            }
-        }
-    };
-    thread::Builder::new().name(name).spawn(work).map(drop).map_err(StartError::Thread)
-}
-
-fn give_back(session: &mut Session) {
-    if let Err(error) = session.shrink() {
-        tracing::debug!(device = %session.device(), %error, "memory was not given back");
     }
 }
 

@@ -15,8 +15,8 @@ use prometheus::{
 
 use crate::drift::score::Scorer;
 use crate::repository::manifest::Manifest;
-use crate::rollout::guard::Figure;
 use crate::rollout::Change;
+use crate::rollout::guard::Figure;
 use connections::ConnectionFamilies;
 pub use connections::{Closed, ListenerMetrics};
 use devices::DeviceFamilies;

@@ -92,7 +92,7 @@ pub fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usi
     if oldest.within == 0 {
         return chosen;
     }
-    let budget = budget(waiting, limits).min(oldest.within);
+    let mut budget = budget(waiting, limits).min(oldest.within);
     let fits = |index: &usize| {
         let row = &waiting[*index];
         *index != anchor && row.key.output == oldest.key.output && row.within > 0
@@ -123,6 +123,7 @@ pub fn next_batch(waiting: &[Waiting], limits: &Limits, now: Instant) -> Vec<usi
             continue;
         }
         (longest, real) = (longest.max(tokens), real + tokens);
+        budget = budget.min(waiting[index].within);
         chosen.push(index);
     }
     chosen.sort_unstable();
@@ -237,10 +238,7 @@ mod tests {
     }
 
     fn waiting() -> impl Strategy<Value = Vec<(usize, bool, bool, usize, u64)>> {
-        prop::collection::vec(
-            (1..600usize, any::<bool>(), any::<bool>(), within(), 0..5000u64),
-            1..80,
-        )
+        prop::collection::vec((1..600usize, any::<bool>(), any::<bool>(), within(), 0..5000u64), 1..80)
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The worker, polled by hand: no sleeps, no engine, every step seen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_test::{assert_pending, assert_ready, task};
@@ -7,12 +8,13 @@ use tower::{Service as _, ServiceExt as _};
 use tower_test::mock::{self, Handle};
 
 use super::{BatchError, BatchLayer, Batcher, Class, Limits, Request};
-use crate::engine::{Batch, EngineError, Output, Vector};
+use crate::engine::{Batch, Device, EngineError, Output, Vector};
 use crate::metrics::{Metrics, VersionMetrics};
 
 type Engine = Handle<Batch, Vec<Vector>>;
 
-fn metrics() -> VersionMetrics {
+/// Series of a version that is nowhere else.
+pub(crate) fn metrics() -> VersionMetrics {
     let manifest = toml::from_str(
         r#"
         schema = 1

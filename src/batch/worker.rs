@@ -119,7 +119,12 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
         Err(error) if rows.len() > 1 && !matches!(error, EngineError::Stopped) => {
             let within = if let EngineError::OutOfMemory(reason) = &error {
                 let half = padded_tokens(&rows) / 2;
-                tracing::warn!(rows = rows.len(), within = half, reason, "memory did not suffice for a batch: it is split");
+                tracing::warn!(
+                    rows = rows.len(),
+                    within = half,
+                    reason,
+                    "memory did not suffice for a batch: it is split"
+                );
                 shared.metrics.out_of_memory.inc();
                 half
             } else {

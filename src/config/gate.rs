@@ -24,7 +24,11 @@ pub struct GateSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_probe_cosine_int8: Option<f64>,
     /// The same in fp32 on a GPU [default: 0.99999]
-    #[arg(long = "gate-min-probe-cosine-gpu", value_name = "COSINE", env = "SEXTANT_GATE_MIN_PROBE_COSINE_GPU")]
+    #[arg(
+        long = "gate-min-probe-cosine-gpu",
+        value_name = "COSINE",
+        env = "SEXTANT_GATE_MIN_PROBE_COSINE_GPU"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_probe_cosine_gpu: Option<f64>,
     /// The same in fp16 on a GPU [default: 0.999]

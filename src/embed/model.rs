@@ -97,7 +97,8 @@ impl Model {
         }
         let Chosen { sessions, lone, topology } = chosen;
         let (version, space) = (manifest.version, &manifest.space);
-        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads, lone_spin, form } = topology;
+        let Topology { sessions: count, threads, spin, batch_tokens, lone_threads, lone_spin, form } =
+            topology;
         let device = backend.devices.first();
         // Alike in all sessions.
         let nodes = sessions.first().map(Session::nodes).unwrap_or_default();
@@ -130,7 +131,13 @@ impl Model {
         let beats = move |longest| pulse.beats(longest);
         let model = Self::assemble(manifest, tokenizer, engine, beats, limits, metrics);
         model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
-        Ok(Self { topology: Some(topology), placed: Some(placement), gate: Some(report), _files: Some(files), ..model })
+        Ok(Self {
+            topology: Some(topology),
+            placed: Some(placement),
+            gate: Some(report),
+            _files: Some(files),
+            ..model
+        })
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -171,7 +178,19 @@ impl Model {
         };
         let (topology, placed, gate, files) = (None, None, None, None);
         let watcher = ArcSwapOption::empty();
-        Self { manifest, limits, topology, placed, gate, tokenizer, batcher, metrics, watcher, probe, _files: files }
+        Self {
+            manifest,
+            limits,
+            topology,
+            placed,
+            gate,
+            tokenizer,
+            batcher,
+            metrics,
+            watcher,
+            probe,
+            _files: files,
+        }
     }
 
     /// `name@version`.

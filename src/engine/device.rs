@@ -2,6 +2,8 @@
 
 pub mod backend;
 mod driver;
+#[cfg(test)]
+mod stubs;
 mod trial;
 pub mod usage;
 
@@ -75,7 +77,8 @@ impl FromStr for Asked {
             return Ok(Self::Auto);
         }
         let devices = text.split(',').map(|part| parse(part.trim())).collect::<Option<Vec<Device>>>();
-        let devices = devices.ok_or("expected auto, cpu, cuda[:N] or tensorrt[:N], or several GPUs as cuda:0,cuda:1")?;
+        let devices = devices
+            .ok_or("expected auto, cpu, cuda[:N] or tensorrt[:N], or several GPUs as cuda:0,cuda:1")?;
         if devices.iter().any(|device| device.provider() != devices[0].provider()) {
             // A text's vector would depend on which of them was free.
             return Err("expected devices of one kind".to_owned());

@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn what_one_batch_did_wrong_loses_no_device() {
-        for message in ["CUDA failure 1: invalid argument ; GPU=0", "Gather node: indices out of bounds, 700", ""] {
+        for message in
+            ["CUDA failure 1: invalid argument ; GPU=0", "Gather node: indices out of bounds, 700", ""]
+        {
             assert!(!is_lost(message) && !is_out_of_memory(message), "{message}");
         }
     }

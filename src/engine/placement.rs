@@ -52,11 +52,14 @@ impl Placement {
     pub fn strays(&self, device: Device) -> Option<String> {
         let own = device.execution_provider();
         let is_right = |provider: &str| {
-            provider == own || matches!(device, Device::TensorRt(_)) && provider == Device::Cuda(0).execution_provider()
+            provider == own
+                || matches!(device, Device::TensorRt(_)) && provider == Device::Cuda(0).execution_provider()
         };
         let heavy = self.0.iter().flat_map(|(provider, operators)| {
             let heavy = operators.iter().filter(|(operator, _)| is_heavy(operator));
-            heavy.map(move |(operator, count)| (provider.as_str(), format!("{count} {operator} on {provider}")))
+            heavy.map(move |(operator, count)| {
+                (provider.as_str(), format!("{count} {operator} on {provider}"))
+            })
         });
         let (right, wrong): (Vec<_>, Vec<_>) = heavy.partition(|(provider, _)| is_right(provider));
         let none_is_own = !right.iter().any(|(provider, _)| *provider == own);
@@ -135,7 +138,8 @@ mod tests {
         assert_eq!(int8.strays(Device::Cpu), None);
         let left = good.strays(Device::TensorRt(0)).unwrap();
         assert_eq!(left, "24 Gemm on CUDAExecutionProvider, 6 MultiHeadAttention on CUDAExecutionProvider");
-        let compiled = placement(&[("TensorrtExecutionProvider", "MatMul", 24), (cuda, "MultiHeadAttention", 6)]);
+        let compiled =
+            placement(&[("TensorrtExecutionProvider", "MatMul", 24), (cuda, "MultiHeadAttention", 6)]);
         assert_eq!(compiled.strays(Device::TensorRt(0)), None);
     }
 }

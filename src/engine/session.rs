@@ -139,7 +139,9 @@ impl Session {
         let refused = |source: ort::Error| {
             let path = path.to_owned();
             match device.gpu() {
-                Some(_) if failure::is_out_of_memory(source.message()) => SessionError::OutOfMemory { device, path, source },
+                Some(_) if failure::is_out_of_memory(source.message()) => {
+                    SessionError::OutOfMemory { device, path, source }
+                }
                 _ => SessionError::Load { path, source },
             }
         };
@@ -148,9 +150,10 @@ impl Session {
             Form::Unpadded => unpadded::read(path).map_err(|error| refused(ort::Error::wrap(error)))?,
         };
         let declared = match device {
-            Device::TensorRt(_) => Some(tensorrt::Inputs::read(path).map_err(|reason| {
-                SessionError::NotForTensorRt { path: path.to_owned(), reason }
-            })?),
+            Device::TensorRt(_) => Some(
+                tensorrt::Inputs::read(path)
+                    .map_err(|reason| SessionError::NotForTensorRt { path: path.to_owned(), reason })?,
+            ),
             Device::Cpu | Device::Cuda(_) => None,
         };
         let graph = match (&edited, &declared) {
@@ -253,7 +256,8 @@ impl Session {
         };
         let options = options.with_outputs(OutputSelector::no_default().with(&name));
         let device = self.device;
-        let outputs = self.inner.run_with_options(inputs, &options).map_err(|error| failure::of(error, device))?;
+        let outputs =
+            self.inner.run_with_options(inputs, &options).map_err(|error| failure::of(error, device))?;
         let values = floats(&outputs[name.as_str()])?;
         let width = self.dimensions;
         if !per_token {

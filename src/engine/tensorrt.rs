@@ -36,7 +36,11 @@ impl Inputs {
                         an ONNX export of the model"
                 .to_owned());
         }
-        if names.iter().any(|name| name == INPUT_IDS) { Ok(Self(names)) } else { Err("it has no input `input_ids`".to_owned()) }
+        if names.iter().any(|name| name == INPUT_IDS) {
+            Ok(Self(names))
+        } else {
+            Err("it has no input `input_ids`".to_owned())
+        }
     }
 
     /// The provider with the shapes of rows up to `max_tokens`.
@@ -60,10 +64,12 @@ mod tests {
     use crate::import::onnx::{Graph, ValueInfo, data_type};
 
     fn graph(inputs: &[&str]) -> tempfile::NamedTempFile {
-        let input = inputs.iter().map(|name| ValueInfo::tensor(name, data_type::INT64, ["B".into(), "S".into()]));
+        let input =
+            inputs.iter().map(|name| ValueInfo::tensor(name, data_type::INT64, ["B".into(), "S".into()]));
         let graph = Graph { input: input.collect(), ..Graph::default() };
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), Model { graph: Some(graph), ..Model::default() }.encode_to_vec()).unwrap();
+        std::fs::write(file.path(), Model { graph: Some(graph), ..Model::default() }.encode_to_vec())
+            .unwrap();
         file
     }
 

@@ -162,9 +162,7 @@ impl From<EmbedError> for ApiError {
             EmbedError::Batch(BatchError::Overloaded { retry_after }) => {
                 Self::overloaded(message, retry_after)
             }
-            EmbedError::Batch(BatchError::Engine(error))
-                if matches!(*error, EngineError::NoTokenOutput) =>
-            {
+            EmbedError::Batch(BatchError::Engine(error)) if matches!(*error, EngineError::NoTokenOutput) => {
                 Self::new(Kind::Invalid, message)
             }
             EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),

@@ -96,7 +96,8 @@ pub(super) fn observe(
 ) -> Result<BTreeMap<Place, Channels>, ImportError> {
     let directory = tempfile::tempdir_in(scratch).map_err(ImportError::io("write", scratch))?;
     encoder.compile(weights, Arithmetic::Observed, directory.path(), progress)?;
-    let mut session = options::commit(backend, Graph::File(&graph_path(directory.path())), SessionOptions::all_threads())?;
+    let mut session =
+        options::commit(backend, Graph::File(&graph_path(directory.path())), SessionOptions::all_threads())?;
     let names: Vec<String> = session.outputs().iter().map(|output| output.name().to_owned()).collect();
     // The inputs of the linear layers are the last outputs, in running order.
     let places: Vec<Place> = encoder.places().collect();

@@ -85,8 +85,14 @@ impl Metrics {
         let of = [model, version.as_str()];
         let precision = manifest.precision.to_string();
         let digest = manifest.graph_digest().unwrap_or_default();
-        let info =
-            [model, &version, &manifest.space.0, &precision, device.provider(), &digest[..digest.len().min(16)]];
+        let info = [
+            model,
+            &version,
+            &manifest.space.0,
+            &precision,
+            device.provider(),
+            &digest[..digest.len().min(16)],
+        ];
         self.version_info.with_label_values(&info).set(1);
         self.devices.placed(of, nodes);
         let role = |role: Role| self.version_role.with_label_values(&[model, &version, &role.to_string()]);

@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use crate::import::{Imported, import, import_tiny};
 use crate::rollout::begin;
 use crate::support::app::{TestApp, config, settings};
+use crate::support::backend;
 use crate::support::checkpoint::{HIDDEN, POSITIONS, TinyCheckpoint};
 use crate::support::export::TinyExport;
-use crate::support::runtime;
 use crate::support::surgery::after_pooling;
 
 /// A repository on disk.
@@ -54,7 +54,7 @@ impl Models {
 
     async fn verify(&self, version: u32, bounds: Bounds) -> GateReport {
         let wanted = config(&settings()).wanted;
-        gate::verify(&self.repository, "tiny", version, runtime(), wanted, bounds).await.unwrap()
+        gate::verify(&self.repository, "tiny", version, &backend(), wanted, bounds).await.unwrap()
     }
 
     fn path(&self, file: &str) -> PathBuf {

@@ -16,7 +16,7 @@ use sextant::tokenize::{Tokenizer, Truncate};
 use tempfile::TempDir;
 
 use crate::support::checkpoint::TinyCheckpoint;
-use crate::support::runtime;
+use crate::support::{backend, runtime};
 
 /// Short and long, known and unknown words; the last is cut off.
 const TEXTS: [&str; 6] = [
@@ -65,8 +65,8 @@ impl Imported {
 
     /// Its graph with any pooling, on so many threads.
     pub fn session(&self, pooling: Pooling, threads: usize) -> Session {
-        let options = SessionOptions { threads, spin: false };
-        Session::load(runtime(), &self.path().join("model.onnx"), pooling, options).unwrap()
+        let options = SessionOptions::cpu(threads, false);
+        Session::load(&backend(), &self.path().join("model.onnx"), pooling, options).unwrap()
     }
 
     /// The token ids of a text.

@@ -11,6 +11,7 @@ mod bench;
 mod bucket;
 mod command;
 mod contract;
+mod device;
 mod docs;
 mod drift;
 mod engine;

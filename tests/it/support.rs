@@ -17,7 +17,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
-use sextant::engine::{Pooling, Runtime};
+use sextant::engine::{Backend, Pooling, Runtime};
 use sextant::repository::manifest::{Graph, Manifest, Precision, SCHEMA, Source, Space};
 
 /// A manifest for version 1 of `model`, with nothing out of the ordinary.
@@ -60,6 +60,11 @@ pub fn floats(value: &Value) -> Vec<f32> {
 /// The library that `make setup` fetched.
 pub fn runtime() -> &'static Runtime {
     Runtime::load(None).expect("the tests need ONNX Runtime: run `make setup`, or set ORT_DYLIB_PATH")
+}
+
+/// The processor under that library.
+pub fn backend() -> Backend {
+    Backend::cpu(runtime())
 }
 
 /// Says that a test is skipped for want of something that CI must have.

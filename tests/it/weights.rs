@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::rollout::begin;
 use crate::support::app::{TestApp, config, settings};
-use crate::support::{cosine, distance, floats, runtime};
+use crate::support::{backend, cosine, distance, floats, runtime};
 
 /// Texts with the vectors that sentence-transformers gives for them, in fp32 on a CPU.
 #[derive(Deserialize)]
@@ -85,7 +85,7 @@ async fn the_empty_text_has_its_vector_through_the_library() {
     let manifest = repository.manifest("fp32", 1).await.unwrap();
     let (config, metrics) = (config(&settings()), Metrics::new().unwrap());
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
-    let model = Model::load(&repository, manifest, runtime(), wanted, limits, bounds, &metrics).await;
+    let model = Model::load(&repository, manifest, &backend(), wanted, limits, bounds, &metrics).await;
     let embedder = Embedder::new(vec![model.unwrap()], None, config.http.resources()).unwrap();
     let request = EmbedRequest { inputs: vec![Input::Text(String::new())], ..EmbedRequest::default() };
     let vector = embedder.embed(request).await.unwrap().vectors.remove(0);
@@ -116,7 +116,7 @@ async fn int8_passes_the_gate_and_may_claim_the_space_of_fp32() {
     let repository = Repository::open(models().await.to_str().unwrap(), false).unwrap();
     let wanted = config(&settings()).wanted;
     for (model, version) in [("fp32", 1), ("int8", 1), ("fp32", 2)] {
-        let report = gate::verify(&repository, model, version, runtime(), wanted, Bounds::DEFAULT).await;
+        let report = gate::verify(&repository, model, version, &backend(), wanted, Bounds::DEFAULT).await;
         let report = report.unwrap();
         assert!(report.passed, "{report}");
         assert_eq!(report.figure(Name::ClaimCosine).is_some(), version == 2);

@@ -57,7 +57,9 @@ pub enum Reason {
     #[error("{0}")]
     Driver(String),
     /// The driver is older than the CUDA libraries.
-    #[error("the NVIDIA driver is too old: it runs CUDA up to {supported}, and CUDA's libraries are newer: {message}")]
+    #[error(
+        "the NVIDIA driver is too old: it runs CUDA up to {supported}, and CUDA's libraries are newer: {message}"
+    )]
     DriverTooOld {
         /// By the driver.
         supported: String,
@@ -124,9 +126,9 @@ impl Backend {
     }
 
     fn try_all(&self) -> Result<(), DeviceError> {
-        self.devices.iter().try_for_each(|device| {
-            self.try_one(device).map_err(|reason| DeviceError { device, reason })
-        })
+        self.devices
+            .iter()
+            .try_for_each(|device| self.try_one(device).map_err(|reason| DeviceError { device, reason }))
     }
 
     fn try_one(&self, device: Device) -> Result<(), Reason> {
@@ -146,7 +148,8 @@ impl Backend {
         let gpu = gpu.ok_or(Reason::NoSuchDevice { count })?;
         preload(self.runtime.path())?;
         let options = SessionOptions { device, ..SessionOptions::cpu(1, false) };
-        let (placement, is_right) = trial::run(self, options).map_err(|error| reason(error.message(), driver.cuda))?;
+        let (placement, is_right) =
+            trial::run(self, options).map_err(|error| reason(error.message(), driver.cuda))?;
         match placement.strays(device) {
             None if is_right => {}
             strays => return Err(Reason::Wrong(strays.unwrap_or_else(|| "on it".to_owned()))),
@@ -210,11 +213,19 @@ mod tests {
     fn what_the_runtime_says_is_told_by_its_cause() {
         let said = |message| reason(message, CudaVersion::of(12, 4)).to_string();
         let too_old = said(TOO_OLD);
-        assert!(too_old.contains("too old: it runs CUDA up to 12.4") && too_old.contains("failure 35"), "{too_old}");
+        assert!(
+            too_old.contains("too old: it runs CUDA up to 12.4") && too_old.contains("failure 35"),
+            "{too_old}"
+        );
         let missing = said(MISSING);
         assert!(missing.starts_with("a library that it needs cannot be loaded: Failed to load"), "{missing}");
-        assert!(missing.ends_with("libcublasLt.so.13: cannot open shared object file: No such file or directory"));
+        assert!(
+            missing.ends_with("libcublasLt.so.13: cannot open shared object file: No such file or directory")
+        );
         assert!(said("CUDA failure 2: out of memory ; GPU=0").contains("memory does not suffice"));
-        assert!(said("CUDA failure 999: unknown error ; GPU=0").starts_with("ONNX Runtime failed: CUDA failure 999"));
+        assert!(
+            said("CUDA failure 999: unknown error ; GPU=0")
+                .starts_with("ONNX Runtime failed: CUDA failure 999")
+        );
     }
 }

@@ -1,10 +1,14 @@
 //! What NVIDIA's driver says of itself and of its GPUs. It is opened only where a GPU is asked for: to say what is wrong with it, and to
 //! know the devices by the names that other tools have for them.
-#![expect(unsafe_code, reason = "the driver's own functions, looked up by name in a library that may be missing")]
+#![expect(
+    unsafe_code,
+    reason = "the driver's own functions, looked up by name in a library that may be missing"
+)]
 
 use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fmt;
+use std::path::Path;
 
 use libloading::{Library, Symbol};
 
@@ -67,7 +71,9 @@ impl fmt::Display for DriverError {
         match self {
             Self::Missing(reason) => write!(formatter, "no NVIDIA driver can be loaded: {reason}"),
             Self::NoDevice(cuda) => write!(formatter, "the NVIDIA driver (CUDA {cuda}) sees no GPU"),
-            Self::Failed(function, code) => write!(formatter, "the NVIDIA driver fails: {function} gives error {code}"),
+            Self::Failed(function, code) => {
+                write!(formatter, "the NVIDIA driver fails: {function} gives error {code}")
+            }
         }
     }
 }
@@ -75,10 +81,10 @@ impl fmt::Display for DriverError {
 impl Driver {
     /// Asks the driver what there is.
     pub(crate) fn ask() -> Result<Self, DriverError> {
-        Self::ask_library(LIBRARY)
+        Self::ask_library(Path::new(LIBRARY))
     }
 
-    fn ask_library(name: &str) -> Result<Self, DriverError> {
+    pub(super) fn ask_library(name: &Path) -> Result<Self, DriverError> {
         // The crate's own sentence leaves out what the loader says.
         let missing = |error: libloading::Error| {
             DriverError::Missing(error.source().map_or_else(|| error.to_string(), ToString::to_string))
@@ -88,7 +94,8 @@ impl Driver {
         // SAFETY: the names and signatures are those of the CUDA driver API, cuda.h; they have been the same since CUDA 3.2. The pointers
         // given live for the call, and the buffers are as long as is said.
         unsafe {
-            let init: Symbol<unsafe extern "C" fn(c_uint) -> c_int> = library.get(b"cuInit").map_err(missing)?;
+            let init: Symbol<unsafe extern "C" fn(c_uint) -> c_int> =
+                library.get(b"cuInit").map_err(missing)?;
             let version: Symbol<unsafe extern "C" fn(*mut c_int) -> c_int> =
                 library.get(b"cuDriverGetVersion").map_err(missing)?;
             let count: Symbol<unsafe extern "C" fn(*mut c_int) -> c_int> =
@@ -130,4 +137,39 @@ impl Driver {
 
 fn check(function: &'static str, code: c_int) -> Result<(), DriverError> {
     if code == 0 { Ok(()) } else { Err(DriverError::Failed(function, code)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stubs;
+    use super::*;
+
+    fn ask(defines: &[&str]) -> Result<Driver, DriverError> {
+        let directory = tempfile::tempdir().unwrap();
+        Driver::ask_library(&stubs::compile(directory.path(), "cuda", defines))
+    }
+
+    #[test]
+    fn a_driver_names_its_gpus_as_cuda_numbers_them() {
+        let driver = ask(&["CUDA=12040"]).unwrap();
+        assert_eq!(driver.cuda.to_string(), "12.4");
+        let gpu = |name: &str, bus: &str, bytes| Gpu { name: name.to_owned(), bus: bus.to_owned(), bytes };
+        let gpus = [gpu("Stub A", "0000:02:00.0", 1 << 30), gpu("Stub B", "0000:01:00.0", 2 << 30)];
+        assert_eq!(driver.gpus, gpus);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_driver_is_told() {
+        let said = |defines: &[&str]| ask(defines).unwrap_err().to_string();
+        assert_eq!(said(&["INIT=100"]), "the NVIDIA driver (CUDA 13.0) sees no GPU");
+        assert_eq!(said(&["GPUS=0"]), "the NVIDIA driver (CUDA 13.0) sees no GPU");
+        assert_eq!(said(&["INIT=803"]), "the NVIDIA driver fails: cuInit gives error 803");
+        let directory = tempfile::tempdir().unwrap();
+        let missing = Driver::ask_library(&directory.path().join("libcuda.so.1")).unwrap_err().to_string();
+        assert!(missing.starts_with("no NVIDIA driver can be loaded: ") && missing.contains("libcuda.so.1"));
+        // A library of this name that is none.
+        let other = stubs::compile(directory.path(), "nvml", &[]);
+        let none = Driver::ask_library(&other).unwrap_err().to_string();
+        assert!(none.contains("cuInit"), "{none}");
+    }
 }

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 
 use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
 
 use super::driver::Driver;
 use super::{Device, Devices};
@@ -37,13 +38,17 @@ impl Usage {
         if !devices.are_gpus() {
             return None;
         }
-        let nvml = Nvml::builder().lib_path(OsStr::new(LIBRARY)).init();
-        let nvml = nvml.inspect_err(|error| tracing::info!(%error, "no metrics of the GPU: there is no NVML")).ok()?;
+        Self::open_library(OsStr::new(LIBRARY), &Driver::ask().ok()?, devices)
+            .inspect_err(|error| tracing::info!(%error, "no metrics of the GPU: there is no NVML"))
+            .ok()
+    }
+
+    fn open_library(name: &OsStr, driver: &Driver, devices: &Devices) -> Result<Self, NvmlError> {
+        let nvml = Nvml::builder().lib_path(name).init()?;
         // NVML numbers them in another order than CUDA, and knows nothing of those that CUDA_VISIBLE_DEVICES hides.
-        let known = Driver::ask().ok()?.gpus;
-        let bus = |number: u32| Some((number, known.get(number as usize)?.bus.clone()));
+        let bus = |number: u32| Some((number, driver.gpus.get(number as usize)?.bus.clone()));
         let gpus = devices.iter().filter_map(Device::gpu).filter_map(bus).collect();
-        Some(Self { nvml, gpus })
+        Ok(Self { nvml, gpus })
     }
 
     /// Of each GPU that answers.
@@ -55,5 +60,29 @@ impl Usage {
             Some(Reading { gpu: *gpu, memory_used: memory.used, memory_total: memory.total, utilization })
         };
         self.gpus.iter().filter_map(reading).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Asked, stubs};
+    use super::*;
+
+    #[test]
+    fn gpus_are_found_by_their_bus_and_told_by_the_number_that_cuda_gives_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let driver = Driver::ask_library(&stubs::compile(directory.path(), "cuda", &[])).unwrap();
+        let Ok(Asked::These(devices)) = "cuda:1,cuda:0".parse() else { panic!("two devices") };
+        let nvml = stubs::compile(directory.path(), "nvml", &[]);
+        let usage = Usage::open_library(nvml.as_os_str(), &driver, &devices).unwrap();
+        let reading = |gpu, memory_used, memory_total, utilization| Reading {
+            gpu,
+            memory_used,
+            memory_total,
+            utilization,
+        };
+        assert_eq!(usage.read(), [reading(1, 100, 1000, None), reading(0, 200, 2000, Some(0.75))]);
+        assert!(Usage::open_library(OsStr::new("no-such.so"), &driver, &devices).is_err());
+        assert!(Usage::open(&Devices::cpu()).is_none());
     }
 }

@@ -71,7 +71,8 @@ impl Inspection<'_> {
         let manifest = self.manifest.dimensions;
         let loads = if graph == manifest {
             let placed = chosen.sessions.first().map(|session| {
-                let nodes = session.nodes().into_iter().map(|(provider, count)| format!("{count} by {provider}"));
+                let nodes =
+                    session.nodes().into_iter().map(|(provider, count)| format!("{count} by {provider}"));
                 format!("{}, nodes: {}", session.device(), nodes.collect::<Vec<_>>().join(", "))
             });
             let sentence = format!(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use sextant::engine::{Batch, EngineError, Output, Vector};
+use sextant::engine::{Batch, Device, EngineError, Output, Vector};
 use tokio::sync::Semaphore;
 
 /// Width of its vectors.
@@ -25,6 +25,9 @@ struct State {
     gives_nan: AtomicBool,
     /// A batch that holds this id fails.
     poison: AtomicU32,
+    /// Padded tokens for which its memory suffices.
+    memory: AtomicUsize,
+    lost: AtomicBool,
     /// The longest row of each batch, in the order they ran.
     longest: Mutex<Vec<usize>>,
 }
@@ -38,6 +41,8 @@ impl Fake {
             fails: AtomicBool::new(false),
             gives_nan: AtomicBool::new(false),
             poison: AtomicU32::new(u32::MAX),
+            memory: AtomicUsize::new(usize::MAX),
+            lost: AtomicBool::new(false),
             longest: Mutex::new(Vec::new()),
         }))
     }
@@ -62,6 +67,16 @@ impl Fake {
     /// From now on a batch fails that has the token `id` in one of its rows.
     pub fn poison(&self, id: u32) {
         self.0.poison.store(id, Ordering::SeqCst);
+    }
+
+    /// From now on batches of more than so many padded tokens do not fit into its memory.
+    pub fn have_memory_for(&self, tokens: usize) {
+        self.0.memory.store(tokens, Ordering::SeqCst);
+    }
+
+    /// From now on it is a GPU that is gone.
+    pub fn lose(&self) {
+        self.0.lost.store(true, Ordering::SeqCst);
     }
 
     /// The longest row of each batch that ran, in order.
@@ -115,7 +130,14 @@ impl tower::Service<Batch> for Fake {
                     expected: batch.rows.len(),
                 });
             }
+            if state.lost.load(Ordering::SeqCst) {
+                let reason = "CUDA failure 719: unspecified launch failure".to_owned();
+                return Err(EngineError::DeviceLost { device: Device::Cuda(0), reason });
+            }
             let longest = batch.rows.iter().map(|row| row.len()).max();
+            if longest.unwrap_or(0) * batch.rows.len() > state.memory.load(Ordering::SeqCst) {
+                return Err(EngineError::OutOfMemory("CUDA failure 2: out of memory".to_owned()));
+            }
             state.longest.lock().unwrap().extend(longest);
             state.rows.fetch_add(batch.rows.len(), Ordering::SeqCst);
             let of = |ids: &Arc<[u32]>| match batch.output {

@@ -92,7 +92,7 @@ impl OnTrial {
         let references = References::new(config.drift, Arc::clone(&metrics));
         let loader = Loader {
             repository: models.repository.clone(),
-            runtime: super::runtime(),
+            backend: super::backend(),
             wanted: config.wanted,
             limits: config.limits,
             bounds: config.gate,
