@@ -9,6 +9,8 @@
 //! connection for each request in flight, answers read and not parsed but for their token count. Its own processor time is
 //! in the report.
 //!
+//! [`session`] is apart from it: the bare sessions of a version in a loop, with no server to measure.
+//!
 //! Reading order: [`target`] (what is sent where), `client` (one exchange), [`schedule`] (when), `tally` (what came of
 //! it), [`report`] (the figures).
 
@@ -16,6 +18,7 @@ mod client;
 pub mod input;
 pub mod report;
 pub mod schedule;
+pub mod session;
 mod tally;
 pub mod target;
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use sextant::bench::session::SessionLoop;
 use sextant::bench::target::Class;
 use sextant::bench::{Bounds, Pace, Report};
 
 use crate::models::Model;
-use crate::raw::Raw;
 use crate::server::{Server, TIMEOUT, errors, runtime};
 use crate::statistics::median;
 use crate::texts::{Kind, Text, TextSet};
@@ -134,13 +134,19 @@ struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    fn sessions(&self) -> Result<[Raw; 3]> {
+    fn sessions(&self) -> Result<[SessionLoop; 3]> {
         let (run, directory, pooling) = (self.run, &self.model.version, self.model.manifest.pooling);
-        let load = |threads, spin| Raw::load_one(run.runtime, directory, pooling, threads, spin);
+        let load = |threads, spin| run.sessions(directory, pooling, 1, threads, spin);
         Ok([load(1, false)?, load(run.cores, false)?, load(run.cores, true)?])
     }
 
-    fn alone(&self, sessions: &mut [Raw; 3], texts: Kind, input: &'static str, text: &Text) -> Result<Alone> {
+    fn alone(
+        &self,
+        sessions: &mut [SessionLoop; 3],
+        texts: Kind,
+        input: &'static str,
+        text: &Text,
+    ) -> Result<Alone> {
         let mut blocks = Vec::new();
         for _ in 0..BLOCKS {
             let mut bare = [0.0; 3];

@@ -9,7 +9,6 @@ mod drift;
 mod latency;
 mod models;
 mod overload;
-mod raw;
 mod saturation;
 mod server;
 mod soak;
@@ -21,13 +20,14 @@ mod truth;
 use std::error::Error;
 use std::fmt::Display;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use sextant::engine::Runtime;
+use sextant::bench::session::SessionLoop;
+use sextant::engine::{Pooling, Runtime, SessionOptions, graph_path, load_sessions};
 
 use models::Model;
 use texts::{Kind, TextSet};
@@ -125,6 +125,20 @@ impl Run {
     /// All precisions have the same tokenizer.
     fn texts(&self, kind: Kind) -> Result<TextSet> {
         TextSet::generate(kind, &self.models[0].tokenizer()?)
+    }
+
+    /// `count` bare sessions of the graph in `directory`.
+    fn sessions(
+        &self,
+        directory: &Path,
+        pooling: Pooling,
+        count: usize,
+        threads: usize,
+        spin: bool,
+    ) -> Result<SessionLoop> {
+        let options = SessionOptions { threads, spin };
+        let sessions = load_sessions(self.runtime, &graph_path(directory), pooling, options, count)?;
+        Ok(SessionLoop::new(sessions))
     }
 
     fn finish(&self, figures: &(impl Display + Serialize)) -> Result<()> {

@@ -6,14 +6,15 @@
 //! of its own, under closed-loop clients of `sextant::bench` in this one, which share its cores.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use sextant::bench::session::{Chosen, Hardware, SessionLoop};
 use sextant::bench::{Bounds, Pace};
+use sextant::engine::Pooling;
 
-use crate::raw::{Measured, Raw};
 use crate::server::{Server, TIMEOUT, errors, runtime};
 use crate::statistics::{median, range};
 use crate::texts::{Kind, Summary, TextSet};
@@ -50,6 +51,20 @@ pub(crate) struct Options {
     /// A directory with a padded export, model.onnx, to compare the raw loop with
     #[arg(long, value_name = "DIRECTORY")]
     padded: Option<PathBuf>,
+}
+
+/// The raw loop, with the batches that suit it best.
+struct Raw {
+    sessions: SessionLoop,
+    chosen: Chosen,
+}
+
+/// What one measurement of the raw loop gave.
+struct Unserved {
+    /// Real tokens.
+    tokens_per_second: f64,
+    /// Processor time that its threads got, of what they could use.
+    got: f64,
 }
 
 /// What one measurement of the server gave.
@@ -143,6 +158,27 @@ pub(crate) fn measure(run: &Run, options: &Options) -> Result<Figures> {
     Ok(figures)
 }
 
+impl Raw {
+    /// As many sessions of one thread as there are cores.
+    fn load(run: &Run, directory: &Path, pooling: Pooling, set: &TextSet) -> Result<Self> {
+        let mut sessions = run.sessions(directory, pooling, run.cores, 1, false)?;
+        let chosen = sessions.choose(&set.for_raw(), Hardware::Cpu, |_| ())?;
+        match chosen.failed.first() {
+            Some((batches, error)) => Err(format!("batches of {batches} cannot be run: {error}").into()),
+            None => Ok(Self { sessions, chosen }),
+        }
+    }
+
+    fn measure(&mut self, time: Duration) -> Result<Unserved> {
+        let measured = self.sessions.measure(&self.chosen, time)?;
+        let processors = self.sessions.count() as f64;
+        Ok(Unserved {
+            tokens_per_second: measured.tokens_per_second(),
+            got: measured.processors.map_or(1.0, |busy| busy / processors),
+        })
+    }
+}
+
 /// The raw loop at its best.
 fn raw_loop(
     run: &Run,
@@ -152,14 +188,16 @@ fn raw_loop(
     figures: &mut Figures,
 ) -> Result<Raw> {
     let pooling = model.manifest.pooling;
-    let mut raw = Raw::load(run.runtime, &model.version, pooling, run.cores)?;
-    let packed = raw.choose_batches(set, true)?;
-    let (precision, batches) = (model.precision.clone(), raw.batches());
-    println!("{precision}: the raw loop is fastest on batches of {batches}: {packed:.0} tokens/s");
+    let raw = Raw::load(run, &model.version, pooling, set)?;
+    let (precision, packed) = (model.precision.clone(), raw.chosen.tokens_per_second);
+    println!(
+        "{precision}: the raw loop is fastest on batches of {}: {packed:.0} tokens/s",
+        raw.chosen.batches
+    );
     if let Some(directory) = &options.padded {
-        let mut export = Raw::load(run.runtime, directory, pooling, run.cores)?;
-        let padded = export.choose_batches(set, false)?;
-        println!("padded export, on batches of {}: {padded:.0} tokens/s", export.batches());
+        let Chosen { batches, tokens_per_second: padded, .. } =
+            Raw::load(run, directory, pooling, set)?.chosen;
+        println!("padded export, on batches of {batches}: {padded:.0} tokens/s");
         let entry = Padded { texts: set.kind, precision, padded, packed };
         figures.padded.get_or_insert_default().push(entry);
     }
@@ -173,7 +211,7 @@ fn measure_one(
     set: &TextSet,
     (_, _, clients, inputs): Key<'_>,
     seconds: f64,
-) -> Result<(String, Measured, Served)> {
+) -> Result<(String, Unserved, Served)> {
     let time = Duration::try_from_secs_f64(seconds)?;
     server.wait_until_idle()?;
     let unserved = raw.measure(time / 2)?;
@@ -206,7 +244,7 @@ fn measure_one(
         p50: report.latency_ms.map(|latency| latency.p50),
         errors: errors(&report),
     };
-    Ok((raw.batches().to_string(), unserved, served))
+    Ok((raw.chosen.batches.to_string(), unserved, served))
 }
 
 impl Row {
@@ -233,7 +271,7 @@ impl Row {
         (self.texts, &self.precision, self.clients, self.inputs_per_request)
     }
 
-    fn add(&mut self, raw: &Measured, served: &Served) {
+    fn add(&mut self, raw: &Unserved, served: &Served) {
         self.raw.push(raw.tokens_per_second);
         self.raw_got = self.raw_got.min(raw.got);
         self.served.push(served.tokens_per_second);
@@ -247,7 +285,7 @@ impl Row {
 }
 
 impl Figures {
-    fn add(&mut self, round: usize, key: Key<'_>, (batches, raw, served): (String, Measured, Served)) {
+    fn add(&mut self, round: usize, key: Key<'_>, (batches, raw, served): (String, Unserved, Served)) {
         let (texts, precision, clients, inputs) = key;
         let (unserved, speed) = (raw.tokens_per_second, served.tokens_per_second);
         eprintln!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use sextant::bench::session::Row;
 use sextant::tokenize::{Tokenizer, Truncate};
 
 use crate::Result;
@@ -61,7 +62,7 @@ impl fmt::Display for Kind {
 /// A text, and the ids that the server will make of it.
 pub(crate) struct Text {
     pub(crate) text: String,
-    pub(crate) ids: Arc<[u32]>,
+    pub(crate) ids: Row,
 }
 
 /// Distinct texts in random order.
@@ -113,9 +114,9 @@ impl TextSet {
         Ok(Self { kind, texts, raw })
     }
 
-    /// Those that the raw loop runs: the first ones, as good a sample as any.
-    pub(crate) fn for_raw(&self) -> &[Text] {
-        &self.texts[..self.raw]
+    /// What the raw loop runs: the first texts, as good a sample as any.
+    pub(crate) fn for_raw(&self) -> Vec<Row> {
+        self.texts[..self.raw].iter().map(|text| Row::clone(&text.ids)).collect()
     }
 
     pub(crate) fn mean_tokens(&self) -> f64 {

@@ -12,7 +12,6 @@ use sextant::bench::{Bounds, Pace};
 use sextant::engine::pooling::normalise;
 
 use crate::client::Client;
-use crate::raw::Raw;
 use crate::server::{Server, TIMEOUT, runtime};
 use crate::texts::{Kind, Text};
 use crate::{Result, Run};
@@ -51,8 +50,9 @@ pub(crate) fn measure(run: &Run, options: &Options) -> Result<Figures> {
     let others = &mixed.texts[texts.len()..];
     let mut rows = Vec::new();
     for model in &run.models {
-        let mut bare = Raw::load_one(run.runtime, &model.version, model.manifest.pooling, 1, false)?;
-        let mut alone = bare.vectors(texts)?;
+        let mut bare = run.sessions(&model.version, model.manifest.pooling, 1, 1, false)?;
+        let alone = texts.iter().map(|text| bare.alone(&text.ids));
+        let mut alone = alone.collect::<std::result::Result<Vec<_>, _>>()?;
         alone.iter_mut().for_each(|vector| normalise(vector));
         let server = Server::start(model, &run.serve)?;
         let pace = Pace::Closed { concurrency: CLIENTS };

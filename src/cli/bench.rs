@@ -1,9 +1,11 @@
 //! `sextant bench`.
 
+mod session;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::ApiKey;
@@ -29,8 +31,51 @@ enum Mode {
     Open,
 }
 
+/// Flags, or a subcommand.
+#[derive(Debug)]
+pub(super) enum Bench {
+    Load(Load),
+    WithoutServer(WithoutServer),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WithoutServer {
+    /// Run the bare sessions of a version in a loop, without a server: what this machine can do at most
+    ///
+    /// Texts are tokenized before and sorted by length, and several batch sizes are tried: the fastest is measured. The
+    /// vectors are thrown away, so nothing is said of whether they are right; `sextant verify` and `sextant evaluate` say that.
+    Session(session::Session),
+}
+
+/// By hand: what clap derives from a struct of both has `--server` in an `Option`, though it must be given.
+impl Args for Bench {
+    fn augment_args(command: Command) -> Command {
+        WithoutServer::augment_subcommands(Load::augment_args(command))
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Bench {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(match matches.subcommand_name() {
+            Some(_) => Self::WithoutServer(WithoutServer::from_arg_matches(matches)?),
+            None => Self::Load(Load::from_arg_matches(matches)?),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 #[derive(Debug, Args)]
-pub(super) struct Bench {
+pub(super) struct Load {
     /// The server, as http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     server: String,
@@ -110,6 +155,15 @@ struct Output<'a> {
 
 impl Bench {
     pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Load(load) => load.run(),
+            Self::WithoutServer(WithoutServer::Session(session)) => session.run(),
+        }
+    }
+}
+
+impl Load {
+    fn run(self) -> Result<(), Failure> {
         let pace = self.pace()?;
         let bounds = self.bounds()?;
         let texts = input::read_texts(&self.input)?;

@@ -218,7 +218,7 @@ fn unreadable(model: &str, version: u32, error: &RepositoryError) -> GateReport 
 }
 
 /// Refuses a graph that would read from a file which is none of the version's: nobody published it, and nothing says what is in it.
-fn check_weights(graph: &Path, manifest: &Manifest) -> Result<(), String> {
+pub(crate) fn check_weights(graph: &Path, manifest: &Manifest) -> Result<(), String> {
     let export = Export::read(graph).map_err(|error| error.to_string())?;
     let is_listed = |file: &&Path| manifest.files.iter().any(|listed| Path::new(&listed.name) == *file);
     match export.weights().find(|file| !is_listed(file)) {

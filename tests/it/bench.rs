@@ -1,5 +1,7 @@
 //! `sextant bench`: what it counts is what the server did.
 
+mod session;
+
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 

@@ -14,6 +14,7 @@ use sextant::repository::manifest::{Graph, Manifest, Precision};
 use sextant::rollout::gate::{self, Bounds, GateReport, Name, Verdict};
 use tempfile::TempDir;
 
+use crate::command;
 use crate::import::{Imported, import, import_tiny};
 use crate::rollout::begin;
 use crate::support::app::{TestApp, config, settings};
@@ -272,8 +273,14 @@ async fn a_graph_that_reads_what_the_manifest_does_not_list_is_not_loaded() {
     let models = Models::with(&version).await;
     fs::copy(models.path("model.onnx.data"), models.path("other.data")).unwrap();
     let report = models.verify(1, Bounds::DEFAULT).await;
+    let expected = "its graph reads from `other.data`, which the manifest does not list";
+    assert_eq!(failure(&report, Name::Loads), expected);
+    // Nor by the command that loads a version without the gate.
+    let (root, texts) = (models.directory.path().to_str().unwrap(), models.path("texts"));
+    fs::write(&texts, "the red house\n").unwrap();
+    let arguments = ["bench", "session", "tiny@1", "--models", root, "--input", texts.to_str().unwrap()];
     assert_eq!(
-        failure(&report, Name::Loads),
-        "its graph reads from `other.data`, which the manifest does not list"
+        command::failure(&mut command::sextant(&arguments)),
+        (1, format!("error: tiny@1 cannot be loaded: {expected}\n"))
     );
 }

@@ -47,6 +47,7 @@ fn a_version_is_imported_signed_and_every_command_asks_for_the_signature() {
         &["evaluate", "tiny@1", "--texts", &texts][..],
         &["drift", "fit", "tiny@1", "--input", &texts],
         &["drift", "replay", "tiny@1", &texts],
+        &["bench", "session", "tiny@1", "--input", &texts],
     ] {
         let (code, error) = failure(&mut sextant(&[command, &require].concat()));
         assert!(code == 1 && error.contains("tiny@1 is not signed"), "{command:?}: {error}");
