@@ -72,7 +72,7 @@ fn policy(criterion: &mut Criterion) {
             key: Key { ids: vec![0; random.usize(4..256)].into(), output: Output::Pooled },
             class: Class::Interactive,
             since,
-            alone: false,
+            within: usize::MAX,
         };
         let waiting: Vec<Waiting> = (0..rows).map(row).collect();
         group.bench_function(format!("{rows} waiting"), |bencher| {

@@ -153,17 +153,14 @@ impl Settings {
     pub fn validate(&self, cores: NonZeroUsize) -> Result<Config, ConfigError> {
         let mut check = Check::default();
         let wanted = Wanted {
-            cores,
             sessions: check.count("sessions", self.sessions),
             threads: check.count("threads", self.threads.map(Count::Of)),
-            spin: None,
             batch_tokens: check.count("max_batch_tokens", self.max_batch_tokens),
             lone_threads: match self.lone_threads {
                 Some(Count::Of(threads)) => Some(threads),
                 Some(Count::Auto(_)) | None => None,
             },
-            lone_spin: None,
-            form: None,
+            ..Wanted::measured(cores)
         };
         let max_body_bytes = check.positive("max_body_bytes", self.max_body_bytes, 32 << 20).get();
         let (connections, bodies) = self.connections.validate(max_body_bytes).unwrap_or_else(|mistakes| {

@@ -27,7 +27,7 @@ use std::thread;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use sextant::bench::session::SessionLoop;
-use sextant::engine::{Pooling, Runtime, SessionOptions, graph_path, load_sessions};
+use sextant::engine::{Backend, Pooling, Runtime, SessionOptions, graph_path, load_sessions};
 
 use models::Model;
 use texts::{Kind, TextSet};
@@ -136,8 +136,8 @@ impl Run {
         threads: usize,
         spin: bool,
     ) -> Result<SessionLoop> {
-        let options = SessionOptions { threads, spin };
-        let sessions = load_sessions(self.runtime, &graph_path(directory), pooling, options, count)?;
+        let (backend, options) = (Backend::cpu(self.runtime), SessionOptions::cpu(threads, spin));
+        let sessions = load_sessions(&backend, &graph_path(directory), pooling, options, count)?;
         Ok(SessionLoop::new(sessions))
     }
 

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::rollout::gate::Bounds;
 
-/// A version with a session for each core, alone in an embedder.
+/// A version with a session for each core, or as many as are best on a GPU, alone in an embedder.
 pub(super) async fn load(
     repository: &Repository,
     backend: &Backend,
@@ -20,16 +20,15 @@ pub(super) async fn load(
 ) -> Result<Embedder, Failure> {
     let manifest = repository.manifest(model, *version).await?;
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let wanted = Wanted {
-        cores,
+    let on_cores = Wanted {
         sessions: Some(cores.min(topology::MOST_SESSIONS)),
         threads: Some(NonZeroUsize::MIN),
         spin: Some(false),
         batch_tokens: NonZeroUsize::new(Limits::default().batch_tokens),
         lone_threads: Some(0),
-        lone_spin: None,
-        form: None,
+        ..Wanted::measured(cores)
     };
+    let wanted = if backend.devices.are_gpus() { Wanted::measured(cores) } else { on_cores };
     let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
     let resources = Resources { tokenize_threads: cores.get(), max_input_bytes: usize::MAX, cache_bytes: 0 };
     let metrics = Metrics::new()?;

@@ -67,17 +67,28 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// All of it measured.
+    pub fn measured(cores: NonZeroUsize) -> Self {
+        Self {
+            cores,
+            sessions: None,
+            threads: None,
+            spin: None,
+            batch_tokens: None,
+            lone_threads: None,
+            lone_spin: None,
+            form: None,
+        }
+    }
+
     /// One session with all threads, and nothing to measure: for whoever looks at a version and does not serve it.
     pub fn one_session(cores: NonZeroUsize) -> Self {
         Self {
-            cores,
             sessions: Some(NonZeroUsize::MIN),
-            threads: None,
             spin: Some(false),
             batch_tokens: Some(BATCH_TOKENS_PER_THREAD),
             lone_threads: Some(0),
-            lone_spin: None,
-            form: None,
+            ..Self::measured(cores)
         }
     }
 }

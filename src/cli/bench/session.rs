@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::LONGEST;
 use crate::bench::input::read_texts;
 use crate::bench::session::{Chosen, Hardware, Row, SessionLoop};
-use crate::cli::arguments::{Models, VersionName};
+use crate::cli::arguments::{Execution, Models, VersionName};
 use crate::cli::cache::{Cache, Trust};
 use crate::cli::{Failure, print_line, progress, warn_line};
-use crate::engine::{Runtime, SessionOptions, graph_path, load_sessions};
+use crate::engine::{self, Backend, SessionOptions, Wanted, graph_path, load_sessions, topology};
 use crate::repository::Fetched;
 use crate::repository::manifest::{Manifest, Precision};
 use crate::rollout::gate::check_weights;
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Session {
     /// How long to measure, once the batch size is chosen
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
     duration: Duration,
-    /// Sessions, which share the cores [default: one for each core]
+    /// Sessions, which share the cores [default: one for each core; on a GPU as many as a server finds best]
     #[arg(long, value_name = "N")]
     sessions: Option<NonZeroUsize>,
     /// Measure for as long again how long one text of median length takes alone, on one of the sessions
@@ -47,15 +47,14 @@ pub(in crate::cli) struct Session {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// The ONNX Runtime library [default: looked for]
-    #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
-    onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     version: String,
-    device: Vec<&'static str>,
+    device: Vec<String>,
     precision: Precision,
     sessions: usize,
     /// Of each session.
@@ -100,17 +99,16 @@ impl Session {
     }
 
     fn measure(&self, manifest: &Manifest, files: &Fetched, texts: &[String]) -> Result<Report, Failure> {
-        let hardware = Hardware::Cpu;
-        let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let count = self.sessions.unwrap_or(cores).get();
-        let options = SessionOptions { threads: (cores.get() / count).max(1), spin: false };
         let graph = graph_path(files);
         let refused = |reason| format!("{} cannot be loaded: {reason}", manifest.id());
         check_weights(&graph, manifest).map_err(|reason| Failure { message: refused(reason), code: 1 })?;
-        let runtime = Runtime::load(self.onnxruntime.as_deref())?;
-        let rows = tokenize(manifest, files, texts)?;
-        let sessions = load_sessions(runtime, &graph, manifest.pooling, options, count)?;
+        let backend = self.execution.start()?;
+        let hardware = if backend.devices.are_gpus() { Hardware::Gpu } else { Hardware::Cpu };
+        let tokenizer = Tokenizer::load(&files.join("tokenizer.json"), manifest.max_tokens)?;
+        let rows = tokenize(manifest, &tokenizer, texts)?;
+        let (sessions, threads) = self.load(&backend, manifest, &graph, tokenizer.vocabulary())?;
         let mut sessions = SessionLoop::new(sessions);
+        let count = sessions.count();
         let median = median_row(&rows);
         let rows = sessions.sample(rows, hardware)?;
         let chosen = try_batches(&mut sessions, &rows, hardware)?;
@@ -121,10 +119,10 @@ impl Session {
         };
         Ok(Report {
             version: manifest.id(),
-            device: vec!["cpu"],
+            device: backend.devices.iter().map(|device| device.to_string()).collect(),
             precision: manifest.precision,
             sessions: count,
-            threads: options.threads,
+            threads,
             texts: texts.len(),
             rows: rows.len(),
             batches: chosen.batches.to_string(),
@@ -135,11 +133,31 @@ impl Session {
             latency_ms,
         })
     }
+
+    /// The sessions, and threads of each.
+    fn load(
+        &self,
+        backend: &Backend,
+        manifest: &Manifest,
+        graph: &Path,
+        vocabulary: usize,
+    ) -> Result<(Vec<engine::Session>, usize), Failure> {
+        let (pooling, max_tokens) = (manifest.pooling, manifest.max_tokens);
+        let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        if backend.devices.are_gpus() {
+            // How many a GPU is to have, and which form of the graph is the fastest on it, is found as a server finds it.
+            let wanted = Wanted { sessions: self.sessions, ..Wanted::measured(cores) };
+            let chosen = topology::choose(backend, graph, pooling, vocabulary, max_tokens, wanted)?;
+            return Ok((chosen.sessions, chosen.topology.threads.get()));
+        }
+        let count = self.sessions.unwrap_or(cores).get();
+        let threads = (cores.get() / count).max(1);
+        Ok((load_sessions(backend, graph, pooling, SessionOptions::cpu(threads, false), count)?, threads))
+    }
 }
 
 /// The ids that a server makes of the texts, if requests name no prompt and no truncation.
-fn tokenize(manifest: &Manifest, files: &Fetched, texts: &[String]) -> Result<Vec<Row>, Failure> {
-    let tokenizer = Tokenizer::load(&files.join("tokenizer.json"), manifest.max_tokens)?;
+fn tokenize(manifest: &Manifest, tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<Row>, Failure> {
     let prompt = manifest.default_prompt.as_ref().and_then(|name| manifest.prompts.get(name));
     let prompt = prompt.map_or("", String::as_str);
     let bar = progress::bar("Tokenizing", texts.len() as u64, false);
