@@ -20,7 +20,6 @@ pub(crate) mod fuzz;
 mod graph;
 pub mod hub;
 mod int8;
-pub mod onnx;
 mod parts;
 mod pipeline;
 mod plan;

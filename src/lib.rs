@@ -24,12 +24,13 @@
 //! - [`embed`]: the pipeline of a request, and a loaded version.
 //! - [`tokenize`]: text to token ids; token ids checked.
 //! - [`batch`]: which rows run together, and when.
-//! - [`engine`]: the runtime library, sessions and their threads, tensors, pooling.
+//! - [`engine`]: the runtime library, devices, sessions and their threads, tensors, pooling.
 //! - [`repository`]: versions in a directory or a bucket, with [`repository::manifest`] for what a version is.
 //! - [`rollout`]: which version serves, who changes that, how a server follows; and what a version must show before, in
 //!   [`rollout::gate`].
 //! - [`drift`]: whether the traffic is what a model was meant to see.
 //! - [`import`]: a checkpoint becomes a version.
+//! - [`onnx`]: the format of graphs, as far as `import` writes and the engine edits them.
 //! - [`compare`]: how alike vectors are.
 //! - [`evaluate`]: quality on labelled pairs.
 //! - [`mod@bench`]: load on a server, and what it answers.
@@ -57,6 +58,7 @@ pub mod import;
 pub mod keys;
 mod memory;
 pub mod metrics;
+pub mod onnx;
 pub mod repository;
 pub mod rollout;
 pub mod server;

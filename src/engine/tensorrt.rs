@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::layout::bucket;
 use super::session::names::{INPUT_IDS, POOLING_WEIGHTS};
-use crate::import::onnx::Model;
+use crate::onnx::Model;
 
 /// Rows of a batch at most: memory for the largest shape is taken at once.
 pub(super) const MOST_ROWS: usize = 64;
@@ -61,7 +61,7 @@ impl Inputs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::onnx::{Graph, ValueInfo, data_type};
+    use crate::onnx::{Graph, ValueInfo, data_type};
 
     fn graph(inputs: &[&str]) -> tempfile::NamedTempFile {
         let input =

@@ -10,7 +10,7 @@ use std::path::Path;
 use prost::Message as _;
 
 use super::session::names::*;
-use crate::import::onnx::{Attribute, Graph, Model, Node, Tensor, ValueInfo, data_type};
+use crate::onnx::{Attribute, Graph, Model, Node, Tensor, ValueInfo, data_type};
 
 /// How a packed graph is given to the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,7 +153,7 @@ mod tests {
     use crate::engine::layout::{Packed, Unpadded};
     use crate::engine::options::{self, SessionOptions};
     use crate::engine::{Backend, Pooling, Runtime};
-    use crate::import::onnx::OperatorSet;
+    use crate::onnx::OperatorSet;
 
     fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
         Node {

@@ -8,10 +8,10 @@ use std::path::Path;
 use super::encoder::{Activation, Encoder, Linear, Place, Projection, WORD_EMBEDDINGS};
 use super::graph::Builder;
 use super::int8::Quantisation;
-use super::onnx::{Attribute, ValueInfo, data_type};
 use super::weights::Weights;
 use super::{ImportError, Phase, Progress};
 use crate::engine::session::names::*;
+use crate::onnx::{Attribute, ValueInfo, data_type};
 
 /// How the graph computes.
 #[derive(Clone, Copy)]

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use prost::Message;
 
-use super::onnx::{
-    Attribute, EXTERNAL, Entry, Graph, Model, Node, OperatorSet, Tensor, ValueInfo, data_type,
-};
 use super::{ImportError, Precision};
 use crate::engine::graph_path;
+use crate::onnx::{
+    Attribute, EXTERNAL, Entry, Graph, Model, Node, OperatorSet, Tensor, ValueInfo, data_type,
+};
 
 /// The large constants' file name, as the graph names it.
 const DATA_FILE: &str = "model.onnx.data";

@@ -12,8 +12,8 @@ use super::ImportError;
 use super::calibration::Channels;
 use super::encoder::{Encoder, Linear, Place, Projection};
 use super::graph::Builder;
-use super::onnx::{Attribute, data_type};
 use super::weights::Weights;
+use crate::onnx::{Attribute, data_type};
 
 /// Counts the ways in which this file has made int8 of the same weights and ranges. Part of the space: raise it with every
 /// change that changes a vector.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::Precision;
-use super::onnx::{Attribute, Entry, Graph, Model, Node, SparseTensor, Tensor, data_type};
+use crate::onnx::{Attribute, Entry, Graph, Model, Node, SparseTensor, Tensor, data_type};
 
 /// Files that import writes itself; weights of such a name would be overwritten.
 const OWN_FILES: [&str; 6] =
@@ -156,8 +156,8 @@ impl Matrices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::onnx::{EXTERNAL, Function, Training};
     use super::*;
+    use crate::onnx::{EXTERNAL, Function, Training};
 
     fn matrix(data_type: i32) -> Tensor {
         Tensor { dims: vec![2, 2], data_type, ..Tensor::default() }

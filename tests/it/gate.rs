@@ -7,8 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use prost::Message as _;
-use sextant::import::onnx::Model;
 use sextant::import::probe::Probe;
+use sextant::onnx::Model;
 use sextant::repository::Repository;
 use sextant::repository::manifest::{Graph, Manifest, Precision};
 use sextant::rollout::gate::{self, Bounds, GateReport, Name, Verdict};

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::Backend;
 use crate::engine::options::{self, Graph, SessionOptions};
 use crate::engine::placement::Placement;
-use crate::import::onnx;
+use crate::onnx;
 
 /// The product of the matrix that is fed and a constant one, both `[2, 2]`.
 fn graph() -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use prost::Message;
 use serde_json::json;
-use sextant::import::onnx::{Entry, Model};
+use sextant::onnx::{Entry, Model};
 use tempfile::TempDir;
 
 use super::import;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::f16;
 use prost::Message;
-use sextant::import::onnx::{
+use sextant::onnx::{
     Attribute, EXTERNAL, Entry, Graph, Model, Node, OperatorSet, Tensor, ValueInfo, data_type,
 };
 

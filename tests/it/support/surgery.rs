@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use prost::Message;
-use sextant::import::onnx::{Model, Node, Tensor, data_type};
+use sextant::onnx::{Model, Node, Tensor, data_type};
 
 use super::checkpoint::HIDDEN;
 
