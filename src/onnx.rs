@@ -1,6 +1,6 @@
-//! The part of ONNX's protobuf schema that import writes and reads, after `onnx/onnx.proto` of onnx 1.23 (IR version 9).
+//! The part of ONNX's protobuf schema that is written and read here, after `onnx/onnx.proto` of onnx 1.23 (IR version 9).
 //!
-//! Fields that are neither written nor looked at are left out: decoding skips them, so a graph that was read must be
+//! Fields that are neither written nor looked at are left out, and decoding skips them: a graph that somebody else wrote must be
 //! copied byte for byte, never encoded again.
 
 use bytes::Bytes;

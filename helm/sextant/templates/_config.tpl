@@ -56,7 +56,7 @@ reserved none must not take those that some nodes' runtimes show to every contai
 {{- define "sextant.device" -}}
 {{- with .Values.gpu }}
 {{- $device := default (ternary "cuda" "cpu" .enabled) .device }}
-{{- if and .enabled (gt (int .count) 1) (has $device (list "cuda" "tensorrt")) }}
+{{- if and .enabled (has $device (list "cuda" "tensorrt")) }}
 {{- $each := list }}
 {{- range until (int .count) }}{{ $each = append $each (printf "%s:%d" $device .) }}{{ end }}
 {{- $device = join "," $each }}
