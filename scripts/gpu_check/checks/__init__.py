@@ -1,0 +1,1 @@
+"""The phases, a file each: `check(context)` adds its rows to the report."""
