@@ -11,8 +11,9 @@ from pathlib import Path
 
 # In the order in which they run.
 PHASES = ("devices", "correctness", "placement", "throughput", "beside", "latency", "soak", "faults")
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-DEVICE = re.compile(r"cpu|(cuda|tensorrt)(:\d+)?(,\1:\d+)*")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Not `auto`, which may take the CPU: nothing would be proved of a GPU. Not `tensorrt`, which takes no compiled checkpoint.
+DEVICE = re.compile(r"cpu|cuda(:\d+)?|cuda:\d+(,cuda:\d+)+")
 # A quarter of the soak without a rollout would have less in memory than one with: see `soak`.
 FEWEST_ROLLOUTS = 4
 
@@ -54,11 +55,16 @@ class Options:
         return self.kind != "cpu"
 
     @property
+    def devices(self) -> list[str]:
+        """As the server names them: `cuda` is the first."""
+        return [f"cuda:{gpu}" for gpu in self.gpus] or ["cpu"]
+
+    @property
     def gpus(self) -> list[int]:
         """Numbers of the GPUs that are asked for."""
         if not self.has_gpu:
             return []
-        return [int(number or 0) for number in re.findall(r"(?:cuda|tensorrt):?(\d*)", self.device)]
+        return [int(number or 0) for number in re.findall(r"cuda:?(\d*)", self.device)]
 
 
 def parse(description: str, arguments: list[str] | None = None) -> Options:
@@ -68,7 +74,7 @@ def parse(description: str, arguments: list[str] | None = None) -> Options:
     add("--sextant", type=Path, required=True, metavar="FILE", help="the release binary")
     add("--onnxruntime", type=Path, required=True, metavar="FILE", help="libonnxruntime.so, its providers and CUDA libraries beside it")
     add("--checkpoint", type=Path, required=True, metavar="DIR", help="config.json, tokenizer.json, model.safetensors, ...")
-    add("--device", default="cuda", help="cpu, cuda, tensorrt, cuda:1, or several by comma [default: cuda]")
+    add("--device", default="cuda", help="cpu, cuda, cuda:1, or several by comma [default: cuda]")
     add("--only", type=phases, default=PHASES, metavar="PHASES", help=f"some of {','.join(PHASES)} [default: all]")
     add("--texts", type=Path, metavar="FILE", help="texts to measure with, one a line [default: made, median 27 tokens, p95 145]")
     add("--json", type=Path, metavar="FILE", help="keep every figure there")
@@ -119,9 +125,8 @@ def wrong(options: Options) -> list[str]:
     ):
         if not there:
             mistakes.append(f"{name}: `{path}` is not there, or not what is needed")
-    # `auto` may take the CPU: nothing that is checked would be proved of a GPU.
     if not DEVICE.fullmatch(options.device):
-        mistakes.append(f"--device: `{options.device}` is none that can be checked: expected cpu, cuda, cuda:0, cuda:0,cuda:1 or tensorrt")
+        mistakes.append(f"--device: `{options.device}` is none that can be checked: expected cpu, cuda, cuda:0 or cuda:0,cuda:1")
     if options.rollouts < FEWEST_ROLLOUTS:
         mistakes.append(f"--rollouts: at least {FEWEST_ROLLOUTS}, one in each quarter of the soak")
     for name in ("soak", "measure", "rounds", "generators"):

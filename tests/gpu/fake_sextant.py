@@ -112,8 +112,6 @@ class Handler(BaseHTTPRequestHandler):
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         # Long enough to be under way when a stop comes.
         time.sleep(0.3 if FAULT == "lost" else 0.01)
-        if FAULT == "hang" and state.memory and len(texts) > 1:
-            time.sleep(3600)
         if FAULT == "status" and state.memory and len(texts) > 1:
             return self.answer({"error": {}}, 500)
         if FAULT == "lost" and state.draining:

@@ -140,7 +140,8 @@ class OnAStandIn(unittest.TestCase):
         self.runtime.touch()
 
     def peer(self, tokens_per_second: float, vectors: str = "[floats_of(text) for text in texts]") -> str:
-        answer = f"{{'peer': 'sentence-transformers', 'versions': 'x 1', 'batch': 64, 'tokens_per_second': {tokens_per_second}, 'vectors': {vectors}}}"
+        speed = f"'batch': 64, 'tokens_per_second': {tokens_per_second}"
+        answer = f"{{'peer': 'sentence-transformers', 'versions': 'x 1', {speed}, 'vectors': {vectors}}}"
         path = self.root / "python"
         path.write_text(PEER.format(python=sys.executable, tests=str(FAKE.parent), answer=answer))
         path.chmod(0o755)

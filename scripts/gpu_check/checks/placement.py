@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from ..context import FP16, Context
-from ..options import Options
 from ..report import Bound, measured, stated
 from ..server import MODEL
 
@@ -18,7 +17,9 @@ def check(context: Context) -> None:
     placed = server.ready()["placement"][f"{MODEL}@{FP16}"]
     devices, nodes = placed["devices"], placed["nodes"]
     report.add(
-        stated("placement: device by /readyz", is_asked(options, devices), json.dumps(devices), f"{options.device}", devices=devices)
+        stated(
+            "placement: device by /readyz", devices == options.devices, json.dumps(devices), json.dumps(options.devices), devices=devices
+        )
     )
     least = fewest_nodes(context)
     there = nodes.get(options.provider, 0)
@@ -49,17 +50,8 @@ def check(context: Context) -> None:
     )
 
 
-def is_asked(options: Options, devices: object) -> bool:
-    """`cuda` may be any one of that kind, `cuda:1` is that one."""
-    if not isinstance(devices, list) or not devices or not all(isinstance(device, str) for device in devices):
-        return False
-    if options.device == options.kind:
-        return len(devices) == 1 and devices[0].split(":")[0] == options.kind
-    return sorted(devices) == sorted(options.device.split(","))
-
-
 def fewest_nodes(context: Context) -> int:
-    """Of the asked provider: TensorRT makes one node of many, the others have one for each matrix product at least."""
+    """Of the asked provider: one for each matrix product at least."""
     config = json.loads((context.options.checkpoint / "config.json").read_text(encoding="utf-8"))
     layers = config.get("num_hidden_layers") or 0
-    return 1 if context.options.kind == "tensorrt" else max(1, PRODUCTS * layers)
+    return max(1, PRODUCTS * layers)
