@@ -37,6 +37,7 @@ test: setup test-tools ## run all tests, with the real runtime and weights
 	$(PYTHON) tests/setup/test_cuda.py
 	@$(MAKE) --no-print-directory test-clients
 	SEXTANT=$(SEXTANT) $(PYTHON) tests/docs/test_page.py
+	SEXTANT=$(SEXTANT) $(PYTHON) -m unittest discover --start-directory tests/gpu
 	@$(MAKE) --no-print-directory test-deploy
 	$(PYTHON) tests/supply/test_sbom.py
 	@FUZZ_PROFILE=dev PYTHON=$(PYTHON) scripts/fuzz.sh 5

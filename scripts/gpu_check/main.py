@@ -20,8 +20,8 @@ CHECKS = {
     "correctness": correctness.check,
     "placement": placement.check,
     "throughput": throughput.check,
-    "beside": beside.check,
     "latency": latency.check,
+    "beside": beside.check,
     "soak": soak.check,
     "faults": faults.check,
 }

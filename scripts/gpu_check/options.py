@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # In the order in which they run.
-PHASES = ("devices", "correctness", "placement", "throughput", "beside", "latency", "soak", "faults")
+PHASES = ("devices", "correctness", "placement", "throughput", "latency", "beside", "soak", "faults")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Not `auto`, which may take the CPU: nothing would be proved of a GPU. Not `tensorrt`, which takes no compiled checkpoint.
 DEVICE = re.compile(r"cpu|cuda(:\d+)?|cuda:\d+(,cuda:\d+)+")
@@ -80,15 +80,15 @@ def parse(description: str, arguments: list[str] | None = None) -> Options:
     add("--json", type=Path, metavar="FILE", help="keep every figure there")
     add("--python", default=sys.executable, metavar="EXE", help="the one that has PyTorch [default: the running one]")
     add("--allow-skips", action="store_true", help="what is skipped or not judged does not change the exit code")
-    add("--quick", action="store_true", help="a smoke run: speeds are measured, and not judged")
+    add("--quick", action="store_true", help="a smoke run: speeds and memory are measured, and not judged")
     add("--soak", type=seconds, metavar="TIME", help="as 10m [default: 1m; 30s if quick]")
-    add("--rollouts", type=int, metavar="N", help="during the soak [default: 8; 4 if quick]")
+    add("--rollouts", type=int, metavar="N", help="during the soak [default: 6; 4 if quick]")
     add("--measure", type=seconds, metavar="TIME", help="each measurement of a speed [default: 5s; 2s if quick]")
     add("--rounds", type=int, metavar="N", help="turns of the bare session and the server [default: 3; 1 if quick]")
     add("--clients", type=int, default=0, metavar="N", help="at saturation [default: tried on a GPU, 4 on the CPU]")
     add("--generators", type=int, metavar="N", help="processes that make the load [default: one for 4 processors, at most 4]")
     given = parser.parse_args(arguments)
-    soak, rollouts, measure, rounds = (30.0, 4, 2.0, 1) if given.quick else (60.0, 8, 5.0, 3)
+    soak, rollouts, measure, rounds = (30.0, 4, 2.0, 1) if given.quick else (60.0, 6, 5.0, 3)
     generators = max(1, min(4, (os.cpu_count() or 1) // 4))
     options = Options(
         sextant=given.sextant.absolute(),

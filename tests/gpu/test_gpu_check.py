@@ -102,12 +102,19 @@ class OnTheProcessor(unittest.TestCase):
         run = Run(self, BINARY, RUNTIME, WEIGHTS, "--device=cpu", "--quick", "--allow-skips").finish()
         told = run.output + run.errors
         self.assertEqual((run.code, run.failed(), run.left()), (0, set(), []), told)
-        # What needs a GPU, and no more; speeds are not judged.
+        # What needs a GPU, and no more; what is quick is not judged by speed and memory.
         self.assertEqual(
             run.verdicts("skipped"),
             {"beside: served / sentence-transformers in fp16", "soak: device memory", "faults: batches larger than the device's memory"},
         )
-        self.assertEqual(run.verdicts("not judged"), {"throughput: served / bare sessions", "latency: served p50 at one client"})
+        self.assertEqual(
+            run.verdicts("not judged"),
+            {
+                "throughput: served / bare sessions",
+                "latency: served p50 at one client",
+                "soak: resident memory, last quarter / second",
+            },
+        )
         self.assertEqual(
             {name.split(":")[0] for name in run.verdicts("passed")},
             {"devices", "correctness", "placement", "throughput", "soak", "faults"},

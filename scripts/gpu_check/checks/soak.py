@@ -69,8 +69,9 @@ def flat(context: Context, what: str, peaks: list[float] | None) -> None:
     if peaks is None:
         context.report.add(stated(name, False, "a quarter of the time has no figure", f"<= {MOST:g}"))
         return
-    shown = " ".join(f"{peak / 2**20:.0f}" for peak in peaks)
-    context.report.add(measured(name, peaks[3] / peaks[1], Bound(most=MOST), f"{peaks[3] / peaks[1]:.3f} (MiB: {shown})", peaks=peaks))
+    ratio, shown = peaks[3] / peaks[1], " ".join(f"{peak / 2**20:.0f}" for peak in peaks)
+    judged = not context.options.quick
+    context.report.add(measured(name, ratio, Bound(most=MOST), f"{ratio:.3f} (MiB: {shown})", judged, peaks=peaks))
 
 
 def rollouts(context: Context, server: Server, began: float, ended: float) -> tuple[list[float], str]:
