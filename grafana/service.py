@@ -167,7 +167,7 @@ BATCHES = [
           [("in the cache", "sum(rate(sextant_cache_hits_total{@V}[$__rate_interval]))"),
            ("not in the cache", "sum(rate(sextant_cache_misses_total{@V}[$__rate_interval]))"),
            ("shared", "sum(rate(sextant_coalesced_inputs_total{@V}[$__rate_interval]))")], "ops"),
-    Panel("Inputs and batches with trouble", "Batches that failed and were tried row by row: an input breaks the model. Inputs "
+    Panel("Inputs and batches with trouble", "Batches that failed and were tried in halves: an input breaks the model. Inputs "
           "cut to the longest: clients send more than the model reads.",
           [("batches tried again", "sum(rate(sextant_retried_batches_total{@V}[$__rate_interval]))"),
            ("inputs cut", "sum(rate(sextant_truncated_inputs_total{@V}[$__rate_interval]))"),

@@ -4,9 +4,10 @@
 
 pub mod device;
 mod failure;
+mod jobs;
 mod layout;
 pub(crate) mod options;
-pub mod placement;
+mod placement;
 pub mod pooling;
 pub mod runtime;
 pub mod session;
@@ -21,8 +22,8 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,12 +32,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::PollSemaphore;
 
 pub use device::{Asked, Backend, Device, DeviceError, Devices};
+use jobs::{Job, Jobs};
 pub use options::SessionOptions;
 pub use pooling::Pooling;
 pub use runtime::{Runtime, RuntimeError};
 pub use session::{Session, SessionError};
 pub use threads::Pulse;
-use threads::{Ends, IDLE_BEFORE_SHRINK, Job, Runner};
+use threads::{IDLE_BEFORE_SHRINK, Runner, Seat};
 pub use topology::{ChooseError, Chosen, Topology, Wanted};
 pub use unpadded::Form;
 
@@ -120,10 +122,10 @@ const NEVER: u64 = u64::MAX;
 /// dropped the threads end.
 #[derive(Clone)]
 pub struct Engine {
-    jobs: mpsc::Sender<Job>,
+    jobs: Arc<Handle>,
     /// Of the session for lone batches, which has all threads. It runs under a permit of the others: only one more thread
     /// than they have ever asks for the processors.
-    lone: Option<mpsc::Sender<Job>>,
+    lone: Option<Arc<Handle>>,
     /// Milliseconds after the pulse's start at which a batch last had company.
     company: Arc<AtomicU64>,
     sessions: usize,
@@ -131,6 +133,15 @@ pub struct Engine {
     pulse: Pulse,
     /// Reserved by `poll_ready`, spent by `call`. A clone never carries it.
     reserved: Reserved,
+}
+
+/// What all clones share. With the last of them no more jobs can come.
+struct Handle(Arc<Jobs>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// A permit that a clone leaves behind.
@@ -158,24 +169,29 @@ impl Engine {
         lone: Option<R>,
         idle: Duration,
     ) -> Result<Self, StartError> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
         let count = sessions.len();
-        let free = PollSemaphore::new(Arc::new(Semaphore::new(count)));
+        let free = Arc::new(Semaphore::new(count));
         let pulse = Pulse::new(count + usize::from(lone.is_some()));
+        let jobs = Arc::new(Handle(Arc::new(Jobs::new(count))));
+        let seat = |jobs: &Handle, index, free| Seat {
+            jobs: Arc::clone(&jobs.0),
+            pulse: pulse.clone(),
+            index,
+            free,
+        };
         for (index, session) in sessions.into_iter().enumerate() {
-            let ends = Ends::new(&pulse, index);
-            threads::run_jobs(format!("{name}-{index}"), session, Arc::clone(&queue), ends, idle)?;
+            let seat = seat(&jobs, index, Some(Arc::clone(&free)));
+            threads::start(format!("{name}-{index}"), session, seat, idle)?;
         }
         let lone = match lone {
             Some(session) => {
-                let (jobs, queue) = mpsc::channel();
-                let ends = Ends::new(&pulse, count);
-                threads::run_jobs(format!("{name}-lone"), session, Arc::new(Mutex::new(queue)), ends, idle)?;
+                let jobs = Arc::new(Handle(Arc::new(Jobs::new(1))));
+                threads::start(format!("{name}-lone"), session, seat(&jobs, count, None), idle)?;
                 Some(jobs)
             }
             None => None,
         };
+        let free = PollSemaphore::new(free);
         // As if it had always been alone.
         let company = Arc::new(AtomicU64::new(NEVER));
         Ok(Self { jobs, lone, company, sessions: count, free, pulse, reserved: Reserved::default() })
@@ -207,7 +223,7 @@ impl tower::Service<Batch> for Engine {
     /// Ready when a session is free; it is kept for the next `call`.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
         if self.reserved.0.is_none() {
-            let permit = ready!(self.free.poll_acquire(context)).ok_or(EngineError::Stopped)?;
+            let permit = ready!(self.free.poll_acquire(context)).ok_or_else(|| self.jobs.0.end())?;
             self.reserved.0 = Some(permit);
         }
         Poll::Ready(Ok(()))
@@ -226,8 +242,7 @@ impl tower::Service<Batch> for Engine {
         let idle = self.free.available_permits() + 1 == self.sessions;
         let lone = !batch.unqueued && self.is_alone(batch.lone && idle);
         let jobs = self.lone.as_ref().filter(|_| lone).unwrap_or(&self.jobs);
-        // If the threads are gone the answer's sender is dropped here, and the caller told.
-        let _ = jobs.send(Job { batch, reply, permit });
+        jobs.0.push(Job { batch, reply, permit });
         Running(answer)
     }
 }

@@ -190,7 +190,7 @@ impl Metrics {
             retried: counter(
                 &registry,
                 "sextant_retried_batches_total",
-                "Batches that failed and were tried again row by row.",
+                "Batches that failed and were tried again in halves.",
                 of_version,
             )?,
             truncated: counter(

@@ -90,9 +90,11 @@ impl Queue {
         self.waiting.extract_if(.., is_chosen).map(|row| row.key).collect()
     }
 
-    /// Puts a row of a failed batch back, before all others, to run in one of `within` padded tokens: it has had its turn, whatever its class.
-    pub(super) fn retry(&mut self, key: Key, since: Instant, within: usize) {
-        self.waiting.insert(0, Waiting { key, class: Class::Interactive, since, within });
+    /// Puts the rows of a failed batch back, before all others, to run in batches of `within` padded tokens: they have had their turn,
+    /// whatever their class.
+    pub(super) fn retry(&mut self, keys: Vec<Key>, since: Instant, within: usize) {
+        let row = |key| Waiting { key, class: Class::Interactive, since, within };
+        self.waiting.splice(0..0, keys.into_iter().map(row));
     }
 
     /// Everybody who waits for a row that has run.

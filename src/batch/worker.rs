@@ -87,8 +87,9 @@ fn choose(queue: &mut Queue, limits: &Limits, shared: &Shared) -> Vec<Key> {
     rows
 }
 
-/// Answers everybody who waits for the rows of a batch. A failed batch of several rows is tried again: in halves if memory did not suffice
-/// for it, row by row otherwise, so that one bad row does not fail its neighbours.
+/// Answers everybody who waits for the rows of a batch. A failed batch of several rows is tried again in halves: so a batch becomes as small as
+/// memory wants it, and one bad row is found in few runs and fails alone. Not one whose device is lost: a row that broke it would break
+/// the next one too.
 fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
     let Done { rows, started, ran, result } = done;
     let result = match result {
@@ -116,28 +117,29 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
                 }
             }
         }
-        Err(error) if rows.len() > 1 && !matches!(error, EngineError::Stopped) => {
-            let within = if let EngineError::OutOfMemory(reason) = &error {
-                let half = padded_tokens(&rows) / 2;
+        Err(error)
+            if rows.len() > 1 && !matches!(error, EngineError::Stopped | EngineError::DeviceLost { .. }) =>
+        {
+            if let EngineError::OutOfMemory(reason) = &error {
                 tracing::warn!(
                     rows = rows.len(),
-                    within = half,
                     reason,
-                    "memory did not suffice for a batch: it is split"
+                    "memory did not suffice for a batch: it is tried in halves"
                 );
                 shared.metrics.out_of_memory.inc();
-                half
             } else {
-                tracing::warn!(rows = rows.len(), %error, "a batch failed: its rows are tried one by one");
+                tracing::warn!(rows = rows.len(), %error, "a batch failed: it is tried in halves");
                 shared.metrics.retried.inc();
-                0
-            };
-            for key in rows.into_iter().rev() {
-                shared.back(1, key.ids.len());
-                queue.retry(key, started, within);
             }
+            let within = padded_tokens(&rows) / 2;
+            shared.back(rows.len(), rows.iter().map(|row| row.ids.len()).sum());
+            queue.retry(rows, started, within);
         }
         Err(error) => {
+            // Told to callers as the server's state, so that nobody else would log why.
+            if matches!(error, EngineError::OutOfMemory(_) | EngineError::Stopped) {
+                tracing::warn!(rows = rows.len(), %error, "rows cannot be run");
+            }
             let error = Arc::new(error);
             for waiter in rows.iter().flat_map(|key| queue.finished(key)) {
                 let _ = waiter.reply.send(Err(BatchError::Engine(Arc::clone(&error))));

@@ -117,11 +117,12 @@ impl Model {
             ?nodes,
             "loaded"
         );
-        let metrics = metrics.version(&manifest, device, &nodes);
-        let nodes = nodes.into_iter().map(|(provider, count)| (provider.to_owned(), count)).collect();
-        let placement = Placed { devices: backend.devices.clone(), nodes };
+        let nodes: BTreeMap<String, usize> =
+            nodes.into_iter().map(|(provider, count)| (provider.to_owned(), count)).collect();
         let engine = Engine::start(&manifest.model, sessions, lone)?;
         let pulse = engine.pulse();
+        let metrics = metrics.version(&manifest, device, &nodes);
+        let placement = Placed { devices: backend.devices.clone(), nodes };
         let smallest_share = match device.gpu() {
             Some(_) => gpu::SMALLEST_SHARE.min(batch_tokens.get()),
             None => limits.smallest_share,
@@ -225,9 +226,7 @@ impl Model {
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
         let batch = Batch { rows: vec![tokens.ids], unqueued: true, ..Batch::default() };
         let answer = tokio::time::timeout(deadline, self.probe.engine.clone().oneshot(batch)).await;
-        // A device that has no memory to spare now answers others all the same.
-        let answers = matches!(answer, Ok(Ok(_) | Err(EngineError::OutOfMemory(_))));
-        let alive = answers && (self.probe.beats)(deadline);
+        let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
         *last = Some((Instant::now(), alive));
         alive
     }

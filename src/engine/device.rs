@@ -3,6 +3,7 @@
 pub mod backend;
 mod driver;
 #[cfg(test)]
+#[path = "../../tests/stubs/compile.rs"]
 mod stubs;
 mod trial;
 pub mod usage;

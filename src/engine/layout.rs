@@ -1,4 +1,4 @@
-//! The tensors of a batch, in the two layouts a graph may ask for. Pure functions of token ids.
+//! The tensors of a batch, in the layouts that a graph may ask for. Pure functions of token ids.
 
 use super::Pooling;
 
@@ -20,12 +20,10 @@ pub(crate) struct Packed {
     pub(crate) unpad_index: Vec<i64>,
     /// `[B, S]`: 1 for a token, 0 for padding.
     pub(crate) attention_mask: Vec<i32>,
-    /// `[B, T]`: what each token adds to each row's vector.
-    pub(crate) pooling_weights: Vec<f32>,
 }
 
 impl Packed {
-    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], pooling: Pooling) -> Self {
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R]) -> Self {
         let rows = batch.len();
         let tokens = batch.iter().map(|row| row.as_ref().len()).sum();
         let padded = bucket(longest(batch));
@@ -38,7 +36,6 @@ impl Packed {
             pad_index: vec![0; rows * padded],
             unpad_index: Vec::with_capacity(tokens),
             attention_mask: vec![0; rows * padded],
-            pooling_weights: vec![0.0; rows * tokens],
         };
         let mut at = 0;
         for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
@@ -50,66 +47,56 @@ impl Packed {
             for (place, token) in packed.pad_index[start..start + length].iter_mut().zip(at..) {
                 *place = token as i64;
             }
-            let weights = index * tokens + at;
-            pooling.weights(&mut packed.pooling_weights[weights..weights + length]);
             at += length;
         }
         packed
     }
 }
 
-/// Inputs of a packed graph in the form without any padding.
-///
-/// `T` is the number of tokens of all rows, `B` of rows, `S` the longest row's.
+/// `[B, T]`: what each token adds to each row's vector.
+pub(crate) fn pooling_matrix<R: AsRef<[u32]>>(batch: &[R], pooling: Pooling) -> Vec<f32> {
+    let tokens: usize = batch.iter().map(|row| row.as_ref().len()).sum();
+    let mut matrix = vec![0.0; batch.len() * tokens];
+    let mut at = 0;
+    for row in batch {
+        let length = row.as_ref().len();
+        pooling.weights(&mut matrix[at..at + length]);
+        at += tokens + length;
+    }
+    matrix
+}
+
+/// `[B, S]`: what the token in each padded place adds to its row's vector.
+pub(crate) fn padded_weights<R: AsRef<[u32]>>(batch: &[R], pooling: Pooling, padded: usize) -> Vec<f32> {
+    let mut weights = vec![0.0; batch.len() * padded];
+    for (row, weights) in batch.iter().zip(weights.chunks_exact_mut(padded)) {
+        pooling.weights(&mut weights[..row.as_ref().len()]);
+    }
+    weights
+}
+
+/// What attention without padding is told of the rows.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Unpadded {
-    pub(crate) tokens: usize,
-    pub(crate) rows: usize,
-    pub(crate) longest: usize,
-    /// `[T]`
-    pub(crate) input_ids: Vec<i64>,
-    /// `[T]`, from 0 in each row.
-    pub(crate) position_ids: Vec<i64>,
+pub(crate) struct Offsets {
     /// `[B, S]`: the places of the tokens in the flattened `[B * S]`, then those of the padding that is not there.
     pub(crate) token_offset: Vec<i32>,
     /// `[B + 1]`: where each row begins among the packed tokens, and where the last ends.
     pub(crate) cumulative_lengths: Vec<i32>,
-    /// `[T]`: the row of each token.
-    pub(crate) row_ids: Vec<i64>,
-    /// `[T]`: what each token adds to its row's vector.
-    pub(crate) token_weights: Vec<f32>,
 }
 
-impl Unpadded {
-    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], pooling: Pooling) -> Self {
-        let (rows, longest) = (batch.len(), longest(batch));
-        let tokens = batch.iter().map(|row| row.as_ref().len()).sum();
-        let mut unpadded = Self {
-            tokens,
-            rows,
-            longest,
-            input_ids: Vec::with_capacity(tokens),
-            position_ids: Vec::with_capacity(tokens),
-            token_offset: Vec::with_capacity(rows * longest),
-            cumulative_lengths: vec![0],
-            row_ids: Vec::with_capacity(tokens),
-            token_weights: vec![0.0; tokens],
-        };
-        let mut padding = Vec::with_capacity(rows * longest - tokens);
-        let mut at = 0;
-        for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
-            let (start, length) = ((index * longest) as i32, row.len());
-            unpadded.input_ids.extend(row.iter().map(|&id| i64::from(id)));
-            unpadded.position_ids.extend(0..length as i64);
-            unpadded.token_offset.extend(start..start + length as i32);
-            padding.extend(start + length as i32..start + longest as i32);
-            unpadded.row_ids.extend(std::iter::repeat_n(index as i64, length));
-            pooling.weights(&mut unpadded.token_weights[at..at + length]);
+impl Offsets {
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], padded: usize) -> Self {
+        let mut token_offset = Vec::with_capacity(batch.len() * padded);
+        let (mut padding, mut cumulative_lengths, mut at) = (Vec::new(), vec![0], 0);
+        for (index, row) in batch.iter().enumerate() {
+            let (start, length) = ((index * padded) as i32, row.as_ref().len() as i32);
+            token_offset.extend(start..start + length);
+            padding.extend(start + length..start + padded as i32);
             at += length;
-            unpadded.cumulative_lengths.push(at as i32);
+            cumulative_lengths.push(at);
         }
-        unpadded.token_offset.extend(padding);
-        unpadded
+        token_offset.extend(padding);
+        Self { token_offset, cumulative_lengths }
     }
 }
 
@@ -160,7 +147,8 @@ mod tests {
 
     #[test]
     fn packed_rows_lie_end_to_end_and_attention_finds_them() {
-        let packed = Packed::new(&[vec![7, 8, 9], vec![5]], Pooling::Mean);
+        let batch = [vec![7, 8, 9], vec![5]];
+        let packed = Packed::new(&batch);
         assert_eq!((packed.tokens, packed.rows, packed.padded), (4, 2, 8));
         assert_eq!(packed.input_ids, [7, 8, 9, 5]);
         assert_eq!(packed.position_ids, [0, 1, 2, 0]);
@@ -168,21 +156,15 @@ mod tests {
         assert_eq!(packed.attention_mask, [1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(packed.pad_index, [0, 1, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         let third = 1.0 / 3.0;
-        assert_eq!(packed.pooling_weights, [third, third, third, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(pooling_matrix(&batch, Pooling::Mean), [third, third, third, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(padded_weights(&batch, Pooling::Mean, 4), [third, third, third, 0.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
     fn tokens_are_named_by_their_places_before_the_padding_that_is_not_there() {
-        // The example in ONNX Runtime's description of `RemovePadding`.
-        let unpadded = Unpadded::new(&[vec![7, 8], vec![5, 6, 9], vec![4, 3, 2, 1]], Pooling::Mean);
-        assert_eq!((unpadded.tokens, unpadded.rows, unpadded.longest), (9, 3, 4));
-        assert_eq!(unpadded.input_ids, [7, 8, 5, 6, 9, 4, 3, 2, 1]);
-        assert_eq!(unpadded.position_ids, [0, 1, 0, 1, 2, 0, 1, 2, 3]);
-        assert_eq!(unpadded.token_offset, [0, 1, 4, 5, 6, 8, 9, 10, 11, 2, 3, 7]);
-        assert_eq!(unpadded.cumulative_lengths, [0, 2, 5, 9]);
-        assert_eq!(unpadded.row_ids, [0, 0, 1, 1, 1, 2, 2, 2, 2]);
-        let (third, fourth) = (1.0 / 3.0, 0.25);
-        assert_eq!(unpadded.token_weights, [0.5, 0.5, third, third, third, fourth, fourth, fourth, fourth]);
+        let offsets = Offsets::new(&[vec![7, 8], vec![5, 6, 9], vec![4, 3, 2, 1]], 4);
+        assert_eq!(offsets.token_offset, [0, 1, 4, 5, 6, 8, 9, 10, 11, 2, 3, 7]);
+        assert_eq!(offsets.cumulative_lengths, [0, 2, 5, 9]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use ort::ep::cuda::AttentionBackend;
 use ort::ep::{self, ArenaExtendStrategy, ExecutionProviderDispatch};
 
 use super::{Backend, Device, Form, placement, tensorrt};
@@ -30,7 +31,7 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// A session on the processor.
     pub fn cpu(threads: usize, spin: bool) -> Self {
-        Self { device: Device::Cpu, form: Form::Gathered, threads, spin, max_tokens: 0 }
+        Self { device: Device::Cpu, form: Form::File, threads, spin, max_tokens: 0 }
     }
 
     /// A session that may use all of the machine: nothing else runs beside an import.
@@ -88,8 +89,17 @@ fn providers(backend: &Backend, graph: Graph<'_>, options: SessionOptions) -> Ve
     let cuda = |number: u32| {
         let cuda = ep::CUDA::default()
             .with_device_id(number as i32)
-            // Doubling would keep twice what the largest batch took, and could not be given back when it is idle.
+            // When it is idle all but the weights can be given back; of regions that double, the first is kept.
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+            // All that there are but cuDNN's. Named, because in fp32 rows below 256 tokens are left to the slowest of them otherwise, which
+            // waits for the device in each layer.
+            .with_attention_backend(
+                AttentionBackend::FLASH_ATTENTION
+                    | AttentionBackend::EFFICIENT_ATTENTION
+                    | AttentionBackend::TRT_FUSED_ATTENTION
+                    | AttentionBackend::MATH
+                    | AttentionBackend::TRT_FLASH_ATTENTION,
+            )
             // It rounds the factors of products to 10 bits: the vectors of fp32 would not be those of the processor.
             .with_tf32(false);
         let cuda = match backend.device_memory {
@@ -102,7 +112,6 @@ fn providers(backend: &Backend, graph: Graph<'_>, options: SessionOptions) -> Ve
         Device::Cpu => vec![],
         Device::Cuda(number) => vec![cuda(number)],
         Device::TensorRt(number) => {
-            // In the precision of the graph: with `trt_fp16_enable` an fp32 version would not be one any more.
             let mut compiler = ep::TensorRT::default().with_device_id(number as i32);
             if let Graph::Declared(_, inputs) = graph {
                 compiler = inputs.declare(compiler, options.max_tokens);

@@ -28,7 +28,7 @@ impl Placement {
                 unsafe { (ort::api().EpAssignedSubgraph_GetEpName)(part, name) }
             })?;
             let operators = placement.0.entry(provider).or_default();
-            for &node in nodes(part)? {
+            for &node in nodes(session, part)? {
                 let operator = text(|name| {
                     // SAFETY: as above.
                     unsafe { (ort::api().EpAssignedNode_GetOperatorType)(node, name) }
@@ -76,23 +76,28 @@ fn is_heavy(operator: &str) -> bool {
 
 /// What the runtime made of the graph, provider by provider. They live as long as the session.
 fn parts(session: &ort::session::Session) -> ort::Result<&[*const OrtEpAssignedSubgraph]> {
-    list(|parts, count| {
+    list(session, |parts, count| {
         // SAFETY: the session lives, and the other pointers are where the answer goes.
         unsafe { (ort::api().Session_GetEpGraphAssignmentInfo)(session.ptr(), parts, count) }
     })
 }
 
-/// The nodes of a part. They live as long as its session.
-fn nodes<'a>(part: *const OrtEpAssignedSubgraph) -> ort::Result<&'a [*const OrtEpAssignedNode]> {
-    list(|nodes, count| {
+/// The nodes of a part of `session`. They live as long as it does.
+fn nodes(
+    session: &ort::session::Session,
+    part: *const OrtEpAssignedSubgraph,
+) -> ort::Result<&[*const OrtEpAssignedNode]> {
+    list(session, |nodes, count| {
         // SAFETY: `part` belongs to a session that lives.
         unsafe { (ort::api().EpAssignedSubgraph_GetNodes)(part, nodes, count) }
     })
 }
 
-fn list<'a, T>(
+/// A list that is the session's.
+fn list<T>(
+    _of: &ort::session::Session,
     ask: impl FnOnce(*mut *const *const T, *mut usize) -> OrtStatusPtr,
-) -> ort::Result<&'a [*const T]> {
+) -> ort::Result<&[*const T]> {
     let (mut first, mut count) = (ptr::null(), 0);
     let status = ask(&raw mut first, &raw mut count);
     // SAFETY: the status is the runtime's own and used once.

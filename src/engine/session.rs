@@ -9,7 +9,7 @@ use ort::session::{OutputSelector, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use thiserror::Error;
 
-use super::layout::{Packed, Padded, Unpadded};
+use super::layout::{Offsets, Packed, Padded, padded_weights, pooling_matrix};
 use super::options::{Graph, SessionOptions, commit};
 use super::placement::Placement;
 use super::tensorrt::{self, MOST_ROWS};
@@ -24,12 +24,11 @@ pub(crate) mod names {
     pub(crate) const PAD_INDEX: &str = "pad_index";
     pub(crate) const UNPAD_INDEX: &str = "unpad_index";
     pub(crate) const POOLING_WEIGHTS: &str = "pooling_weights";
-    /// Those of the form without padding, in the place of the five above but `position_ids`.
+    /// On GPUs in the place of `pooling_weights`.
+    pub(crate) const PADDED_WEIGHTS: &str = "padded_weights";
+    /// In the form without padding in the place of `unpad_index` and `attention_mask`.
     pub(crate) const TOKEN_OFFSET: &str = "token_offset";
     pub(crate) const CUMULATIVE_LENGTHS: &str = "cumulative_lengths";
-    pub(crate) const ROWS: &str = "rows";
-    pub(crate) const ROW_IDS: &str = "row_ids";
-    pub(crate) const TOKEN_WEIGHTS: &str = "token_weights";
     /// `[B, H]`, not normalised.
     pub(crate) const POOLED: &str = "pooled";
     /// `[T, H]` of a packed graph, `[B, S, H]` of a padded one.
@@ -70,7 +69,7 @@ pub enum SessionError {
     UnknownWidth(String),
     /// The device computes only a part of it.
     #[error(
-        "the graph does not run on `{device}`, which lacks: {strays} (a version in fp32 or fp16 has kernels there, int8 has none)"
+        "the graph does not run on `{device}`, which lacks: {strays} (versions in fp32 and fp16 have kernels there, compiled int8 has none: run it with `--device cpu`)"
     )]
     Misplaced {
         /// Where it should run.
@@ -102,6 +101,7 @@ pub enum SessionError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Packed,
+    Gathered,
     Unpadded,
     Padded { token_types: bool, narrow: bool },
 }
@@ -145,10 +145,7 @@ impl Session {
                 _ => SessionError::Load { path, source },
             }
         };
-        let edited = match options.form {
-            Form::Gathered => None,
-            Form::Unpadded => unpadded::read(path).map_err(|error| refused(ort::Error::wrap(error)))?,
-        };
+        let edited = unpadded::read(path, options.form).map_err(|error| refused(ort::Error::wrap(error)))?;
         let declared = match device {
             Device::TensorRt(_) => Some(
                 tensorrt::Inputs::read(path)
@@ -162,7 +159,12 @@ impl Session {
             (None, None) => Graph::File(path),
         };
         let inner = commit(backend, graph, options).map_err(refused)?;
-        let placement = Placement::of(&inner).map_err(refused)?;
+        let placement = match (Placement::of(&inner), device.gpu()) {
+            (Ok(placement), _) => placement,
+            (Err(error), Some(_)) => return Err(refused(error)),
+            // A library that cannot tell: there is nowhere else than the processor.
+            (Err(_), None) => Placement::default(),
+        };
         if let Some(strays) = placement.strays(device) {
             return Err(SessionError::Misplaced { device, strays });
         }
@@ -176,9 +178,13 @@ impl Session {
         self.device
     }
 
-    /// Whether the graph is in the form without any padding.
-    pub(super) fn is_unpadded(&self) -> bool {
-        self.layout == Layout::Unpadded
+    /// In which form the graph is.
+    pub(super) fn form(&self) -> Form {
+        match self.layout {
+            Layout::Packed | Layout::Padded { .. } => Form::File,
+            Layout::Gathered => Form::Gathered,
+            Layout::Unpadded => Form::Unpadded,
+        }
     }
 
     /// How many nodes of the graph each provider has.
@@ -193,7 +199,7 @@ impl Session {
 
     /// Whether the graph computes no padding.
     pub fn is_packed(&self) -> bool {
-        matches!(self.layout, Layout::Packed | Layout::Unpadded)
+        !matches!(self.layout, Layout::Padded { .. })
     }
 
     /// Whether the graph pools by itself, so that the pooling given to [`Session::load`] has no say.
@@ -227,7 +233,9 @@ impl Session {
     /// # Errors
     /// If the runtime fails.
     pub fn shrink(&mut self) -> Result<(), EngineError> {
-        let arena = self.device.gpu().map_or_else(|| "cpu:0".to_owned(), |number| format!("gpu:{number}"));
+        // A GPU's session has an arena on the host too, for what comes back.
+        let arena =
+            self.device.gpu().map_or_else(|| "cpu:0".to_owned(), |number| format!("gpu:{number};cpu:0"));
         let mut options = RunOptions::new()?;
         options.set("memory.enable_memory_arena_shrinkage", arena)?;
         self.run_rows(&[[0].into()], Output::Pooled, options).map(drop)
@@ -241,6 +249,7 @@ impl Session {
     ) -> Result<Vec<Vector>, EngineError> {
         let (inputs, padded) = match self.layout {
             Layout::Packed => (packed_inputs(rows, self.pooling)?, 0),
+            Layout::Gathered => (gathered_inputs(rows, self.pooling)?, 0),
             Layout::Unpadded => (unpadded_inputs(rows, self.pooling)?, 0),
             Layout::Padded { token_types, narrow } => {
                 let padded = Padded::new(rows);
@@ -292,7 +301,9 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     let known: &[&str] = if has(POOLING_WEIGHTS) {
         &[INPUT_IDS, POSITION_IDS, PAD_INDEX, UNPAD_INDEX, ATTENTION_MASK, POOLING_WEIGHTS]
     } else if has(TOKEN_OFFSET) {
-        &[INPUT_IDS, POSITION_IDS, TOKEN_OFFSET, CUMULATIVE_LENGTHS, ROWS, ROW_IDS, TOKEN_WEIGHTS]
+        &[INPUT_IDS, POSITION_IDS, PAD_INDEX, TOKEN_OFFSET, CUMULATIVE_LENGTHS, PADDED_WEIGHTS]
+    } else if has(PADDED_WEIGHTS) {
+        &[INPUT_IDS, POSITION_IDS, PAD_INDEX, UNPAD_INDEX, ATTENTION_MASK, PADDED_WEIGHTS]
     } else {
         &[INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS]
     };
@@ -304,6 +315,9 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     }
     if has(TOKEN_OFFSET) {
         return Ok(Layout::Unpadded);
+    }
+    if has(PADDED_WEIGHTS) {
+        return Ok(Layout::Gathered);
     }
     let narrow = match inputs.iter().find(|input| input.name() == INPUT_IDS).map(|i| i.dtype().tensor_type())
     {
@@ -335,29 +349,44 @@ pub(crate) type Inputs = Vec<(&'static str, SessionInputValue<'static>)>;
 
 /// What a packed graph is fed for `rows`: `import` calibrates with it.
 pub(crate) fn packed_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
-    let packed = Packed::new(rows, pooling);
-    let (tokens, rows, padded) = (packed.tokens, packed.rows, packed.padded);
+    let packed = Packed::new(rows);
+    let shape = [packed.rows, packed.tokens];
+    let mut inputs = gathering_inputs(packed)?;
+    inputs.push((POOLING_WEIGHTS, Tensor::from_array((shape, pooling_matrix(rows, pooling)))?.into()));
+    Ok(inputs)
+}
+
+fn gathered_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
+    let packed = Packed::new(rows);
+    let shape = [packed.rows, packed.padded];
+    let mut inputs = gathering_inputs(packed)?;
+    inputs
+        .push((PADDED_WEIGHTS, Tensor::from_array((shape, padded_weights(rows, pooling, shape[1])))?.into()));
+    Ok(inputs)
+}
+
+fn gathering_inputs(packed: Packed) -> ort::Result<Inputs> {
+    let (tokens, shape) = (packed.tokens, [packed.rows, packed.padded]);
     Ok(vec![
         (INPUT_IDS, Tensor::from_array(([tokens], packed.input_ids))?.into()),
         (POSITION_IDS, Tensor::from_array(([tokens], packed.position_ids))?.into()),
-        (PAD_INDEX, Tensor::from_array(([rows, padded], packed.pad_index))?.into()),
+        (PAD_INDEX, Tensor::from_array((shape, packed.pad_index))?.into()),
         (UNPAD_INDEX, Tensor::from_array(([tokens], packed.unpad_index))?.into()),
-        (ATTENTION_MASK, Tensor::from_array(([rows, padded], packed.attention_mask))?.into()),
-        (POOLING_WEIGHTS, Tensor::from_array(([rows, tokens], packed.pooling_weights))?.into()),
+        (ATTENTION_MASK, Tensor::from_array((shape, packed.attention_mask))?.into()),
     ])
 }
 
 fn unpadded_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
-    let unpadded = Unpadded::new(rows, pooling);
-    let (tokens, rows, longest) = (unpadded.tokens, unpadded.rows, unpadded.longest);
+    let packed = Packed::new(rows);
+    let (tokens, shape) = (packed.tokens, [packed.rows, packed.padded]);
+    let Offsets { token_offset, cumulative_lengths } = Offsets::new(rows, packed.padded);
     Ok(vec![
-        (INPUT_IDS, Tensor::from_array(([tokens], unpadded.input_ids))?.into()),
-        (POSITION_IDS, Tensor::from_array(([tokens], unpadded.position_ids))?.into()),
-        (TOKEN_OFFSET, Tensor::from_array(([rows, longest], unpadded.token_offset))?.into()),
-        (CUMULATIVE_LENGTHS, Tensor::from_array(([rows + 1], unpadded.cumulative_lengths))?.into()),
-        (ROWS, Tensor::from_array(([rows], (0..rows as i64).collect::<Vec<_>>()))?.into()),
-        (ROW_IDS, Tensor::from_array(([tokens], unpadded.row_ids))?.into()),
-        (TOKEN_WEIGHTS, Tensor::from_array(([tokens], unpadded.token_weights))?.into()),
+        (INPUT_IDS, Tensor::from_array(([tokens], packed.input_ids))?.into()),
+        (POSITION_IDS, Tensor::from_array(([tokens], packed.position_ids))?.into()),
+        (PAD_INDEX, Tensor::from_array((shape, packed.pad_index))?.into()),
+        (TOKEN_OFFSET, Tensor::from_array((shape, token_offset))?.into()),
+        (CUMULATIVE_LENGTHS, Tensor::from_array(([shape[0] + 1], cumulative_lengths))?.into()),
+        (PADDED_WEIGHTS, Tensor::from_array((shape, padded_weights(rows, pooling, shape[1])))?.into()),
     ])
 }
 

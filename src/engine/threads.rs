@@ -1,13 +1,13 @@
 //! The threads behind the sessions: what they do with a batch, with a failure of their device, and while nothing comes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::Semaphore;
 
+use super::jobs::{Job, Jobs, Next};
 use super::{Batch, Device, EngineError, Session, StartError, Vector};
 
 /// After so long without a batch a GPU's memory is given back, but for the weights.
@@ -33,14 +33,6 @@ impl Runner for Session {
     fn shrink(&mut self) -> Result<(), EngineError> {
         Self::shrink(self)
     }
-}
-
-/// A batch and whoever waits for it.
-pub(super) struct Job {
-    pub(super) batch: Batch,
-    pub(super) reply: oneshot::Sender<Result<Vec<Vector>, EngineError>>,
-    /// Given back before the answer goes out, so that whoever gets it finds the session free.
-    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// What each session's thread does, for whoever asks whether the engine lives.
@@ -83,76 +75,85 @@ impl Pulse {
     }
 }
 
-/// Says that a session's thread has ended, however it did.
-pub(super) struct Ends(Pulse, usize);
-
-impl Ends {
-    pub(super) fn new(pulse: &Pulse, session: usize) -> Self {
-        Self(pulse.clone(), session)
-    }
+/// A thread's place among those that share the work. Dropped when the thread ends, however it does.
+pub(super) struct Seat {
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) pulse: Pulse,
+    /// In the pulse.
+    pub(super) index: usize,
+    /// Of the threads that share the work; none for a session beside them, which runs under their permits.
+    pub(super) free: Option<Arc<Semaphore>>,
 }
 
-impl Drop for Ends {
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.set(self.1, GONE);
+        self.pulse.set(self.index, GONE);
+        if self.jobs.leave()
+            && let Some(free) = &self.free
+        {
+            free.close();
+        }
     }
 }
 
-/// Starts a thread that runs what comes from `queue` on `session`. It ends with its device, and leaves what waits to the others.
-pub(super) fn run_jobs<R: Runner>(
+/// Starts a thread that runs what comes on `session`. It ends with its device, and leaves what waits to the others.
+pub(super) fn start<R: Runner>(
     name: String,
     mut session: R,
-    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
-    ends: Ends,
+    seat: Seat,
     idle: Duration,
 ) -> Result<(), StartError> {
-    // The processor's memory is the system's to take.
-    let shrinks = session.device().gpu().is_some();
     let work = move || {
-        // Whether a batch has run since memory was last given back.
-        let mut has_grown = false;
+        let device = session.device();
+        // When it last had work that came by the queue, if memory was not given back since. Not the processor's: that is the system's to
+        // take. A session has grown before its first batch, when it was measured.
+        let mut used = device.gpu().map(|_| Instant::now());
         loop {
-            let job = {
-                // The lock is held while waiting: it is the queue of the idle threads.
-                let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                if shrinks && has_grown {
-                    queue.recv_timeout(idle)
-                } else {
-                    queue.recv().map_err(RecvTimeoutError::from)
-                }
-            };
-            let Job { batch, reply, permit } = match job {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => {
-                    has_grown = false;
+            let Job { batch, reply, permit } = match seat.jobs.next(device, used.map(|used| used + idle)) {
+                Next::Run(job) => job,
+                Next::Shrink => {
+                    seat.pulse.began(seat.index);
                     give_back(&mut session);
+                    seat.pulse.set(seat.index, IDLE);
+                    used = None;
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                Next::End => break,
             };
-            ends.0.began(ends.1);
+            seat.pulse.began(seat.index);
             let vectors = session.run(&batch);
-            has_grown = true;
-            if matches!(vectors, Err(EngineError::OutOfMemory(_))) {
+            match &vectors {
+                Err(EngineError::DeviceLost { reason, .. }) => {
+                    tracing::error!(%device, reason, "the device is lost: only another process can use it again");
+                    seat.jobs.lose(device, reason);
+                    // Before anybody is told: a runtime that takes leave of a lost device may hang.
+                    seat.pulse.set(seat.index, GONE);
+                    permit.forget();
+                    let _ = reply.send(vectors);
+                    // Its destructors call the device, and end the process where that fails.
+                    std::mem::forget(session);
+                    break;
+                }
                 // What smaller batches left lies in pieces that fit none.
-                give_back(&mut session);
+                Err(EngineError::OutOfMemory(_)) => give_back(&mut session),
+                _ => {}
             }
-            ends.0.set(ends.1, IDLE);
-            let is_lost = matches!(vectors, Err(EngineError::DeviceLost { .. }));
+            // Probes of whoever asks whether it lives are no work: they come for ever.
+            if device.gpu().is_some() && !batch.unqueued {
+                used = Some(Instant::now());
+            }
+            seat.pulse.set(seat.index, IDLE);
             drop(permit);
             // A caller that is gone needs no answer.
             let _ = reply.send(vectors);
-            if is_lost {
-                tracing::error!(device = %session.device(), "the device is lost: only another process can use it again");
-                break;
-            }
         }
+        drop(seat);
     };
     thread::Builder::new().name(name).spawn(work).map(drop).map_err(StartError::Thread)
 }
 
 fn give_back(session: &mut impl Runner) {
     if let Err(error) = session.shrink() {
-        tracing::debug!(device = %session.device(), %error, "memory was not given back");
+        tracing::warn!(device = %session.device(), %error, "memory was not given back");
     }
 }

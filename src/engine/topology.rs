@@ -1,7 +1,7 @@
 //! How many sessions with how many threads, spinning or not, how large a batch, and whether a lone request gets a session of
 //! its own: measured on this machine with this graph.
 
-pub mod gpu;
+pub(crate) mod gpu;
 mod measure;
 
 use std::num::NonZeroUsize;
@@ -81,7 +81,7 @@ impl Wanted {
         }
     }
 
-    /// One session with all threads, and nothing to measure: for whoever looks at a version and does not serve it.
+    /// One session with all threads, and nothing to measure but the form on a GPU: for whoever looks at a version and does not serve it.
     pub fn one_session(cores: NonZeroUsize) -> Self {
         Self {
             sessions: Some(NonZeroUsize::MIN),
@@ -160,7 +160,7 @@ pub fn choose(
         batch_tokens,
         lone_threads: lone.as_ref().map_or(0, |lone| lone.threads.get()),
         lone_spin: lone.as_ref().is_some_and(|lone| lone.spin),
-        form: Form::Gathered,
+        form: Form::File,
     };
     let lone = lone.and_then(|lone| lone.sessions.into_iter().next());
     Ok(Chosen { sessions: shared.sessions, lone, topology })

@@ -31,7 +31,7 @@ impl DeviceFamilies {
     }
 
     /// Sets what `nodes` says of a version.
-    pub(super) fn placed(&self, of: [&str; 2], nodes: &BTreeMap<&str, usize>) {
+    pub(super) fn placed(&self, of: [&str; 2], nodes: &BTreeMap<String, usize>) {
         for (provider, count) in nodes {
             self.nodes.with_label_values(&[of[0], of[1], provider]).set(*count as i64);
         }
@@ -75,8 +75,11 @@ impl GpuMetrics {
         })
     }
 
-    /// Shows what was read.
+    /// Shows what was read, and nothing of a GPU that did not answer: what it said before is not so any more.
     pub fn show(&self, readings: &[Reading]) {
+        self.memory_used.reset();
+        self.memory_total.reset();
+        self.utilization.reset();
         for reading in readings {
             let device = reading.gpu.to_string();
             self.memory_used.with_label_values(&[&device]).set(reading.memory_used as i64);
@@ -85,5 +88,31 @@ impl GpuMetrics {
                 self.utilization.with_label_values(&[&device]).set(share);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_gpu_that_does_not_answer_shows_nothing() {
+        let metrics = Metrics::new().unwrap();
+        assert!(!metrics.render().unwrap().contains("sextant_gpu_"));
+        let gpus = metrics.gpus().unwrap();
+        let reading = |gpu, utilization| Reading { gpu, memory_used: 5, memory_total: 10, utilization };
+        gpus.show(&[reading(0, Some(0.5)), reading(1, None)]);
+        let text = metrics.render().unwrap();
+        for line in [
+            "sextant_gpu_memory_used_bytes{device=\"1\"} 5",
+            "sextant_gpu_memory_total_bytes{device=\"0\"} 10",
+            "sextant_gpu_utilization_ratio{device=\"0\"} 0.5",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("sextant_gpu_utilization_ratio{device=\"1\"}"), "a part of a GPU");
+        gpus.show(&[reading(1, None)]);
+        assert!(!metrics.render().unwrap().contains("device=\"0\""));
     }
 }

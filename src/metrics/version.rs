@@ -51,7 +51,7 @@ pub struct VersionMetrics {
     pub cache_hits: IntCounter,
     /// Inputs not found there.
     pub cache_misses: IntCounter,
-    /// Batches tried again row by row.
+    /// Batches tried again in halves.
     pub retried: IntCounter,
     /// Batches split because memory did not suffice.
     pub out_of_memory: IntCounter,
@@ -78,7 +78,7 @@ impl Metrics {
         &self,
         manifest: &Manifest,
         device: Device,
-        nodes: &BTreeMap<&str, usize>,
+        nodes: &BTreeMap<String, usize>,
     ) -> VersionMetrics {
         let model = manifest.model.as_str();
         let version = manifest.version.to_string();
@@ -100,7 +100,7 @@ impl Metrics {
         let stage = |stage| self.stages.with_label_values(&[model, &version, stage]);
         VersionMetrics {
             info: info.map(str::to_owned),
-            providers: nodes.keys().map(|&provider| provider.to_owned()).collect(),
+            providers: nodes.keys().cloned().collect(),
             roles: SERVING.map(role),
             embeddings: self.embeddings.with_label_values(&of),
             real_tokens: tokens("real"),

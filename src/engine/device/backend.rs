@@ -168,7 +168,10 @@ fn reason(message: &str, driver: CudaVersion) -> Reason {
         Reason::DriverTooOld { supported: driver.to_string(), message }
     } else if failure::is_out_of_memory(&message) {
         Reason::OutOfMemory(message)
-    } else if has("cannot open shared object file") || has("Failed to load library") {
+    } else if ["cannot open shared object file", "Failed to load library", "cuDNN is unavailable"]
+        .into_iter()
+        .any(has)
+    {
         Reason::Library(message)
     } else {
         Reason::Runtime(message)

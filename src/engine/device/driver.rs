@@ -91,7 +91,7 @@ impl Driver {
         };
         // SAFETY: the driver's library has initialisers that only set up the library itself; it is what CUDA would load.
         let library = unsafe { Library::new(name) }.map_err(missing)?;
-        // SAFETY: the names and signatures are those of the CUDA driver API, cuda.h; they have been the same since CUDA 3.2. The pointers
+        // SAFETY: the names and signatures are those of the CUDA driver API, cuda.h; they have been the same for many years. The pointers
         // given live for the call, and the buffers are as long as is said.
         unsafe {
             let init: Symbol<unsafe extern "C" fn(c_uint) -> c_int> =
@@ -130,6 +130,8 @@ impl Driver {
                 let (name, bus) = (text("cuDeviceGetName", &named)?, text("cuDeviceGetPCIBusId", &bus)?);
                 gpus.push(Gpu { name, bus, bytes });
             }
+            // Never unloaded: a driver that has begun may have threads of its own.
+            std::mem::forget(library);
             if gpus.is_empty() { Err(DriverError::NoDevice(cuda)) } else { Ok(Self { cuda, gpus }) }
         }
     }
@@ -146,7 +148,7 @@ mod tests {
 
     fn ask(defines: &[&str]) -> Result<Driver, DriverError> {
         let directory = tempfile::tempdir().unwrap();
-        Driver::ask_library(&stubs::compile(directory.path(), "cuda", defines))
+        Driver::ask_library(&stubs::compile(directory.path(), "cuda", "cuda.so", defines))
     }
 
     #[test]
@@ -168,7 +170,7 @@ mod tests {
         let missing = Driver::ask_library(&directory.path().join("libcuda.so.1")).unwrap_err().to_string();
         assert!(missing.starts_with("no NVIDIA driver can be loaded: ") && missing.contains("libcuda.so.1"));
         // A library of this name that is none.
-        let other = stubs::compile(directory.path(), "nvml", &[]);
+        let other = stubs::compile(directory.path(), "nvml", "nvml.so", &[]);
         let none = Driver::ask_library(&other).unwrap_err().to_string();
         assert!(none.contains("cuInit"), "{none}");
     }

@@ -71,9 +71,9 @@ mod tests {
     #[test]
     fn gpus_are_found_by_their_bus_and_told_by_the_number_that_cuda_gives_them() {
         let directory = tempfile::tempdir().unwrap();
-        let driver = Driver::ask_library(&stubs::compile(directory.path(), "cuda", &[])).unwrap();
+        let driver = Driver::ask_library(&stubs::compile(directory.path(), "cuda", "cuda.so", &[])).unwrap();
         let Ok(Asked::These(devices)) = "cuda:1,cuda:0".parse() else { panic!("two devices") };
-        let nvml = stubs::compile(directory.path(), "nvml", &[]);
+        let nvml = stubs::compile(directory.path(), "nvml", "nvml.so", &[]);
         let usage = Usage::open_library(nvml.as_os_str(), &driver, &devices).unwrap();
         let reading = |gpu, memory_used, memory_total, utilization| Reading {
             gpu,

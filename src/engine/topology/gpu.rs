@@ -3,44 +3,37 @@
 
 use std::num::NonZeroUsize;
 
-use super::measure::{run_all, turns};
-use super::{BETTER, ChooseError, Chosen, Search, Topology};
-use crate::engine::{Device, EngineError, Form, Session, SessionError, SessionOptions};
+use super::measure::{Rows, run_all, turns};
+use super::{BETTER, ChooseError, Chosen, Search, Topology, Wanted};
+use crate::engine::{Batch, Device, Devices, EngineError, Form, Session, SessionError, SessionOptions};
 
 /// Padded tokens of a batch, as they are tried until one is no faster or no longer fits into memory.
-const BATCH_TOKENS: [usize; 6] = [2048, 4096, 8192, 16_384, 32_768, 65_536];
-/// Of the batches on which the forms of a graph are compared.
-const USUAL_BATCH_TOKENS: usize = 8192;
+const BATCH_TOKENS: [usize; 8] = [512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+/// Of the batches on which the forms of a graph are compared: the first that fits into memory.
+const USUAL_BATCH_TOKENS: [usize; 4] = [8192, 4096, 2048, 512];
 /// Sessions on one GPU at most, unasked: each holds the weights and an arena of its own.
 const MOST_SESSIONS: usize = 3;
 /// Below it a batch takes no less time, whatever it has: all of it is the start of kernels.
-pub const SMALLEST_SHARE: usize = 2048;
+pub(crate) const SMALLEST_SHARE: usize = 2048;
 
 impl Search<'_> {
     /// Measures on the first device, and loads the same on the others.
     pub(super) fn on_gpus(&self) -> Result<Chosen, ChooseError> {
-        let first = self.backend.devices.first();
-        let (session, form) = self.best_form(first)?;
-        let mut sessions = vec![session];
-        let batch_tokens = match self.wanted.batch_tokens {
-            Some(batch_tokens) => batch_tokens.get(),
-            None => self.largest_useful_batch(&mut sessions)?,
+        let max_tokens = self.rows.max_tokens;
+        let load = |device, form| {
+            let options = SessionOptions { device, form, max_tokens, ..SessionOptions::cpu(1, false) };
+            let session = Session::load(self.backend, self.path, self.pooling, options)?;
+            // A graph that has no other form is loaded as the file has it.
+            Ok((session.form(), session))
         };
-        let count = self.backend.devices.count();
-        match self.wanted.sessions {
-            Some(asked) => {
-                while sessions.len() < asked.get().div_ceil(count) {
-                    sessions.push(self.load_on(first, form)?);
-                }
-            }
-            None => self.add_useful_sessions(&mut sessions, form, batch_tokens)?,
-        }
-        let each = sessions.len();
-        for device in self.backend.devices.iter().skip(1) {
-            for _ in 0..each {
-                sessions.push(self.load_on(device, form)?);
-            }
-        }
+        let search = OnGpus {
+            devices: &self.backend.devices,
+            wanted: &self.wanted,
+            rows: &self.rows,
+            load,
+            speed: run_all,
+        };
+        let Found { sessions, batch_tokens, form } = search.run()?;
         let number = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let topology = Topology {
             sessions: number(sessions.len()),
@@ -54,56 +47,125 @@ impl Search<'_> {
         };
         Ok(Chosen { sessions, lone: None, topology })
     }
+}
 
-    fn load_on(&self, device: Device, form: Form) -> Result<Session, SessionError> {
-        let max_tokens = self.rows.max_tokens;
-        let options = SessionOptions { device, form, max_tokens, ..SessionOptions::cpu(1, false) };
-        Session::load(self.backend, self.path, self.pooling, options)
+/// The search, over sessions or what stands for them in tests.
+struct OnGpus<'a, Load, Speed> {
+    devices: &'a Devices,
+    wanted: &'a Wanted,
+    rows: &'a Rows,
+    /// Loads a session on a device in a form, and says which form it has.
+    load: Load,
+    /// Tokens a second of sessions that run batches at once.
+    speed: Speed,
+}
+
+/// What was found.
+#[derive(Debug)]
+struct Found<S> {
+    /// A session of each device, then another of each: whoever looks at the first ones sees all devices.
+    sessions: Vec<S>,
+    batch_tokens: usize,
+    form: Form,
+}
+
+impl<S, Load, Speed> OnGpus<'_, Load, Speed>
+where
+    Load: Fn(Device, Form) -> Result<(Form, S), SessionError>,
+    Speed: Fn(&mut [S], &[Batch]) -> Result<f64, EngineError>,
+{
+    fn run(self) -> Result<Found<S>, ChooseError> {
+        let first = self.devices.first();
+        let (form, session) = self.best_form(first)?;
+        let mut on_first = vec![session];
+        let batch_tokens = match self.wanted.batch_tokens {
+            Some(batch_tokens) => batch_tokens.get(),
+            None => self.largest_useful_batch(&mut on_first)?,
+        };
+        match self.wanted.sessions {
+            Some(asked) => {
+                while on_first.len() < asked.get().div_ceil(self.devices.count()) {
+                    on_first.push((self.load)(first, form)?.1);
+                }
+            }
+            None => self.add_useful_sessions(&mut on_first, form, batch_tokens)?,
+        }
+        let mut sessions = Vec::with_capacity(on_first.len() * self.devices.count());
+        for session in on_first {
+            sessions.push(session);
+            for device in self.devices.iter().skip(1) {
+                sessions.push((self.load)(device, form)?.1);
+            }
+        }
+        Ok(Found { sessions, batch_tokens, form })
     }
 
-    /// A session of the graph as it is, or without any padding where there is such a form and it is faster.
-    fn best_form(&self, device: Device) -> Result<(Session, Form), ChooseError> {
-        let asked = self.wanted.form.unwrap_or(Form::Unpadded);
-        if asked == Form::Gathered || matches!(device, Device::TensorRt(_)) {
-            return Ok((self.load_on(device, Form::Gathered)?, Form::Gathered));
+    /// The form that is faster on `device`, of those that there are of the graph and that fit beside each other.
+    fn best_form(&self, device: Device) -> Result<(Form, S), ChooseError> {
+        let load = |form| (self.load)(device, form);
+        if let Some(asked) = self.wanted.form {
+            return Ok(load(asked)?);
         }
-        let unpadded = match self.load_on(device, Form::Unpadded) {
-            Ok(session) if session.is_unpadded() => session,
-            // A graph that has no such form is loaded as it is.
-            Ok(session) => return Ok((session, Form::Gathered)),
+        if matches!(device, Device::TensorRt(_)) {
+            return Ok(load(Form::File)?);
+        }
+        let unpadded = match load(Form::Unpadded) {
+            Ok((Form::Unpadded, session)) => session,
+            Ok(other) => return Ok(other),
+            // The other form takes more.
+            Err(error @ SessionError::OutOfMemory { .. }) => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(%device, %error, "the graph does not load without padding: it is used as it is");
-                return Ok((self.load_on(device, Form::Gathered)?, Form::Gathered));
+                tracing::warn!(%device, %error, "the graph does not load without padding");
+                return Ok(load(Form::Gathered)?);
             }
         };
-        if self.wanted.form.is_some() {
-            return Ok((unpadded, asked));
-        }
-        let mut candidates = [vec![self.load_on(device, Form::Gathered)?], vec![unpadded]];
-        let batches = self.rows.batches(USUAL_BATCH_TOKENS);
-        let speeds = turns::<2>(|candidate| run_all(&mut candidates[candidate], &batches));
-        let [mut gathered, mut unpadded] = candidates;
-        let is_faster = match speeds {
-            Ok([before, after]) => {
-                tracing::info!(%device, gathered = before as u64, unpadded = after as u64, "tokens a second, measured");
-                after > before
-            }
+        let gathered = match load(Form::Gathered) {
+            Ok((_, session)) => session,
             Err(error) => {
-                tracing::warn!(%device, %error, "the graph does not run without padding: it is used as it is");
-                false
+                tracing::info!(%device, %error, "the graph is used without padding, and not compared");
+                return Ok((Form::Unpadded, unpadded));
             }
         };
-        let (chosen, form) =
-            if is_faster { (&mut unpadded, Form::Unpadded) } else { (&mut gathered, Form::Gathered) };
-        Ok((chosen.pop().ok_or(EngineError::Stopped)?, form))
+        let mut candidates = [vec![gathered], vec![unpadded]];
+        let form = self.faster_form(device, &mut candidates)?;
+        let [gathered, unpadded] = &mut candidates;
+        let chosen = if form == Form::Unpadded { unpadded } else { gathered };
+        Ok((form, chosen.pop().ok_or(EngineError::Stopped)?))
+    }
+
+    /// Of the gathered and the unpadded form.
+    fn faster_form(&self, device: Device, candidates: &mut [Vec<S>; 2]) -> Result<Form, EngineError> {
+        for batch_tokens in USUAL_BATCH_TOKENS {
+            let batches = self.rows.batches(batch_tokens);
+            let mut running = 0;
+            let speeds = turns::<2>(|candidate| {
+                running = candidate;
+                (self.speed)(&mut candidates[candidate], &batches)
+            });
+            match speeds {
+                Ok([gathered, unpadded]) => {
+                    tracing::info!(%device, gathered = gathered as u64, unpadded = unpadded as u64, "tokens a second, measured");
+                    return Ok(if unpadded > gathered { Form::Unpadded } else { Form::Gathered });
+                }
+                Err(EngineError::OutOfMemory(_)) => {}
+                Err(error @ EngineError::DeviceLost { .. }) => return Err(error),
+                Err(error) => {
+                    let (failed, other) =
+                        [("gathered", Form::Unpadded), ("unpadded", Form::Gathered)][running];
+                    tracing::warn!(%device, %error, failed, "a form of the graph does not run: the other is used");
+                    return Ok(other);
+                }
+            }
+        }
+        Ok(Form::Unpadded)
     }
 
     /// Padded tokens of the largest batch that is still clearly faster than the next smaller one.
-    fn largest_useful_batch(&self, sessions: &mut [Session]) -> Result<usize, ChooseError> {
+    fn largest_useful_batch(&self, sessions: &mut [S]) -> Result<usize, ChooseError> {
         let mut best = BATCH_TOKENS[0];
         for larger in BATCH_TOKENS.into_iter().skip(1) {
             let batches = [self.rows.batches(best), self.rows.batches(larger)];
-            match turns::<2>(|candidate| run_all(sessions, &batches[candidate])) {
+            match turns::<2>(|candidate| (self.speed)(sessions, &batches[candidate])) {
                 Ok([before, after]) => {
                     tracing::info!(batch_tokens = larger, tokens_per_second = after as u64, "measured");
                     if after <= before * BETTER {
@@ -125,23 +187,19 @@ impl Search<'_> {
     /// Adds sessions on the first device while they make it clearly faster and it has memory for them.
     fn add_useful_sessions(
         &self,
-        sessions: &mut Vec<Session>,
+        sessions: &mut Vec<S>,
         form: Form,
         batch_tokens: usize,
     ) -> Result<(), ChooseError> {
         let batches = self.rows.batches(batch_tokens);
-        let device = self.backend.devices.first();
         while sessions.len() < MOST_SESSIONS {
-            match self.load_on(device, form) {
-                Ok(session) => sessions.push(session),
+            match (self.load)(self.devices.first(), form) {
+                Ok((_, session)) => sessions.push(session),
                 Err(SessionError::OutOfMemory { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-            let (fewer, all) = (sessions.len() - 1, sessions.len());
-            let speeds = turns::<2>(|candidate| {
-                let count = if candidate == 0 { fewer } else { all };
-                run_all(&mut sessions[..count], &batches)
-            });
+            let all = sessions.len();
+            let speeds = turns::<2>(|candidate| (self.speed)(&mut sessions[..all - 1 + candidate], &batches));
             match speeds {
                 Ok([before, after]) => {
                     tracing::info!(sessions = all, tokens_per_second = after as u64, "measured");
@@ -158,3 +216,6 @@ impl Search<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

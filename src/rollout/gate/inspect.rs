@@ -63,6 +63,19 @@ impl<'a> Sessions<'a> {
     }
 }
 
+/// The vectors of `rows`, each run alone, of a session of each device that is neither of the first two sessions'.
+fn of_other_devices(chosen: &mut Chosen, rows: &[Arc<[u32]>]) -> Result<Vec<Vec<Vector>>, EngineError> {
+    let mut seen: Vec<Device> = chosen.sessions.iter().take(2).map(Session::device).collect();
+    let mut vectors = Vec::new();
+    for session in chosen.sessions.iter_mut().skip(2) {
+        if !seen.contains(&session.device()) {
+            seen.push(session.device());
+            vectors.push(probe::alone(session, rows, |_| {})?);
+        }
+    }
+    Ok(vectors)
+}
+
 impl Inspection<'_> {
     /// Adds the checks to `report`, up to one that makes the next ones say nothing.
     pub(super) fn run(&self, chosen: &mut Chosen, report: &mut GateReport) {
@@ -136,6 +149,10 @@ impl Inspection<'_> {
         let rows = self.tokenize(&texts)?;
         let failed = |error: EngineError| error.to_string();
         let device = chosen.sessions.first().map_or(Device::Cpu, Session::device);
+        for vectors in of_other_devices(chosen, &rows).map_err(failed)? {
+            // Like the first two, which are looked at closely below.
+            self.reproduced(&probes, &vectors, device, report);
+        }
         let mut sessions = Sessions::of(chosen).ok_or_else(|| failed(EngineError::Stopped))?;
         let [alone, together] = sessions.both(&rows).map_err(failed)?;
 

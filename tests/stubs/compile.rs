@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles `tests/stubs/{name}.c` with the numbers of `defines`, as `INIT=100`, and says where the library lies.
-pub(super) fn compile(directory: &Path, name: &str, defines: &[&str]) -> PathBuf {
-    let library = directory.join(format!("{name}.so"));
+/// Compiles `tests/stubs/{name}.c` with the numbers of `defines`, as `INIT=100`, to `file` in `directory`, and says where it lies.
+pub fn compile(directory: &Path, name: &str, file: &str, defines: &[&str]) -> PathBuf {
+    let library = directory.join(file);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/stubs/{name}.c"));
     let mut compiler = Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
