@@ -6,6 +6,7 @@
 
 mod client;
 mod drift;
+mod host;
 mod latency;
 mod models;
 mod overload;
@@ -39,7 +40,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[command(args_conflicts_with_subcommands = true)]
 struct Command {
     #[command(subcommand)]
-    measurement: Option<Measurement>,
+    action: Option<Action>,
     /// Given by Cargo.
     #[arg(long, hide = true, global = true)]
     bench: bool,
@@ -64,6 +65,15 @@ struct Common {
 }
 
 #[derive(Debug, Subcommand)]
+enum Action {
+    #[command(flatten)]
+    Measure(Measurement),
+    /// The server that `host` measures
+    #[command(hide = true)]
+    ServeHost(host::serve::Options),
+}
+
+#[derive(Debug, Subcommand)]
 enum Measurement {
     Saturation(saturation::Options),
     Latency(latency::Options),
@@ -72,6 +82,7 @@ enum Measurement {
     Swaps(swaps::Options),
     Truth(truth::Options),
     Drift(drift::Options),
+    Host(host::Options),
 }
 
 /// What all measurements share.
@@ -95,6 +106,14 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
+    let action = match command.action {
+        Some(action) => action,
+        None => Command::try_parse_from(["server", "saturation"])?.action.ok_or("no default")?,
+    };
+    let measurement = match action {
+        Action::ServeHost(options) => return host::serve::run(&options),
+        Action::Measure(measurement) => measurement,
+    };
     let Common { precision, models, serve, json } = command.common;
     let directory = tempfile::Builder::new().prefix("sextant-bench-").tempdir()?;
     let prepare = |precision: &String| Model::prepare(precision, models.as_deref(), directory.path());
@@ -106,10 +125,6 @@ fn run(command: Command) -> Result<()> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     println!("{cores} cores, {}", runtime.build());
     let run = Run { runtime, cores, models, serve, json };
-    let measurement = match command.measurement {
-        Some(measurement) => measurement,
-        None => Command::try_parse_from(["server", "saturation"])?.measurement.ok_or("no default")?,
-    };
     match measurement {
         Measurement::Saturation(options) => run.finish(&saturation::measure(&run, &options)?),
         Measurement::Latency(options) => run.finish(&latency::measure(&run, &options)?),
@@ -118,6 +133,7 @@ fn run(command: Command) -> Result<()> {
         Measurement::Swaps(options) => run.finish(&swaps::measure(&run, &options)?),
         Measurement::Truth(options) => run.finish(&truth::measure(&run, &options)?),
         Measurement::Drift(options) => run.finish(&drift::measure(&run, &options)?),
+        Measurement::Host(options) => run.finish(&host::measure(&run, &options)?),
     }
 }
 

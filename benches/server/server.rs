@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sextant::bench::target::Dialect;
@@ -29,21 +29,27 @@ pub(crate) struct Server {
 impl Server {
     /// Serves `model` with more `arguments` for `sextant serve`, and returns when it answers.
     pub(crate) fn start(model: &Model, arguments: &str) -> Result<Self> {
-        let mut child = sextant()
+        let mut command = sextant();
+        command
             .arg("serve")
             .arg("--models")
             .arg(&model.repository)
             .args(["--listen", "127.0.0.1:0", "--log", "warn,sextant::embed::model=info"])
             .args(arguments.split_whitespace())
-            .stdout(Stdio::piped())
-            .spawn()?;
+            .stdout(Stdio::piped());
+        Self::spawn(command, &model.precision)
+    }
+
+    /// Starts a server of the model named `model`, which says where it serves on its output, and returns when it has.
+    pub(crate) fn spawn(mut command: Command, model: &str) -> Result<Self> {
+        let mut child = command.spawn()?;
         let mut output = child.stdout.take().map(BufReader::new);
         let mut line = String::new();
         if let Some(output) = &mut output {
             output.read_line(&mut line)?;
         }
         let address = line.split("http://").nth(1).and_then(|rest| rest.split(". ").next());
-        let (address, model) = (address.unwrap_or_default().to_owned(), model.precision.clone());
+        let (address, model) = (address.unwrap_or_default().to_owned(), model.to_owned());
         let server = Self { child, address, _output: output, model };
         if server.address.is_empty() { Err("the server did not start".into()) } else { Ok(server) }
     }
@@ -51,6 +57,11 @@ impl Server {
     /// Requests in the OpenAI dialect, as the official clients send them.
     pub(crate) fn target(&self) -> Result<Target> {
         Ok(Target::new(&self.url(), Dialect::Openai)?)
+    }
+
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn url(&self) -> String {
