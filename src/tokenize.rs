@@ -1,5 +1,7 @@
 //! Text to token ids, with what was cut off and what the vocabulary does not know; token ids checked.
 
+mod ascii;
+
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -10,6 +12,7 @@ use thiserror::Error;
 
 use crate::drift::inputs::InputFacts;
 use crate::files::read_whole;
+use ascii::AsciiWordPiece;
 
 /// What happens to an input of more than `max_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -132,6 +135,8 @@ pub struct Piece {
 /// A model's tokenizer. Its file's own padding and truncation are not used: they are fixed at export and silent.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Where the rules are BERT's.
+    ascii: Option<AsciiWordPiece>,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     unknown: Option<u32>,
@@ -185,7 +190,8 @@ impl Tokenizer {
         let unknown = ["[UNK]", "<unk>", "UNK"].iter().find_map(|token| inner.token_to_id(token));
         let highest = inner.get_vocab(true).into_values().max();
         let vocabulary = highest.map_or(0, |highest| highest as usize + 1);
-        Ok(Self { inner, prefix, suffix, unknown, vocabulary, max_tokens })
+        let ascii = AsciiWordPiece::of(&inner);
+        Ok(Self { inner, ascii, prefix, suffix, unknown, vocabulary, max_tokens })
     }
 
     /// Longest input in tokens, special tokens included.
@@ -212,12 +218,25 @@ impl Tokenizer {
                 Truncate::Start => end_of(text, bytes),
                 Truncate::End | Truncate::Error => start_of(text, bytes),
             };
-            let encoding = self.inner.encode_fast(part, false).map_err(failed)?;
+            let content = self.content(part)?;
             // At the cut a token may differ from the whole text's; what is kept must end well before it.
-            if part.len() == text.len() || encoding.len() >= self.max_tokens.saturating_add(CUT_MARGIN) {
-                return self.frame(encoding.get_ids(), truncate);
+            if part.len() == text.len() || content.len() >= self.max_tokens.saturating_add(CUT_MARGIN) {
+                return self.frame(&content, truncate);
             }
             bytes = bytes.saturating_mul(4);
+        }
+    }
+
+    /// What tokenizes the text without the library, if it may.
+    fn by_ascii(&self, text: &str) -> Option<&AsciiWordPiece> {
+        self.ascii.as_ref().filter(|ascii| ascii.takes(text))
+    }
+
+    /// The text's ids without special tokens.
+    fn content(&self, text: &str) -> Result<Vec<u32>, InputError> {
+        match self.by_ascii(text) {
+            Some(ascii) => Ok(ascii.ids(text)),
+            None => Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec()),
         }
     }
 

@@ -10,6 +10,7 @@ use sextant::metrics::Metrics;
 use sextant::repository::Repository;
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::rollout::gate::{self, Bounds, Name};
+use sextant::tokenize::{Tokenizer, Truncate};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -61,6 +62,24 @@ async fn embed(app: &TestApp, model: &str, inputs: &[&str]) -> Vec<Vec<f32>> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let answer = answer.json();
     answer["data"].as_array().unwrap().iter().map(|item| floats(&item["embedding"])).collect()
+}
+
+/// Much of it is tokenized without the library: prose, code, tables and tests full of odd characters.
+#[test]
+fn ids_of_texts_are_the_librarys() {
+    let tokenizer = Tokenizer::load(Path::new(".sextant/weights/tokenizer.json"), 1 << 20).unwrap();
+    let texts = [
+        include_str!("../../ARCHITECTURE.md"),
+        include_str!("../../openapi.yaml"),
+        include_str!("../../src/tokenize/ascii.rs"),
+        include_str!("tei.rs"),
+        include_str!("../data/minilm_reference.jsonl"),
+    ];
+    // By lines for the short ones among them, and whole.
+    for text in texts.iter().flat_map(|text| text.lines().chain([*text])) {
+        let ids: Vec<u32> = tokenizer.pieces(text, true).unwrap().iter().map(|piece| piece.id).collect();
+        assert_eq!(tokenizer.tokenize(text, Truncate::Error).unwrap().ids[..], ids, "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
