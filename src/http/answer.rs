@@ -39,7 +39,7 @@ impl App {
 pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result<Response, ApiError> {
     // As base64 a value takes six bytes, as a number about eleven.
     let bytes = embeddings.vectors.iter().map(Vec::len).sum::<usize>() * 8;
-    let mut response = beside_others(bytes, || json(body))?;
+    let mut response = beside_others(bytes, || json_in(Vec::with_capacity(bytes), body))?;
     said(response.headers_mut(), embeddings);
     Ok(response)
 }
@@ -79,13 +79,23 @@ pub(super) fn outlying(embeddings: &Embeddings, index: usize) -> Option<Outlying
 
 /// `body` as a JSON answer.
 pub(super) fn json(body: &impl Serialize) -> Result<Response, ApiError> {
+    json_in(Vec::new(), body)
+}
+
+/// The same, written to `buffer`: one that has room for it need not grow, by a copy each time.
+fn json_in(mut buffer: Vec<u8>, body: &impl Serialize) -> Result<Response, ApiError> {
     let kind = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, kind)], to_json(body)?).into_response())
+    serde_json::to_writer(&mut buffer, body).map_err(unwritten)?;
+    Ok(([(header::CONTENT_TYPE, kind)], buffer).into_response())
 }
 
 /// `body` as JSON.
 pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(body).map_err(|error| ApiError::new(Kind::Internal, error.to_string()))
+    serde_json::to_vec(body).map_err(unwritten)
+}
+
+fn unwritten(error: serde_json::Error) -> ApiError {
+    ApiError::new(Kind::Internal, error.to_string())
 }
 
 /// Sets a header; a value that no header can carry is left out.
