@@ -36,9 +36,10 @@ use served::{Routed, Served};
 /// Inputs tokenized in one go by one thread; a request of more is spread over all threads.
 const TOKENIZE_CHUNK: usize = 16;
 
-/// Text of a request that is tokenized where it arrives: about 0.1 ms of work, and waking another thread and being woken by it
-/// takes as long.
-const TOKENIZE_HERE_BYTES: usize = 256;
+/// A request that is tokenized where it arrives: about 0.1 ms of work, and waking another thread and being woken by it takes as long.
+/// Its effort in the measure of [`Tokenizer::effort`](crate::tokenize::Tokenizer::effort), and its inputs, each of which takes something
+/// of its own.
+const TOKENIZE_HERE: (usize, usize) = (256, 64);
 
 /// Numbers in an answer of [`Output::Tokens`], which has a vector for each token: about 50 MB as JSON.
 const MOST_TOKEN_VALUES: usize = 1 << 22;
@@ -264,8 +265,8 @@ impl Embedder {
         lists: Vec<Vec<i64>>,
         skip_special_tokens: bool,
     ) -> Result<Vec<String>, EmbedError> {
-        let (model, bytes) = (Arc::clone(model), |ids: &Vec<i64>| size_of_val(ids.as_slice()));
-        self.spread(lists, bytes, move |ids| model.tokenizer.decode(ids, skip_special_tokens)).await
+        let (model, effort) = (Arc::clone(model), |ids: &Vec<i64>| size_of_val(ids.as_slice()));
+        self.spread(lists, effort, move |ids| model.tokenizer.decode(ids, skip_special_tokens)).await
     }
 
     async fn tokenize(
@@ -277,25 +278,25 @@ impl Embedder {
     ) -> Result<Vec<Tokens>, EmbedError> {
         let asked = *prompt != Prompt::Default;
         let prompt = model.prompt(prompt)?.map(str::to_owned);
-        let (model, most) = (Arc::clone(model), self.max_input_bytes);
-        let before = prompt.as_ref().map_or(0, String::len);
-        let bytes = |input: &Input| match input {
-            Input::Text(text) => before + text.len(),
+        let (version, most) = (Arc::clone(model), self.max_input_bytes);
+        let before = prompt.as_ref().map_or(0, |prompt| model.tokenizer.effort(prompt));
+        let effort = |input: &Input| match input {
+            Input::Text(text) => before + model.tokenizer.effort(text),
             Input::Ids(ids) => size_of_val(ids.as_slice()),
         };
-        self.spread(inputs, bytes, move |input| match input {
+        self.spread(inputs, effort, move |input| match input {
             Input::Text(text) if text.len() > most => Err(InputError::TooLarge { bytes: text.len(), most }),
-            input => model.tokens(input, prompt.as_deref(), asked, truncate),
+            input => version.tokens(input, prompt.as_deref(), asked, truncate),
         })
         .await
     }
 
     /// Runs `work` on each item on the tokenizing threads, a long list on all of them, and little work on this thread. A caller
-    /// that goes away stops it. `bytes` says how large an item is.
+    /// that goes away stops it. `effort` says how long an item takes.
     async fn spread<I, O, F>(
         &self,
         items: Vec<I>,
-        bytes: impl Fn(&I) -> usize,
+        effort: impl Fn(&I) -> usize,
         work: F,
     ) -> Result<Vec<O>, EmbedError>
     where
@@ -305,7 +306,8 @@ impl Embedder {
     {
         let work =
             move |index: usize, item: &I| work(item).map_err(|source| EmbedError::Input { index, source });
-        if items.len() <= TOKENIZE_CHUNK && items.iter().map(bytes).sum::<usize>() <= TOKENIZE_HERE_BYTES {
+        let (most_effort, most_items) = TOKENIZE_HERE;
+        if items.len() <= most_items && items.iter().map(effort).sum::<usize>() <= most_effort {
             return items.iter().enumerate().map(|(index, item)| work(index, item)).collect();
         }
         let (mut parts, mut items, work) = (Vec::new(), items.into_iter().enumerate(), Arc::new(work));

@@ -227,6 +227,14 @@ impl Tokenizer {
         }
     }
 
+    /// How long the text's ids take, in bytes of a text that the library tokenizes: 0.3 microseconds each.
+    pub fn effort(&self, text: &str) -> usize {
+        match self.by_ascii(text) {
+            Some(_) => text.len().div_ceil(ascii::FASTER),
+            None => text.len(),
+        }
+    }
+
     /// What tokenizes the text without the library, if it may.
     fn by_ascii(&self, text: &str) -> Option<&AsciiWordPiece> {
         self.ascii.as_ref().filter(|ascii| ascii.takes(text))
