@@ -4,6 +4,7 @@
 
 pub mod device;
 mod failure;
+pub(crate) mod inputs;
 mod jobs;
 mod layout;
 pub(crate) mod options;

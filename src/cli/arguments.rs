@@ -35,7 +35,7 @@ pub(super) struct Execution {
     /// The ONNX Runtime library [default: looked for]
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
-    /// What runs the model: auto (the first GPU by CUDA if it works, the CPU elsewhere), cpu, cuda[:N] or tensorrt[:N]
+    /// What runs the model: auto (the first GPU by CUDA if it works, the CPU elsewhere), cpu, cuda or cuda:N, tensorrt or tensorrt:N
     #[arg(long, value_name = "DEVICE", env = "SEXTANT_DEVICE", default_value = "auto")]
     device: Asked,
     /// Most memory of a GPU that a session takes beside CUDA's own, in bytes [default: as much as there is]

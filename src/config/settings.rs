@@ -48,7 +48,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<PathBuf>,
-    /// What runs the models: auto (the first GPU by CUDA if it works, the CPU elsewhere), cpu, cuda[:N], tensorrt[:N], or several GPUs as
+    /// What runs the models: auto (the first GPU by CUDA if it works, the CPU elsewhere), cpu, cuda or cuda:N, tensorrt or tensorrt:N, or several GPUs as
     /// cuda:0,cuda:1 [default: auto]
     #[arg(long, value_name = "DEVICE", env = "SEXTANT_DEVICE")]
     #[serde(skip_serializing_if = "Option::is_none")]

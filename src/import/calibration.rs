@@ -12,8 +12,8 @@ use super::encoder::{Encoder, Place};
 use super::weights::Weights;
 use super::{ImportError, Phase, Progress};
 use crate::engine::options::{self, Graph, SessionOptions};
-use crate::engine::session;
 use crate::engine::{Backend, Pooling, graph_path};
+use crate::engine::{inputs, session};
 use crate::repository::manifest;
 
 /// Texts of many kinds, none of them taken from a benchmark. One a line.
@@ -115,7 +115,7 @@ pub(super) fn observe(
         });
         let (batch, later) = rest.split_at(fitting.count().max(1));
         rest = later;
-        let outputs = session.run(session::packed_inputs(batch, Pooling::Mean)?)?;
+        let outputs = session.run(inputs::packed_inputs(batch, Pooling::Mean)?)?;
         for (place, name) in places.iter().zip(observed) {
             let values = session::floats(&outputs[name.as_str()])?;
             let width = values.len() / batch.iter().map(|row| row.len()).sum::<usize>();
