@@ -306,8 +306,15 @@ impl Embedder {
     {
         let work =
             move |index: usize, item: &I| work(item).map_err(|source| EmbedError::Input { index, source });
-        let (most_effort, most_items) = TOKENIZE_HERE;
-        if items.len() <= most_items && items.iter().map(effort).sum::<usize>() <= most_effort {
+        let (mut left, most_items) = TOKENIZE_HERE;
+        let mut fits = |item: &I| match left.checked_sub(effort(item)) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        if items.len() <= most_items && items.iter().all(&mut fits) {
             return items.iter().enumerate().map(|(index, item)| work(index, item)).collect();
         }
         let (mut parts, mut items, work) = (Vec::new(), items.into_iter().enumerate(), Arc::new(work));

@@ -229,10 +229,11 @@ impl Tokenizer {
 
     /// How long the text's ids take, in bytes of a text that the library tokenizes: 0.3 microseconds each.
     pub fn effort(&self, text: &str) -> usize {
-        match self.by_ascii(text) {
-            Some(_) => text.len().div_ceil(ascii::FASTER),
-            None => text.len(),
+        // A long text is not even looked at: it is work whoever does it.
+        if text.len() <= LONG_BYTES && self.by_ascii(text).is_some() {
+            return text.len().div_ceil(ascii::FASTER);
         }
+        text.len()
     }
 
     /// What tokenizes the text without the library, if it may.
@@ -332,6 +333,8 @@ const MOST_BYTES: u64 = 128 << 20;
 const PROBABLE_BYTES: usize = 16;
 /// Tokens nearest to a cut in the text that are not trusted.
 const CUT_MARGIN: usize = 16;
+/// Bytes of a text that is long to whoever asks what effort it is.
+const LONG_BYTES: usize = 1 << 16;
 
 /// The first `bytes` or so of the text, cut before white space where there is some near.
 fn start_of(text: &str, bytes: usize) -> &str {

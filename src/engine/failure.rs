@@ -59,7 +59,7 @@ fn told(message: &str) -> String {
 
 /// The number of a library's failure in "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; ...".
 fn code(message: &str, library: &str) -> Option<u32> {
-    let rest = message.split(library).nth(1)?.strip_prefix(" failure ")?;
+    let (_, rest) = message.split_once(&format!("{library} failure "))?;
     rest.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
 }
 
@@ -96,7 +96,7 @@ mod tests {
             "CUDA failure 700: an illegal memory access was encountered ; GPU=1 ; expr=cudaStreamSynchronize",
             "CUDA failure 719: unspecified launch failure ; GPU=1",
             "CUDA failure 226: contained error ; GPU=1",
-            "CUDA failure 999: unknown error ; GPU=1",
+            "CUDAExecutionProvider: CUDA failure 999: unknown error ; GPU=1",
             "CUDNN failure 5003: CUDNN_STATUS_EXECUTION_FAILED_CUDART: device-side assert triggered",
         ] {
             assert!(is_lost(message) && !is_out_of_memory(message), "{message}");

@@ -21,8 +21,10 @@ pub(super) enum Next {
     Run(Job),
     /// Nothing has come in time.
     Shrink,
-    /// No more will come, or the thread's device is lost.
+    /// No more will come.
     End,
+    /// The thread's device is lost.
+    Lost,
 }
 
 /// The jobs of sessions that share the work.
@@ -86,7 +88,7 @@ impl Jobs {
             if state.is_lost(device) {
                 // What woke this thread may have been for another.
                 self.coming.notify_one();
-                return Next::End;
+                return Next::Lost;
             }
             if let Some(job) = state.waiting.pop_front() {
                 return Next::Run(job);

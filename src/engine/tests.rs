@@ -11,7 +11,7 @@ use super::{Batch, Device, Engine, EngineError, Vector};
 use crate::batch::{BatchError, BatchLayer, Batcher, Class, Finished, Limits, Request};
 use crate::engine::Output;
 
-/// Longer than any step here takes, and short enough to be waited for.
+/// Short enough to be waited for.
 const SOON: Duration = Duration::from_millis(20);
 
 /// A session on a GPU in name.
@@ -27,11 +27,18 @@ struct Gpu {
     seen: Arc<Seen>,
 }
 
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.seen.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 #[derive(Default)]
 struct Seen {
     /// Rows of each batch, in the order they came.
     batches: Mutex<Vec<(Device, usize)>>,
     shrunk: AtomicUsize,
+    dropped: AtomicUsize,
 }
 
 impl Runner for Gpu {
@@ -68,9 +75,14 @@ fn gpu(number: u32, memory: usize, left: usize) -> Gpu {
     Gpu { device: Device::Cuda(number), memory, left, poison: u32::MAX, seen: Arc::default() }
 }
 
+/// Nothing is given back for want of work.
 fn start(gpus: Vec<Gpu>) -> (Engine, Batcher, crate::metrics::VersionMetrics) {
+    start_idle(gpus, Duration::from_secs(3600))
+}
+
+fn start_idle(gpus: Vec<Gpu>, idle: Duration) -> (Engine, Batcher, crate::metrics::VersionMetrics) {
     let limits = Limits { batch_tokens: 64, sessions: gpus.len(), ..Limits::default() };
-    let engine = Engine::start_runners("t", gpus, None, SOON).unwrap();
+    let engine = Engine::start_runners("t", gpus, None, idle).unwrap();
     let metrics = crate::batch::tests::metrics();
     let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
     (engine, batcher, metrics)
@@ -159,6 +171,15 @@ async fn a_lost_device_takes_no_more_batches_and_the_other_has_its_work() {
     assert_eq!((failed, seen[0].batches.lock().unwrap().len()), (1, 1), "one batch showed that it is lost");
     assert!(!seen[1].batches.lock().unwrap().is_empty());
     assert!(!beats(), "who asks is told, so that the process is replaced");
+    drop((engine, batcher));
+    let dropped = |seen: &Seen| seen.dropped.load(Ordering::SeqCst);
+    for _ in 0..500 {
+        if dropped(&seen[1]) == 2 {
+            break;
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    assert_eq!(seen.each_ref().map(|seen| dropped(seen)), [0, 2], "CUDA's destructors would end the process");
 }
 
 #[tokio::test]
@@ -190,7 +211,7 @@ async fn shrunk(seen: &Seen, times: usize) {
 async fn every_session_gives_memory_back_once_when_nothing_comes() {
     let gpu = gpu(0, usize::MAX, usize::MAX);
     let seen = Arc::clone(&gpu.seen);
-    let (_engine, mut batcher, _) = start(vec![gpu.clone(), gpu]);
+    let (_engine, mut batcher, _) = start_idle(vec![gpu.clone(), gpu], SOON);
     // They have grown when they were measured.
     shrunk(&seen, 2).await;
     ask(&mut batcher, vec![vec![1]]).await.unwrap();
@@ -201,7 +222,7 @@ async fn every_session_gives_memory_back_once_when_nothing_comes() {
 async fn probes_keep_no_memory() {
     let gpu = gpu(0, usize::MAX, usize::MAX);
     let seen = Arc::clone(&gpu.seen);
-    let (engine, _batcher, _) = start(vec![gpu]);
+    let (engine, _batcher, _) = start_idle(vec![gpu], SOON);
     let probing = tokio::spawn(async move {
         loop {
             let batch = Batch { rows: vec![[1].into()], unqueued: true, ..Batch::default() };

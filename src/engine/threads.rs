@@ -119,6 +119,13 @@ pub(super) fn start<R: Runner>(
                     continue;
                 }
                 Next::End => break,
+                Next::Lost => {
+                    if let Some(free) = &seat.free {
+                        free.forget_permits(1);
+                    }
+                    leave(session, &seat);
+                    break;
+                }
             };
             seat.pulse.began(seat.index);
             let vectors = session.run(&batch);
@@ -126,12 +133,10 @@ pub(super) fn start<R: Runner>(
                 Err(EngineError::DeviceLost { reason, .. }) => {
                     tracing::error!(%device, reason, "the device is lost: only another process can use it again");
                     seat.jobs.lose(device, reason);
-                    // Before anybody is told: a runtime that takes leave of a lost device may hang.
-                    seat.pulse.set(seat.index, GONE);
                     permit.forget();
+                    // Before anybody is told.
+                    leave(session, &seat);
                     let _ = reply.send(vectors);
-                    // Its destructors call the device, and end the process where that fails.
-                    std::mem::forget(session);
                     break;
                 }
                 // What smaller batches left lies in pieces that fit none.
@@ -150,6 +155,12 @@ pub(super) fn start<R: Runner>(
         drop(seat);
     };
     thread::Builder::new().name(name).spawn(work).map(drop).map_err(StartError::Thread)
+}
+
+/// Takes leave of a session whose device is lost. It is not dropped: its destructors call the device, and end the process where that fails.
+fn leave(session: impl Runner, seat: &Seat) {
+    seat.pulse.set(seat.index, GONE);
+    std::mem::forget(session);
 }
 
 fn give_back(session: &mut impl Runner) {

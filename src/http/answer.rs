@@ -82,7 +82,7 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response, ApiError> {
     json_in(Vec::new(), body)
 }
 
-/// The same, written to `buffer`: one that has room for it need not grow, by a copy each time.
+/// The same, written to `buffer`: one that has room for most of it need not grow again and again, by a copy each time.
 fn json_in(mut buffer: Vec<u8>, body: &impl Serialize) -> Result<Response, ApiError> {
     let kind = HeaderValue::from_static("application/json");
     serde_json::to_writer(&mut buffer, body).map_err(unwritten)?;

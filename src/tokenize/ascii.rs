@@ -51,14 +51,17 @@ impl AsciiWordPiece {
         let vocabulary = tokenizer.get_vocab(false);
         let unknown = *vocabulary.get(&model.unk_token)?;
         let mut beginnings: HashMap<Box<[u8]>, u32> = HashMap::new();
-        let mut continuations = HashMap::new();
-        for (piece, id) in vocabulary.into_iter().filter(|(piece, _)| piece.is_ascii()) {
-            if let Some(rest) = piece.strip_prefix(&model.continuing_subword_prefix) {
+        let mut continuations: HashMap<Box<[u8]>, u32> = HashMap::new();
+        for (piece, id) in vocabulary {
+            let rest = piece.strip_prefix(&model.continuing_subword_prefix).filter(|rest| rest.is_ascii());
+            if let Some(rest) = rest {
                 continuations.insert(rest.as_bytes().into(), id);
             }
-            beginnings.insert(piece.into_bytes().into(), id);
+            if piece.is_ascii() {
+                beginnings.insert(piece.into_bytes().into(), id);
+            }
         }
-        let longest_piece = beginnings.keys().map(|piece| piece.len()).max()?;
+        let longest_piece = beginnings.keys().chain(continuations.keys()).map(|piece| piece.len()).max()?;
         let own = Self {
             beginnings,
             continuations,

@@ -50,18 +50,19 @@ pub(super) fn run_all(sessions: &mut [Session], batches: &[Batch]) -> Result<f64
         let started = Instant::now();
         begun?;
         batches.iter().try_for_each(|batch| session.run(batch).map(drop))?;
-        Ok(started.elapsed())
+        Ok((started, Instant::now()))
     };
-    let longest = thread::scope(|scope| {
+    let times = thread::scope(|scope| {
         let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| run(session))).collect();
         let times = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(EngineError::Stopped)));
-        // All of them, lest a thread outlives the error of another.
-        times
-            .collect::<Vec<_>>()
-            .into_iter()
-            .try_fold(Duration::ZERO, |longest, time| Ok::<_, EngineError>(longest.max(time?)))
-    })?;
-    Ok((tokens * sessions.len()) as f64 / longest.as_secs_f64())
+        // All are waited for, whatever the first of them says.
+        times.collect::<Vec<_>>()
+    });
+    let times = times.into_iter().collect::<Result<Vec<_>, EngineError>>()?;
+    // From the first that began to the last that ended: they may have been woken one after the other.
+    let (began, ended) = (times.iter().map(|time| time.0).min(), times.iter().map(|time| time.1).max());
+    let (Some(began), Some(ended)) = (began, ended) else { return Err(EngineError::Stopped) };
+    Ok((tokens * sessions.len()) as f64 / (ended - began).as_secs_f64())
 }
 
 /// How many times as fast the second session runs lone rows as the first: the geometric mean over `rows`, so that short ones count

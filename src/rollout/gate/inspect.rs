@@ -63,11 +63,12 @@ impl<'a> Sessions<'a> {
     }
 }
 
-/// The vectors of `rows`, each run alone, of a session of each device that is neither of the first two sessions'.
+/// The vectors of `rows`, each run alone, of a session of each device but that which [`Sessions::alone`] runs on.
 fn of_other_devices(chosen: &mut Chosen, rows: &[Arc<[u32]>]) -> Result<Vec<Vec<Vector>>, EngineError> {
-    let mut seen: Vec<Device> = chosen.sessions.iter().take(2).map(Session::device).collect();
+    let alone = chosen.sessions.get(1).or(chosen.sessions.first());
+    let mut seen: Vec<Device> = alone.map(Session::device).into_iter().collect();
     let mut vectors = Vec::new();
-    for session in chosen.sessions.iter_mut().skip(2) {
+    for session in &mut chosen.sessions {
         if !seen.contains(&session.device()) {
             seen.push(session.device());
             vectors.push(probe::alone(session, rows, |_| {})?);
@@ -150,7 +151,7 @@ impl Inspection<'_> {
         let failed = |error: EngineError| error.to_string();
         let device = chosen.sessions.first().map_or(Device::Cpu, Session::device);
         for vectors in of_other_devices(chosen, &rows).map_err(failed)? {
-            // Like the first two, which are looked at closely below.
+            // As that one's below, of which the rest is looked at too.
             self.reproduced(&probes, &vectors, device, report);
         }
         let mut sessions = Sessions::of(chosen).ok_or_else(|| failed(EngineError::Stopped))?;
