@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_gpu_that_does_not_answer_shows_nothing() {
         let metrics = Metrics::new().unwrap();
-        assert!(!metrics.render().unwrap().contains("sextant_gpu_"));
+        assert!(!metrics.render().unwrap().contains("sextant_gpu_memory_total_bytes"));
         let gpus = metrics.gpus().unwrap();
         let reading = |gpu, utilization| Reading { gpu, memory_used: 5, memory_total: 10, utilization };
         gpus.show(&[reading(0, Some(0.5)), reading(1, None)]);
