@@ -7,8 +7,27 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
+use super::arguments::Models;
 use crate::repository::signing::TrustedKeys;
 use crate::repository::{CacheSettings, Repository};
+
+/// The versions of which a command loads one itself.
+#[derive(Debug, Args)]
+pub(super) struct Versions {
+    #[command(flatten)]
+    models: Models,
+    #[command(flatten)]
+    cache: Cache,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+impl Versions {
+    /// Opens their repository, which must be there.
+    pub(super) fn open(&self) -> Result<Repository, Failure> {
+        self.trust.over(self.models.open()?, self.cache.settings())
+    }
+}
 
 /// Where versions of a bucket are kept on this machine.
 #[derive(Debug, Args)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{Execution, Models, VersionName};
-use super::cache::{Cache, Trust};
+use super::arguments::{Execution, VersionName};
+use super::cache::Versions;
 use super::load::load;
 use super::{Failure, print_line, progress};
 use crate::bench::input::read_texts;
@@ -29,11 +29,7 @@ pub(super) struct Evaluate {
     #[arg(long, value_name = "VERSION")]
     against: Option<VersionName>,
     #[command(flatten)]
-    models: Models,
-    #[command(flatten)]
-    cache: Cache,
-    #[command(flatten)]
-    trust: Trust,
+    versions: Versions,
     /// Labelled pairs: a CSV file of sentence1,sentence2,score
     #[arg(long, value_name = "FILE")]
     sts: Option<PathBuf>,
@@ -63,7 +59,7 @@ impl Evaluate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let data = self.data()?;
         let method = self.method()?;
-        let repository = self.trust.over(self.models.open()?, self.cache.settings())?;
+        let repository = self.versions.open()?;
         let backend = self.execution.start()?;
         let report = tokio::runtime::Runtime::new()?.block_on(async {
             let subject = load_subject(&repository, &backend, &self.version).await?;

@@ -138,6 +138,11 @@ impl Devices {
         self.0.iter().copied()
     }
 
+    /// Each as it is asked for.
+    pub fn names(&self) -> Vec<String> {
+        self.iter().map(|device| device.to_string()).collect()
+    }
+
     /// Whether they are GPUs.
     pub fn are_gpus(&self) -> bool {
         self.first().gpu().is_some()

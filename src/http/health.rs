@@ -50,8 +50,7 @@ pub(super) async fn readyz(State(app): State<App>, caller: Caller) -> Result<Res
 
 /// On which devices a version runs, and which of the runtime's providers have how many nodes of its graph.
 fn placed(placed: &Placed) -> Value {
-    let devices: Vec<String> = placed.devices.iter().map(|device| device.to_string()).collect();
-    json!({ "devices": devices, "nodes": placed.nodes })
+    json!({ "devices": placed.devices.names(), "nodes": placed.nodes })
 }
 
 /// [`readyz`] in the TEI dialect: nothing but a status.

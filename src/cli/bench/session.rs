@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::LONGEST;
 use crate::bench::input::read_texts;
 use crate::bench::session::{Chosen, Hardware, Row, SessionLoop};
-use crate::cli::arguments::{Execution, Models, VersionName};
-use crate::cli::cache::{Cache, Trust};
+use crate::cli::arguments::{Execution, VersionName};
+use crate::cli::cache::Versions;
 use crate::cli::{Failure, print_line, progress, warn_line};
 use crate::engine::{self, Backend, SessionOptions, Wanted, graph_path, load_sessions, topology};
 use crate::repository::Fetched;
@@ -27,11 +27,7 @@ pub(in crate::cli) struct Session {
     /// The version, as minilm@2
     version: VersionName,
     #[command(flatten)]
-    models: Models,
-    #[command(flatten)]
-    cache: Cache,
-    #[command(flatten)]
-    trust: Trust,
+    versions: Versions,
     /// Texts to run: one a line, or one JSON object with a `text` a line
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
@@ -86,7 +82,7 @@ impl Session {
             return Err(Failure::usage("--duration is more than 0 and at most 1h"));
         }
         let texts = read_texts(&self.input)?;
-        let repository = self.trust.over(self.models.open()?, self.cache.settings())?;
+        let repository = self.versions.open()?;
         let VersionName { model, version } = &self.version;
         let fetch = async {
             let manifest = repository.manifest(model, *version).await?;
@@ -119,7 +115,7 @@ impl Session {
         };
         Ok(Report {
             version: manifest.id(),
-            device: backend.devices.iter().map(|device| device.to_string()).collect(),
+            device: backend.devices.names(),
             precision: manifest.precision,
             sessions: count,
             threads,

@@ -7,8 +7,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use crate::cli::Failure;
-use crate::cli::arguments::{Execution, Models, VersionName};
-use crate::cli::cache::{Cache, Trust};
+use crate::cli::arguments::{Execution, VersionName};
+use crate::cli::cache::Versions;
 use crate::cli::load::load;
 use crate::compare;
 use crate::drift::inputs::InputFacts;
@@ -26,11 +26,7 @@ pub(super) struct Subject {
     /// The version, as minilm@2
     pub(super) version: VersionName,
     #[command(flatten)]
-    models: Models,
-    #[command(flatten)]
-    cache: Cache,
-    #[command(flatten)]
-    trust: Trust,
+    versions: Versions,
     /// Put this prompt of the model before each text, as requests with `prompt_name` do [default: the model's own default]
     #[arg(long, value_name = "NAME")]
     prompt_name: Option<String>,
@@ -52,7 +48,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Vectors of `subject`.
     pub(super) async fn open(subject: &'a Subject) -> Result<Self, Failure> {
-        let repository = subject.trust.over(subject.models.open()?, subject.cache.settings())?;
+        let repository = subject.versions.open()?;
         let VersionName { model, version } = &subject.version;
         let manifest = repository.manifest(model, *version).await?;
         Ok(Self { subject, repository, manifest, embedder: None, known: HashMap::new() })
