@@ -134,7 +134,7 @@ pub struct HttpConfig {
     /// Of all bodies.
     pub bodies: body::Limits,
     /// For requests that do not say.
-    pub truncate: Truncate,
+    pub truncate: Option<Truncate>,
     /// How long an inference may take before the process counts as dead.
     pub liveness_deadline: Duration,
     /// Threads that tokenize.
@@ -215,11 +215,12 @@ impl Settings {
                 max_input_bytes: check.positive("max_input_bytes", self.max_input_bytes, 1 << 20).get(),
                 max_body_bytes,
                 bodies,
-                truncate: match self.truncate.as_deref().unwrap_or("end") {
-                    "end" => Truncate::End,
-                    "start" => Truncate::Start,
-                    "error" => Truncate::Error,
-                    other => check.wrong("truncate", other, "end, start or error"),
+                truncate: match self.truncate.as_deref() {
+                    None => None,
+                    Some("end") => Some(Truncate::End),
+                    Some("start") => Some(Truncate::Start),
+                    Some("error") => Some(Truncate::Error),
+                    Some(other) => check.wrong("truncate", other, "end, start or error"),
                 },
                 liveness_deadline: check.time(
                     "liveness_deadline",
@@ -285,7 +286,7 @@ impl Config {
             tensorrt_cache: self.execution.tensorrt_cache.clone(),
             default_model: self.default_model.clone(),
             sync_interval: text(self.sync_interval),
-            truncate: Some(format!("{:?}", self.http.truncate).to_lowercase()),
+            truncate: self.http.truncate.map(|way| format!("{way:?}").to_lowercase()),
             sessions: Some(or_auto(self.wanted.sessions)),
             threads: self.wanted.threads.map(NonZeroUsize::get),
             lone_threads: Some(self.wanted.lone_threads.map_or(Count::Auto(Auto::Auto), Count::Of)),

@@ -183,12 +183,18 @@ impl Embedder {
         };
 
         let started = Instant::now();
-        let normalised = request.normalise.unwrap_or(model.manifest.normalise);
         let slowest = |of: fn(&Finished) -> Duration| finished.iter().map(of).max().unwrap_or_default();
         (timings.queue, timings.infer) = (slowest(|row| row.queued), slowest(|row| row.ran));
+        let manifest = &model.manifest;
+        let is_own = request.normalise.is_none() && dimensions == manifest.dimensions;
+        let normalised = request.normalise.unwrap_or(manifest.normalise);
         let vectors = finished
             .into_iter()
-            .map(|row| match request.output {
+            .map(|mut row| match request.output {
+                Output::Pooled if is_own => {
+                    manifest.finish(&mut row.vector);
+                    row.vector
+                }
                 Output::Pooled => finish(row.vector, dimensions, normalised),
                 // Token vectors are compared with each other inside the model's own space: they stay as they are.
                 Output::Tokens => row.vector,
@@ -274,7 +280,7 @@ impl Embedder {
         model: &Arc<Model>,
         inputs: Vec<Input>,
         prompt: &Prompt,
-        truncate: Truncate,
+        truncate: Option<Truncate>,
     ) -> Result<Vec<Tokens>, EmbedError> {
         let asked = *prompt != Prompt::Default;
         let prompt = model.prompt(prompt)?.map(str::to_owned);

@@ -16,7 +16,6 @@ use thiserror::Error;
 
 use crate::compare::{cosine, cross_overlap, dot, nearest};
 use crate::embed::{EmbedError, EmbedRequest, Embedder, Input, Prompt};
-use crate::tokenize::Truncate;
 use pairs::Pair;
 use perturb::Perturbation;
 pub use report::{Comparison, Figure, Report, Verdict};
@@ -256,7 +255,7 @@ async fn embed(
                 inputs: part.iter().map(|text| Input::Text((*text).clone())).collect(),
                 prompt: prompt.clone(),
                 normalise: Some(true),
-                truncate: Truncate::End,
+                truncate: None,
                 ..EmbedRequest::default()
             };
             vectors.extend(subject.embedder.embed(request).await?.vectors);

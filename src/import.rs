@@ -12,9 +12,11 @@ mod bert;
 mod calibration;
 mod card;
 mod checkpoint;
+mod directory;
 mod encoder;
 mod error;
 pub(crate) mod export;
+mod facts;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod graph;
@@ -25,7 +27,11 @@ mod pipeline;
 mod plan;
 pub mod probe;
 mod progress;
+mod prompts;
+mod sentence;
 mod space;
+mod task;
+mod tokenizer;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -39,6 +45,7 @@ use checkpoint::Checkpoint;
 use encoder::{Encoder, WORD_EMBEDDINGS};
 pub use error::ImportError;
 use export::Export;
+pub use facts::Facts;
 use int8::Quantisation;
 use plan::{NoPlan, Plan, plan};
 pub use progress::{Phase, Progress};
@@ -46,9 +53,9 @@ use space::{Ingredients, Origin, Ranges};
 use weights::Weights;
 
 use crate::engine::{Backend, Pooling, Runtime, Session, SessionOptions, graph_path};
-use crate::repository::manifest::{self, Calibration, Graph, Manifest, Precision, Source, Space};
+use crate::repository::manifest::{Calibration, Graph, Manifest, Precision, Source, Space};
 use crate::rollout::gate::claim::Parent;
-use crate::tokenize::Tokenizer;
+use crate::tokenize::{Tokenizer, Truncate};
 
 /// What the manifest says where nobody said anything.
 const NOT_STATED: &str = "not stated";
@@ -68,6 +75,8 @@ pub struct Request<'a> {
     pub calibrate: Option<&'a Path>,
     /// Instead of the checkpoint's own.
     pub pooling: Option<Pooling>,
+    /// Whether vectors are scaled to unit length, instead of what the checkpoint says.
+    pub normalise: Option<bool>,
     /// Instead of the checkpoint's own.
     pub max_tokens: Option<usize>,
     /// Added to the checkpoint's own, or put in place of them, by name.
@@ -98,6 +107,7 @@ impl<'a> Request<'a> {
             graph: None,
             calibrate: None,
             pooling: None,
+            normalise: None,
             max_tokens: None,
             prompts: BTreeMap::new(),
             licence: None,
@@ -111,8 +121,16 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Fills the empty directory `stage` with all files of a version but its manifest, and returns that. Its version number
-/// and list of files are the repository's to fill in.
+/// What was made of a checkpoint.
+#[derive(Debug)]
+pub struct Staged {
+    /// Its version number and list of files are the repository's to fill in.
+    pub manifest: Manifest,
+    /// What it was made from.
+    pub facts: Facts,
+}
+
+/// Fills the empty directory `stage` with all files of a version but its manifest, and returns that with what was found.
 ///
 /// # Errors
 /// If the checkpoint is incomplete, damaged or not supported, or its vectors are not fit to be served. What `stage` holds
@@ -122,39 +140,34 @@ pub fn stage(
     stage: &Path,
     runtime: &'static Runtime,
     progress: &dyn Fn(Progress),
-) -> Result<Manifest, ImportError> {
-    let checkpoint = Checkpoint::read(request)?;
+) -> Result<Staged, ImportError> {
+    let mut checkpoint = Checkpoint::read(request)?;
+    let mut facts = std::mem::take(&mut checkpoint.facts);
     let tokenizer = checkpoint.tokenizer()?;
     // Everywhere the same: what a version comes with must not depend on the devices of the machine that made it.
     let backend = &Backend::cpu(runtime);
     let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, backend, progress };
-    let made = job.graph()?;
-    let tokenizer_digest = digest(&checkpoint.file("tokenizer.json"), &|_| {})?;
+    let pooling = checkpoint.pooling()?;
+    let made = job.graph(&mut facts)?;
+    let tokenizer_digest = hex::encode(Sha256::digest(&checkpoint.tokenizer_file));
     let space = match &request.claim {
         Some(parent) => parent.space().clone(),
         None => job.space(&made, &tokenizer_digest)?,
     };
-    let pooling = checkpoint.pooling;
     let mut session = Session::load(backend, &graph_path(stage), pooling, SessionOptions::all_threads())
         .map_err(|source| ImportError::Session { path: made.path.clone(), source })?;
-    for name in ["tokenizer.json", "config.json"] {
-        let (from, to) = (checkpoint.file(name), stage.join(name));
-        fs::copy(&from, &to).map_err(ImportError::io("copy", &from))?;
-    }
-    let normalise = checkpoint.normalise;
-    let encoding = probe::Encoding {
-        tokenizer: &tokenizer,
-        session: &mut session,
-        normalise,
-        precision: made.precision,
-    };
-    let probed = probe::write(encoding, stage, progress)?;
-    let dimensions = session.dimensions();
+    let to = stage.join("tokenizer.json");
+    fs::write(&to, &checkpoint.tokenizer_file).map_err(ImportError::io("write", &to))?;
+    let (from, to) = (checkpoint.file("config.json"), stage.join("config.json"));
+    fs::copy(&from, &to).map_err(ImportError::io("copy", &from))?;
+    // As the library does: a width beyond the vectors' own cuts nothing.
+    let dimensions =
+        checkpoint.truncate_dim.map_or(session.dimensions(), |width| width.min(session.dimensions()));
     let or_unstated = |asked: &Option<String>, read: Option<&String>, unstated: &str| {
         asked.as_ref().or(read).map_or_else(|| unstated.to_owned(), String::clone)
     };
-    let manifest = Manifest {
-        schema: manifest::SCHEMA,
+    let mut manifest = Manifest {
+        schema: 1,
         model: request.model.to_owned(),
         version: 0,
         created: request.created.clone(),
@@ -164,12 +177,16 @@ pub fn stage(
         precision: made.precision,
         dimensions,
         matryoshka_dimensions: matryoshka(&request.matryoshka_dimensions, dimensions)?,
+        cut_to_dimensions: dimensions < session.dimensions(),
         max_tokens: checkpoint.max_tokens,
+        max_query_tokens: checkpoint.max_query_tokens,
+        max_document_tokens: checkpoint.max_document_tokens,
+        truncate_start: checkpoint.cuts_start,
         pooling,
-        normalise,
+        normalise: checkpoint.normalise,
         space,
         space_parent: request.claim.as_ref().map(Parent::version),
-        depends_on_batch: Some(probed.depends_on_batch),
+        depends_on_batch: None,
         training_data: or_unstated(&request.training_data, checkpoint.training_data.as_ref(), NOT_STATED),
         intended_use: or_unstated(&request.intended_use, None, NOT_STATED),
         default_query_prompt: checkpoint.query_prompt().map(str::to_owned),
@@ -181,11 +198,14 @@ pub fn stage(
         prompts: checkpoint.prompts.clone(),
         files: Vec::new(),
     };
+    manifest.schema = manifest.oldest_schema();
+    let probed = probe::write(&manifest, &tokenizer, &mut session, stage, progress)?;
+    manifest.depends_on_batch = Some(probed.depends_on_batch);
     if let Some(parent) = &request.claim {
         probed.check_claim(parent, &manifest, &tokenizer, &mut session)?;
     }
-    card::write(&manifest, &stage.join("MODEL_CARD.md"))?;
-    Ok(manifest)
+    card::write(&manifest, &facts, &stage.join("MODEL_CARD.md"))?;
+    Ok(Staged { manifest, facts })
 }
 
 /// A graph in its place, and what the manifest must say of it.
@@ -212,12 +232,12 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Makes the graph.
-    fn graph(&self) -> Result<Made, ImportError> {
+    fn graph(&self, facts: &mut Facts) -> Result<Made, ImportError> {
         let weights = self.checkpoint.file("model.safetensors");
         let export = Export::find(self.request.checkpoint);
         let encoder = Encoder::from_config(&self.checkpoint.file("config.json"), &self.checkpoint.config);
         match (plan(self.request.graph, encoder, weights.is_file(), export.is_some()), export) {
-            (Ok(Plan::Compile(encoder)), _) => self.compile(encoder, &weights),
+            (Ok(Plan::Compile(encoder)), _) => self.compile(encoder, &weights, facts),
             (Ok(Plan::TakeOver(reason)), Some(export)) => self.take_over(&Export::read(&export)?, reason),
             (Err(NoPlan::Encoder(error)), _) => Err(error),
             (Err(NoPlan::NoWeights), _) => Err(checkpoint::missing(&weights, WEIGHTS_NEEDED)),
@@ -227,7 +247,7 @@ impl Job<'_> {
         }
     }
 
-    fn compile(&self, encoder: Encoder, path: &Path) -> Result<Made, ImportError> {
+    fn compile(&self, encoder: Encoder, path: &Path, facts: &mut Facts) -> Result<Made, ImportError> {
         checkpoint::check_inside(self.request.checkpoint, path)?;
         let mut weights = Weights::open(path, WORD_EMBEDDINGS)?;
         let known = self.tokenizer.vocabulary();
@@ -263,6 +283,17 @@ impl Job<'_> {
                 let what = "compiling in mixed precision";
                 return Err(ImportError::unsupported(what, "one of fp32, fp16 and int8 is"));
             }
+        }
+        let (unread, architecture) = (weights.unread(), &encoder.architecture);
+        task::check_unread(
+            unread.iter().map(String::as_str),
+            path,
+            architecture,
+            self.checkpoint.is_declared,
+            facts,
+        )?;
+        if let Some(keys) = self.checkpoint.config.as_object() {
+            task::note_keys(keys, facts);
         }
         let weights = digest(path, self.progress)?;
         Ok(Made {
@@ -315,9 +346,13 @@ impl Job<'_> {
             graph,
             tokenizer,
             precision: *precision,
-            pooling: checkpoint.pooling,
+            pooling: checkpoint.pooling()?,
             normalise: checkpoint.normalise,
             max_tokens: checkpoint.max_tokens,
+            max_query_tokens: checkpoint.max_query_tokens,
+            max_document_tokens: checkpoint.max_document_tokens,
+            truncate: checkpoint.cuts_start.then_some(Truncate::Start),
+            truncate_dim: checkpoint.truncate_dim,
             prompts: &checkpoint.prompts,
             default_prompt: checkpoint.default_prompt.as_deref(),
             default_query_prompt: checkpoint.query_prompt(),

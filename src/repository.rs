@@ -154,7 +154,7 @@ impl Repository {
         let manifest: Manifest = std::str::from_utf8(text)
             .map_err(|error| bad(error.to_string()))
             .and_then(|text| Manifest::from_toml(text).map_err(bad))?;
-        if manifest.schema != SCHEMA {
+        if !(1..=SCHEMA).contains(&manifest.schema) {
             return Err(bad(format!("schema {} is not known, this is for schema {SCHEMA}", manifest.schema)));
         }
         if manifest.model != model || manifest.version != version {

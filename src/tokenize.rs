@@ -328,7 +328,7 @@ impl Tokenizer {
 }
 
 /// The largest vocabularies there are, of 256,000 tokens, take 35 MB. More is not read into memory.
-const MOST_BYTES: u64 = 128 << 20;
+pub(crate) const MOST_BYTES: u64 = 128 << 20;
 /// Bytes that a token rarely has, to guess how much of a text is needed.
 const PROBABLE_BYTES: usize = 16;
 /// Tokens nearest to a cut in the text that are not trusted.

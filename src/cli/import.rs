@@ -12,7 +12,7 @@ use super::cache::Trust;
 use super::{Failure, print_line, progress};
 use crate::engine::{Pooling, Runtime};
 use crate::import::hub::{self, Hub, Patience, Snapshot};
-use crate::import::{self, Phase, Progress, Request};
+use crate::import::{self, Facts, Phase, Progress, Request, Staged};
 use crate::repository::manifest::{Graph, Precision, Source};
 use crate::repository::signing::SigningKey;
 use crate::repository::{CacheSettings, Repository, check_name};
@@ -56,6 +56,9 @@ pub(super) struct Import {
     /// Instead of the checkpoint's own pooling
     #[arg(long, value_enum)]
     pooling: Option<Pooling>,
+    /// Whether vectors are scaled to unit length, instead of what the checkpoint says
+    #[arg(long, value_name = "BOOL")]
+    normalise: Option<bool>,
     /// Instead of the checkpoint's own longest input, in tokens
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
@@ -119,6 +122,7 @@ impl Import {
             graph: self.graph,
             calibrate: self.calibrate.as_deref(),
             pooling: self.pooling,
+            normalise: self.normalise,
             max_tokens: self.max_tokens,
             prompts: self.prompt.iter().cloned().collect(),
             licence: self.licence.clone(),
@@ -129,7 +133,8 @@ impl Import {
             ..Request::new(&checkpoint, &self.name, source, created.clone())
         };
         let bars = Bars::default();
-        let manifest = import::stage(&request, stage.path(), runtime, &|progress| bars.show(progress))?;
+        let Staged { manifest, facts } =
+            import::stage(&request, stage.path(), runtime, &|progress| bars.show(progress))?;
         bars.finish();
 
         // Only now: an import that fails leaves no trace in the repository.
@@ -151,6 +156,9 @@ impl Import {
                 "imported {version}: {}, {} dimensions, {} tokens, space {}, {megabytes:.1} MB",
                 manifest.precision, manifest.dimensions, manifest.max_tokens, manifest.space
             ));
+            if printed.is_ok() {
+                printed = told(&manifest.assumptions, &facts);
+            }
             match activated {
                 Ok(true) if printed.is_ok() => {
                     printed = print_line(&format!("{version} is the version that serves"));
@@ -235,6 +243,20 @@ impl Import {
         })?;
         Ok((directory, Source::Hub { id, revision }))
     }
+}
+
+/// Prints what the version was made from, a line each.
+fn told(assumptions: &[String], facts: &Facts) -> Result<(), Failure> {
+    for fact in facts.taken() {
+        print_line(&format!("  {fact}"))?;
+    }
+    for assumption in assumptions {
+        print_line(&format!("  assumed: {assumption}"))?;
+    }
+    for part in facts.left_out() {
+        print_line(&format!("  not understood, and without effect here: {part}"))?;
+    }
+    Ok(())
 }
 
 /// One bar at a time, a new one for each new label.

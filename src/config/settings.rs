@@ -69,7 +69,7 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SEXTANT_SYNC_INTERVAL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_interval: Option<String>,
-    /// What to do with an input that is too long: end, start (cut there) or error [default: end]
+    /// What to do with an input that is too long: end, start (cut there) or error [default: as the model was made, mostly the end]
     #[arg(long, value_name = "HOW", env = "SEXTANT_TRUNCATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<String>,

@@ -125,7 +125,7 @@ impl Drop for Asked {
 pub(super) struct Drawn {
     input: Input,
     prompt: Prompt,
-    truncate: Truncate,
+    truncate: Option<Truncate>,
 }
 
 /// How a request ended, if it says anything about the version.

@@ -248,8 +248,10 @@ impl Model {
         input: &Input,
         prompt: Option<&str>,
         asked: bool,
-        truncate: Truncate,
+        truncate: Option<Truncate>,
     ) -> Result<Tokens, InputError> {
+        let own = if self.manifest.truncate_start { Truncate::Start } else { Truncate::End };
+        let truncate = truncate.unwrap_or(own);
         match (input, prompt) {
             (Input::Ids(_), Some(_)) if asked => Err(InputError::PromptBeforeIds),
             (Input::Ids(ids), _) => self.tokenizer.accept(ids, truncate),

@@ -49,8 +49,8 @@ pub struct EmbedRequest {
     pub inputs: Vec<Input>,
     /// Put before each text.
     pub prompt: Prompt,
-    /// What to do with long inputs.
-    pub truncate: Truncate,
+    /// What to do with long inputs; `None`: as the model was made.
+    pub truncate: Option<Truncate>,
     /// Cut the vectors to this width, before they are normalised where they are.
     pub dimensions: Option<usize>,
     /// `None`: as the model was made.

@@ -14,6 +14,10 @@ const LIBRARY: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } el
 /// Where `make setup-cuda` and `make setup` put the library, relative to the working directory. The first runs on the processor as well.
 const SETUP_DIRECTORIES: [&str; 2] = [".sextant/runtime-cuda", ".sextant/runtime"];
 
+/// Switches the library's own telemetry off. Read once, when the library makes its environment: what the environment's own setting says
+/// comes after the first look-up of the collector's address.
+const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 /// The loaded library. ONNX Runtime allows one environment in a process, and none after it was dropped.
 static LOADED: OnceLock<Runtime> = OnceLock::new();
 /// Two threads must not both find [`LOADED`] empty and load two libraries.
@@ -47,6 +51,11 @@ pub enum RuntimeError {
     /// The library loaded, and its environment could not be made.
     #[error("ONNX Runtime did not start: {0}")]
     Environment(#[source] ort::Error),
+    /// The library would look up and call its maker's collector.
+    #[error(
+        "{DISABLE_TELEMETRY} must be 1 before ONNX Runtime is loaded: with anything else the library calls its maker's collector"
+    )]
+    TelemetryAllowed,
     /// A process can hold one library only.
     #[error("ONNX Runtime is already loaded from `{}`; a second library, `{}`, cannot be", loaded.display(), asked.display())]
     AnotherLoaded {
@@ -71,8 +80,11 @@ impl Runtime {
     /// directory, beside the executable, the system's library directories. The first that is there is used, whatever comes of it.
     ///
     /// # Errors
-    /// If there is none, or it is no library, or older than this crate needs.
+    /// If there is none, or it is no library, or older than this crate needs, or [`disable_telemetry`] was not called.
     pub fn load(asked: Option<&Path>) -> Result<&'static Self, RuntimeError> {
+        if env::var_os(DISABLE_TELEMETRY).is_none_or(|value| value != "1") {
+            return Err(RuntimeError::TelemetryAllowed);
+        }
         let path = find(asked, env::var_os("ORT_DYLIB_PATH").as_deref())?;
         let _one_at_a_time = LOADING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(runtime) = LOADED.get() {
@@ -105,6 +117,20 @@ impl Runtime {
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }
+}
+
+/// Switches off the telemetry that is compiled into the library, whatever the caller's environment says, for this process and those that it
+/// starts. The `sextant` binary calls it before anything else.
+///
+/// # Safety
+/// No other thread may run: the C library reads the environment without a lock.
+#[expect(
+    unsafe_code,
+    reason = "the library reads the variable only, and nothing else can set one for this process"
+)]
+pub unsafe fn disable_telemetry() {
+    // SAFETY: the caller promises that no other thread runs.
+    unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
 }
 
 /// The library to load: what was named, or the first that is there.

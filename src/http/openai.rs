@@ -93,7 +93,7 @@ pub(super) async fn create_embeddings(
         space: space(&headers),
         inputs,
         prompt: prompt(body.prompt_name, body.input_type),
-        truncate: body.truncate.unwrap_or(app.0.config.truncate),
+        truncate: body.truncate.or(app.0.config.truncate),
         dimensions: body.dimensions,
         normalise: dtype.needs_unit_vectors().then_some(true),
         output: Output::Pooled,

@@ -118,16 +118,15 @@ struct Token {
 }
 
 impl Cut {
-    /// The server's way, unless the request says otherwise.
-    fn truncate(&self, default: Truncate) -> Truncate {
+    /// The server's way, or the model's where it has none, unless the request says otherwise.
+    fn truncate(&self, server: Option<Truncate>) -> Option<Truncate> {
         match (self.truncate, self.truncation_direction) {
-            (Some(false), _) => Truncate::Error,
-            (None, None) => default,
-            (None, Some(_)) if default == Truncate::Error => Truncate::Error,
-            (_, Some(Direction::Left)) => Truncate::Start,
-            (_, Some(Direction::Right)) => Truncate::End,
-            (Some(true), None) if default == Truncate::Start => Truncate::Start,
-            (Some(true), None) => Truncate::End,
+            (Some(false), _) => Some(Truncate::Error),
+            (None, None) => server,
+            (None, Some(_)) if server == Some(Truncate::Error) => server,
+            (_, Some(Direction::Left)) => Some(Truncate::Start),
+            (_, Some(Direction::Right)) => Some(Truncate::End),
+            (Some(true), None) => server.filter(|way| *way != Truncate::Error),
         }
     }
 
@@ -335,7 +334,7 @@ pub(super) async fn info(
         "max_input_length": manifest.max_tokens,
         "max_batch_tokens": model.limits.batch_tokens,
         "max_client_batch_size": config.max_inputs,
-        "auto_truncate": config.truncate != Truncate::Error,
+        "auto_truncate": config.truncate != Some(Truncate::Error),
         "tokenization_workers": config.tokenize_threads,
         "version": env!("CARGO_PKG_VERSION"),
         "sha": null,

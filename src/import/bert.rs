@@ -47,10 +47,6 @@ impl Encoder {
             report(layer + 1);
             tokens = compiler.layer(layer, &tokens)?;
         }
-        if let Some(tensor) = compiler.weights.unread() {
-            let (path, architecture) = (compiler.weights.path().to_owned(), self.architecture.clone());
-            return Err(ImportError::ExtraTensor { path, tensor, architecture });
-        }
         compiler.finish(&tokens)?;
         report(self.layers + 1);
         Ok(())

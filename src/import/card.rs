@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{ImportError, checkpoint};
+use super::{Facts, ImportError, checkpoint};
 use crate::repository::manifest::{Graph, Manifest, Source};
 
 /// Top-level keys of the YAML between two lines of `---` at the start of a README. Only plain scalars and lists of them
@@ -71,11 +71,11 @@ fn scalar(text: &str) -> Option<String> {
 }
 
 /// The model card in Markdown, complete but for what nobody said.
-pub(super) fn write(manifest: &Manifest, path: &Path) -> Result<(), ImportError> {
-    fs::write(path, card(manifest)).map_err(ImportError::io("write", path))
+pub(super) fn write(manifest: &Manifest, facts: &Facts, path: &Path) -> Result<(), ImportError> {
+    fs::write(path, card(manifest, facts)).map_err(ImportError::io("write", path))
 }
 
-fn card(manifest: &Manifest) -> String {
+fn card(manifest: &Manifest, facts: &Facts) -> String {
     let Manifest { model, dimensions, max_tokens, licence, intended_use, training_data, .. } = manifest;
     let source = match &manifest.source {
         Source::Directory { name } => format!("the directory `{name}`"),
@@ -123,12 +123,15 @@ fn card(manifest: &Manifest) -> String {
             card += &format!("- {name}: `{text}`\n");
         }
     }
-    if !manifest.assumptions.is_empty() {
-        card += "\n## Assumptions\n\n";
-        for assumption in &manifest.assumptions {
-            card += &format!("- {assumption}\n");
+    let mut list = |title: &str, lines: Vec<&str>| {
+        if !lines.is_empty() {
+            card += &format!("\n## {title}\n\n");
+            lines.iter().for_each(|line| card += &format!("- {line}\n"));
         }
-    }
+    };
+    list("Assumptions", manifest.assumptions.iter().map(String::as_str).collect());
+    list("Taken from the checkpoint", facts.taken().iter().map(String::as_str).collect());
+    list("Not understood, and without effect here", facts.left_out().iter().map(String::as_str).collect());
     card
 }
 

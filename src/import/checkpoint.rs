@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::card::FrontMatter;
-use super::pipeline::Pipeline;
-use super::{ImportError, Request};
+use super::facts::Facts;
+use super::pipeline::{Asked, Pipeline};
+use super::prompts::Settings;
+use super::sentence::Sentence;
+use super::tokenizer::{self, Effective};
+use super::{ImportError, Request, directory, task};
 use crate::engine::Pooling;
 use crate::files::read_whole;
-use crate::tokenize::{Tokenizer, TokenizerError, Truncate};
+use crate::tokenize::{Tokenizer, TokenizerError};
 
 /// A config.json that names a hundred thousand labels has some megabytes. More is not read into memory.
 pub(super) const MOST_BYTES: u64 = 32 << 20;
@@ -43,40 +46,30 @@ pub(super) struct Checkpoint {
     pub(super) config: Value,
     /// `model_type` of it.
     pub(super) architecture: String,
-    pub(super) pooling: Pooling,
+    /// From token vectors to one; none if no file and no flag says it.
+    pub(super) pooling: Option<Pooling>,
     pub(super) normalise: bool,
+    /// modules.json says that this is an embedder.
+    pub(super) is_declared: bool,
+    /// tokenizer.json as it goes with the version.
+    pub(super) tokenizer_file: Vec<u8>,
+    /// A text that is too long loses its start.
+    pub(super) cuts_start: bool,
     pub(super) max_tokens: usize,
     /// What says so, for messages: a flag, or a key of a file.
     max_tokens_from: String,
+    /// Longest query and document, where they are others.
+    pub(super) max_query_tokens: Option<usize>,
+    pub(super) max_document_tokens: Option<usize>,
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) default_prompt: Option<String>,
+    /// Vectors are cut to so many components, after they were normalised.
+    pub(super) truncate_dim: Option<usize>,
     pub(super) licence: Option<String>,
     pub(super) training_data: Option<String>,
     /// What it does not say and import took for granted.
     pub(super) assumptions: Vec<String>,
-    /// The file that wants texts lowercased before the tokenizer sees them.
-    lowercase: Option<PathBuf>,
-}
-
-/// `sentence_bert_config.json`
-#[derive(Default, Deserialize)]
-struct SentenceConfig {
-    max_seq_length: Option<usize>,
-    do_lower_case: Option<bool>,
-}
-
-/// `config_sentence_transformers.json`
-#[derive(Default, Deserialize)]
-struct PipelineConfig {
-    prompts: Option<BTreeMap<String, String>>,
-    default_prompt_name: Option<String>,
-}
-
-/// `tokenizer_config.json`
-#[derive(Default, Deserialize)]
-struct TokenizerConfig {
-    /// 1e30 and the like where nobody set it.
-    model_max_length: Option<f64>,
+    pub(super) facts: Facts,
 }
 
 impl Checkpoint {
@@ -86,53 +79,61 @@ impl Checkpoint {
     /// If a file is missing or damaged, or by name what is not supported.
     pub(super) fn read(request: &Request<'_>) -> Result<Self, ImportError> {
         let root = request.checkpoint;
-        let pipeline = Pipeline::read(root, request.pooling)?;
+        directory::check(root)?;
+        let mut facts = Facts::default();
+        let settings = Settings::read(root, &request.prompts, &mut facts)?;
+        let asked = Asked { pooling: request.pooling, normalise: request.normalise };
+        let pipeline = Pipeline::read(root, asked, &mut facts)?;
         let directory = pipeline.encoder;
         let config_path = directory.join("config.json");
         let config: Value = json(root, &config_path)?.ok_or_else(|| {
             missing(&config_path, "a checkpoint directory has the model's config.json in it")
         })?;
+        task::check_kind(&config)?;
+        task::check_architectures(&config, pipeline.is_declared, pipeline.pooling.is_some())?;
         let architecture = config.get("model_type").and_then(Value::as_str).unwrap_or("unknown").to_owned();
-        let tokenizer = directory.join("tokenizer.json");
-        if !tokenizer.is_file() {
-            let remedy = "a fast tokenizer's file is needed; make it with \
-                `transformers.AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)`";
-            return Err(missing(&tokenizer, remedy));
-        }
-        check_inside(root, &tokenizer)?;
-        let (mut sentence, mut sentence_path) = (SentenceConfig::default(), PathBuf::new());
-        for path in SENTENCE_CONFIGS.map(|name| directory.join(name)) {
-            if let Some(found) = json(root, &path)? {
-                (sentence, sentence_path) = (found, path);
-                break;
-            }
-        }
-        let tokenizer_path = directory.join("tokenizer_config.json");
-        let tokenizer: TokenizerConfig = json(root, &tokenizer_path)?.unwrap_or_default();
+        let mut sentence = Sentence::read(root, &directory, &mut facts)?;
+        let over = std::mem::take(&mut sentence.tokenizer);
+        let Effective { file, cuts_start, longest, config_path: tokenizer_path } =
+            tokenizer::read(root, &directory, &config, over, sentence.lowercase, &mut facts)?;
         let key = |key: &str, path: &Path| format!("`{key}` in `{}`", path.display());
+        let room = positions(&config, &architecture);
         let length = Length {
             asked: request.max_tokens,
-            sentence: sentence.max_seq_length,
-            tokenizer: tokenizer.model_max_length,
-            positions: positions(&config, &architecture),
+            sentence: sentence.longest,
+            tokenizer: longest,
+            positions: room,
         };
         let (max_tokens, from) = length.max_tokens()?;
-        let max_tokens_from = match from {
-            LengthFrom::Asked => "--max-tokens".to_owned(),
-            LengthFrom::Sentence => key("max_seq_length", &sentence_path),
-            LengthFrom::Tokenizer => key("model_max_length", &tokenizer_path),
-            LengthFrom::Positions => {
-                format!("the room that {} leaves", key("max_position_embeddings", &config_path))
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (max_tokens_from, file_name, key_name) = match from {
+            LengthFrom::Asked => ("--max-tokens".to_owned(), "--max-tokens".to_owned(), ""),
+            LengthFrom::Sentence => {
+                let from = sentence.longest_from;
+                (key(from, &sentence.path), name(&sentence.path), from)
             }
+            LengthFrom::Tokenizer => {
+                (key("model_max_length", &tokenizer_path), name(&tokenizer_path), "model_max_length")
+            }
+            LengthFrom::Positions => (
+                format!("the room that {} leaves", key("max_position_embeddings", &config_path)),
+                name(&config_path),
+                "max_position_embeddings",
+            ),
         };
-        let prompts: PipelineConfig =
-            json(root, &root.join("config_sentence_transformers.json"))?.unwrap_or_default();
-        let default_prompt = prompts.default_prompt_name;
-        let mut prompts = prompts.prompts.unwrap_or_default();
-        prompts.extend(request.prompts.clone());
-        if let Some(name) = default_prompt.as_ref().filter(|name| !prompts.contains_key(*name)) {
-            let reason = format!("its default_prompt_name `{name}` is none of its prompts");
-            return Err(ImportError::malformed(&root.join("config_sentence_transformers.json"), reason));
+        facts.took(format!("longest input {max_tokens} tokens"), &file_name, key_name);
+        let of_kind = |length: Option<usize>, key: &str, facts: &mut Facts| {
+            // As the library does: what processing_kwargs or the flag says goes before these.
+            let over = from == LengthFrom::Asked || sentence.longest_from.starts_with("processing_kwargs");
+            let length =
+                length.filter(|_| !over).map(|length| room.map_or(length, |room| room.min(length)))?;
+            facts.took(format!("{} {length} tokens", key.replace('_', " ")), &name(&sentence.path), key);
+            Some(length).filter(|length| *length != max_tokens)
+        };
+        let max_query_tokens = of_kind(sentence.longest_query, "query_length", &mut facts);
+        let max_document_tokens = of_kind(sentence.longest_document, "document_length", &mut facts);
+        if cuts_start {
+            facts.took("long texts lose their start", &name(&tokenizer_path), "truncation_side");
         }
         let readme = FrontMatter::read(root)?;
         Ok(Self {
@@ -143,12 +144,18 @@ impl Checkpoint {
             architecture,
             pooling: pipeline.pooling,
             normalise: pipeline.normalise,
+            is_declared: pipeline.is_declared,
+            tokenizer_file: file,
+            cuts_start,
             max_tokens,
             max_tokens_from,
-            prompts,
-            default_prompt,
+            max_query_tokens,
+            max_document_tokens,
+            prompts: settings.prompts,
+            default_prompt: settings.default_prompt,
+            truncate_dim: settings.truncate_dim,
             assumptions: pipeline.assumptions,
-            lowercase: sentence.do_lower_case.unwrap_or(false).then_some(sentence_path),
+            facts,
         })
     }
 
@@ -174,31 +181,43 @@ impl Checkpoint {
     /// The tokenizer.
     ///
     /// # Errors
-    /// If its file is damaged, or it does not lowercase where the checkpoint wants that.
+    /// If its file is damaged, or the special tokens alone are as long as a text may be.
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, ImportError> {
-        let tokenizer =
-            Tokenizer::load(&self.file("tokenizer.json"), self.max_tokens).map_err(|error| match error {
-                TokenizerError::NoRoom { max_tokens, added } => ImportError::Request(format!(
-                    "{} is {max_tokens}, and the tokenizer adds {added} special tokens to every input; it must be more",
-                    self.max_tokens_from
-                )),
-                other => other.into(),
-            })?;
-        let ids = |text: &str| {
-            let tokens = tokenizer.tokenize(text, Truncate::End);
-            tokens
-                .map(|tokens| tokens.ids)
-                .map_err(|source| ImportError::Text { text: text.to_owned(), source })
+        let path = self.file("tokenizer.json");
+        let shortest = [self.max_query_tokens, self.max_document_tokens]
+            .into_iter()
+            .flatten()
+            .fold(self.max_tokens, usize::min);
+        let read = |most| {
+            Tokenizer::read(&self.tokenizer_file, most, |reason| TokenizerError::Unreadable {
+                path: path.display().to_string(),
+                reason: reason.to_string(),
+            })
         };
-        if let Some(path) = &self.lowercase
-            && ids("The QUICK Brown FOX")? != ids("the quick brown fox")?
-        {
-            return Err(ImportError::unsupported(
-                format!("`do_lower_case` in `{}` with a tokenizer that keeps capitals", path.display()),
-                "put a Lowercase normalizer into tokenizer.json, or set do_lower_case to false if the model takes capitals",
-            ));
+        if shortest < self.max_tokens {
+            read(shortest)?;
         }
-        Ok(tokenizer)
+        read(self.max_tokens).map_err(|error| match error {
+            TokenizerError::NoRoom { max_tokens, added } => ImportError::Request(format!(
+                "{} is {max_tokens}, and the tokenizer adds {added} special tokens to every input; it must be more",
+                self.max_tokens_from
+            )),
+            other => other.into(),
+        })
+    }
+
+    /// How token vectors become one.
+    ///
+    /// # Errors
+    /// If no file and no flag says it.
+    pub(super) fn pooling(&self) -> Result<Pooling, ImportError> {
+        self.pooling.ok_or_else(|| {
+            ImportError::Request(
+                "the checkpoint has no modules.json, which would say how token vectors become one for the text, and another way gives \
+                 other vectors: pass --pooling mean, cls or last_token, as its model card or its original says"
+                    .to_owned(),
+            )
+        })
     }
 }
 

@@ -32,6 +32,8 @@ struct Config {
     #[serde(default)]
     is_decoder: bool,
     auto_map: Option<serde_json::Value>,
+    /// Heads of each layer that were taken out: the library does so when it loads the weights.
+    pruned_heads: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A BERT-family encoder: its sizes, and the rules in which the family's members differ.
@@ -127,6 +129,9 @@ impl Encoder {
         }
         if config.is_decoder {
             return Err(unsupported("a decoder (`is_decoder` in config.json)"));
+        }
+        if config.pruned_heads.is_some_and(|heads| !heads.is_empty()) {
+            return Err(unsupported("attention with heads taken out (`pruned_heads` in config.json)"));
         }
         if let Some(other) = config.position_embedding_type.filter(|kind| kind != "absolute") {
             return Err(unsupported(format!("the position embedding type `{other}`")));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImportError, Phase, Precision, Progress};
+use super::{ImportError, Phase, Progress};
 use crate::compare::{fault, largest_difference};
-use crate::engine::{Batch, EngineError, Output, Session, Vector, pooling};
+use crate::engine::{Batch, EngineError, Output, Session, Vector};
 use crate::repository::manifest::Manifest;
 use crate::rollout::gate::claim::Parent;
 use crate::rollout::gate::{Bounds, Check, Verdict};
@@ -27,21 +27,13 @@ const ALLOWED: f32 = Bounds::DEFAULT.max_batch_difference as f32;
 /// Most rows of a mixed batch: short and long texts meet in each.
 const MIXED: usize = 16;
 
-/// A text and its vector, normalised if the version's vectors are. No prompt is put before it.
+/// A text and its vector as it is served. No prompt is put before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// The text, cut to the version's `max_tokens` like any other.
     pub text: String,
     /// The vector of the text alone.
     pub embedding: Vector,
-}
-
-/// What makes a text's vector.
-pub(super) struct Encoding<'a> {
-    pub(super) tokenizer: &'a Tokenizer,
-    pub(super) session: &'a mut Session,
-    pub(super) normalise: bool,
-    pub(super) precision: Precision,
 }
 
 /// What the built-in texts showed of a graph.
@@ -67,7 +59,9 @@ impl Probed {
             if self.probes.iter().map(|probe| probe.text.as_str()).eq(texts.iter().copied()) {
                 return Ok(self.probes.into_iter().map(|probe| probe.embedding).collect());
             }
-            Ok::<_, ImportError>(alone(session, &tokenize(tokenizer, texts)?, |_| {})?)
+            let mut vectors = alone(session, &tokenize(tokenizer, texts)?, |_| {})?;
+            vectors.iter_mut().for_each(|vector| manifest.finish(vector));
+            Ok::<_, ImportError>(vectors)
         })?;
         let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).map(Check::to_string);
         match failed.collect::<Vec<_>>() {
@@ -77,16 +71,17 @@ impl Probed {
     }
 }
 
-/// Runs the built-in texts and writes their vectors to `stage`.
+/// Runs the built-in texts and writes their vectors, as the version of `manifest` serves them, to `stage`.
 ///
 /// # Errors
 /// If a vector is not finite or zero, or, from a graph of our own making, depends on the batch.
 pub(super) fn write(
-    encoding: Encoding<'_>,
+    manifest: &Manifest,
+    tokenizer: &Tokenizer,
+    session: &mut Session,
     stage: &Path,
     progress: &dyn Fn(Progress),
 ) -> Result<Probed, ImportError> {
-    let Encoding { tokenizer, session, normalise, precision } = encoding;
     let texts: Vec<&str> = TEXTS.lines().collect();
     let rows = tokenize(tokenizer, &texts)?;
     let report =
@@ -94,7 +89,11 @@ pub(super) fn write(
     let alone = alone(session, &rows, report)?;
     for (text, vector) in texts.iter().zip(&alone) {
         if let Some(fault) = fault(vector) {
-            return Err(ImportError::Probe { text: (*text).to_owned(), fault, precision });
+            return Err(ImportError::Probe {
+                text: (*text).to_owned(),
+                fault,
+                precision: manifest.precision,
+            });
         }
     }
     let mut depends_on_batch = false;
@@ -113,9 +112,7 @@ pub(super) fn write(
     let mut lines = String::new();
     let mut probes = Vec::with_capacity(texts.len());
     for (text, mut embedding) in texts.into_iter().zip(alone) {
-        if normalise {
-            pooling::normalise(&mut embedding);
-        }
+        manifest.finish(&mut embedding);
         let probe = Probe { text: text.to_owned(), embedding };
         lines += &serde_json::to_string(&probe).map_err(|error| ImportError::malformed(&path, error))?;
         lines.push('\n');

@@ -9,6 +9,7 @@ use super::ImportError;
 use super::encoder::Encoder;
 use crate::engine::Pooling;
 use crate::repository::manifest::{Precision, Space};
+use crate::tokenize::Truncate;
 
 /// What shapes a version's vectors.
 ///
@@ -24,6 +25,16 @@ pub(super) struct Ingredients<'a> {
     pub(super) normalise: bool,
     /// The same long text is cut elsewhere.
     pub(super) max_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_query_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_document_tokens: Option<usize>,
+    /// Which end of it is cut off; absent where it is the end, as in every version of before this was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) truncate: Option<Truncate>,
+    /// The width that vectors are cut to after they were normalised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) truncate_dim: Option<usize>,
     pub(super) prompts: &'a BTreeMap<String, String>,
     // Which of them a client gets that names none.
     pub(super) default_prompt: Option<&'a str>,
@@ -107,6 +118,10 @@ mod tests {
             pooling: Pooling::Mean,
             normalise: true,
             max_tokens: 256,
+            max_query_tokens: None,
+            max_document_tokens: None,
+            truncate: None,
+            truncate_dim: None,
             prompts,
             default_prompt: None,
             default_query_prompt: Some("query"),
@@ -138,6 +153,10 @@ mod tests {
             Ingredients { pooling: Pooling::LastToken, ..first() },
             Ingredients { normalise: false, ..first() },
             Ingredients { max_tokens: 255, ..first() },
+            Ingredients { max_query_tokens: Some(32), ..first() },
+            Ingredients { max_document_tokens: Some(32), ..first() },
+            Ingredients { truncate: Some(Truncate::Start), ..first() },
+            Ingredients { truncate_dim: Some(32), ..first() },
             Ingredients { default_prompt: Some("query"), ..first() },
             Ingredients { default_query_prompt: None, ..first() },
             Ingredients { default_query_prompt: Some("text"), ..first() },

@@ -104,20 +104,15 @@ impl Weights {
         Ok(values)
     }
 
-    /// A tensor of the encoder that was never read: what it does would be missing from the graph.
-    pub(super) fn unread(&self) -> Option<String> {
+    /// The tensors that were never read, by name: what they do would be missing from the graph.
+    pub(super) fn unread(&self) -> Vec<String> {
         let mut names = self.metadata.offset_keys();
         names.sort();
-        names.into_iter().find(|name| {
-            let own = name.strip_prefix(self.prefix).unwrap_or_default();
-            let encoder = own.starts_with("embeddings.") || own.starts_with("encoder.");
-            encoder && !BUFFERS.contains(&own) && !self.used.contains(name)
-        })
-    }
-
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        names.retain(|name| {
+            let own = name.strip_prefix(self.prefix).unwrap_or(name);
+            !BUFFERS.contains(&own) && !self.used.contains(name)
+        });
+        names
     }
 
     /// The tensor's full name and place. Checkpoints converted from TensorFlow call a norm's weight gamma and its bias beta.

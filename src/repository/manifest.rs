@@ -6,10 +6,11 @@ use object_store::path::Path as Key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::engine::Pooling;
+use crate::engine::pooling::normalise;
+use crate::engine::{Pooling, Vector};
 
-/// The layout of `manifest.toml` that this code reads and writes.
-pub const SCHEMA: u32 = 1;
+/// The newest layout of `manifest.toml` that this code reads. What needs nothing of it is written in the first, which older servers read too.
+pub const SCHEMA: u32 = 2;
 
 /// Begins the first line of `manifest.toml`.
 const SEAL: &str = "sha256 = \"";
@@ -33,7 +34,7 @@ const MOST_TOKENS: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`SCHEMA`] at the time of writing.
+    /// The oldest layout that has all of its fields: [`Manifest::oldest_schema`].
     pub schema: u32,
     /// The name clients ask for.
     pub model: String,
@@ -54,8 +55,20 @@ pub struct Manifest {
     /// Shorter widths that the model was trained to be cut to, descending; empty if none is declared.
     #[serde(default)]
     pub matryoshka_dimensions: Vec<usize>,
+    /// The graph makes wider vectors, which are cut to `dimensions` after they were normalised and are not normalised again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut_to_dimensions: bool,
     /// Longest input in tokens, special tokens included.
     pub max_tokens: usize,
+    /// The same of a query, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_query_tokens: Option<usize>,
+    /// The same of a document, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_document_tokens: Option<usize>,
+    /// A text that is too long loses its start, where neither the request nor the server says what is cut.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncate_start: bool,
     /// From token vectors to one.
     pub pooling: Pooling,
     /// Whether vectors are scaled to unit length.
@@ -132,6 +145,24 @@ impl Manifest {
         })
     }
 
+    /// The oldest layout that can say what this manifest says.
+    pub fn oldest_schema(&self) -> u32 {
+        let Self { cut_to_dimensions, max_query_tokens, max_document_tokens, truncate_start, .. } = self;
+        let is_newer = *cut_to_dimensions
+            || *truncate_start
+            || max_query_tokens.is_some()
+            || max_document_tokens.is_some();
+        if is_newer { SCHEMA } else { 1 }
+    }
+
+    /// Makes of the graph's vector the one that is served where the request asks for nothing else.
+    pub fn finish(&self, vector: &mut Vector) {
+        if self.normalise {
+            normalise(vector);
+        }
+        vector.truncate(self.dimensions);
+    }
+
     /// `name@version`.
     pub fn id(&self) -> String {
         format!("{}@{}", self.model, self.version)
@@ -159,9 +190,12 @@ impl Manifest {
         if bytes.is_none_or(|bytes| bytes > MOST_BYTES) {
             return Err("its files are larger than any disk".to_owned());
         }
-        for (name, value, most) in
-            [("dimensions", self.dimensions, MOST_DIMENSIONS), ("max_tokens", self.max_tokens, MOST_TOKENS)]
-        {
+        for (name, value, most) in [
+            ("dimensions", self.dimensions, MOST_DIMENSIONS),
+            ("max_tokens", self.max_tokens, MOST_TOKENS),
+            ("max_query_tokens", self.max_query_tokens.unwrap_or(1), MOST_TOKENS),
+            ("max_document_tokens", self.max_document_tokens.unwrap_or(1), MOST_TOKENS),
+        ] {
             if value == 0 || value > most {
                 return Err(format!("its `{name}` is {value}, and must be 1 to {most}"));
             }
@@ -193,6 +227,10 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Whether a file name stays in the version's directory.

@@ -11,7 +11,7 @@ use object_store::path::Path as Key;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::layout::{CLAIM, MANIFEST, PIECE, check_name, digest, file_names, key, open};
-use super::manifest::{File, Manifest, SCHEMA};
+use super::manifest::{File, Manifest};
 use super::store::Place;
 use super::{MANIFEST_BYTES, Repository, RepositoryError, Result};
 
@@ -62,7 +62,7 @@ impl Repository {
     /// version never listed.
     pub async fn publish(&self, stage: &Path, mut manifest: Manifest) -> Result<Manifest> {
         check_name(&manifest.model)?;
-        manifest.schema = SCHEMA;
+        manifest.schema = manifest.oldest_schema();
         manifest.files = Vec::new();
         for name in file_names(stage)? {
             let (bytes, sha256) = digest(&stage.join(&name)).await?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sextant::engine::{Batch, Output, Pooling, Session, SessionOptions, Vector, pooling};
-use sextant::import::{ImportError, Request, stage};
+use sextant::import::{Facts, ImportError, Request, Staged, stage};
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::tokenize::{Tokenizer, Truncate};
 use tempfile::TempDir;
@@ -34,6 +34,8 @@ const TEXTS: [&str; 6] = [
 pub struct Imported {
     directory: TempDir,
     pub manifest: Manifest,
+    /// What the import told.
+    pub facts: Facts,
 }
 
 /// Asks for nothing special.
@@ -47,8 +49,8 @@ pub fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> R
     let mut request = request(checkpoint);
     ask(&mut request);
     let directory = tempfile::tempdir().unwrap();
-    let manifest = stage(&request, directory.path(), runtime(), &|_| {})?;
-    Ok(Imported { directory, manifest })
+    let Staged { manifest, facts } = stage(&request, directory.path(), runtime(), &|_| {})?;
+    Ok(Imported { directory, manifest, facts })
 }
 
 /// Imports a tiny checkpoint with nothing special asked for.

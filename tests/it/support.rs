@@ -18,12 +18,12 @@ use std::path::Path;
 
 use serde_json::Value;
 use sextant::engine::{Backend, Pooling, Runtime};
-use sextant::repository::manifest::{Graph, Manifest, Precision, SCHEMA, Source, Space};
+use sextant::repository::manifest::{Graph, Manifest, Precision, Source, Space};
 
 /// A manifest for version 1 of `model`, with nothing out of the ordinary.
 pub fn manifest(model: &str, dimensions: usize) -> Manifest {
     Manifest {
-        schema: SCHEMA,
+        schema: 1,
         model: model.to_owned(),
         version: 1,
         created: "2026-01-01T00:00:00Z".to_owned(),
@@ -33,7 +33,11 @@ pub fn manifest(model: &str, dimensions: usize) -> Manifest {
         precision: Precision::Fp32,
         dimensions,
         matryoshka_dimensions: Vec::new(),
+        cut_to_dimensions: false,
         max_tokens: 64,
+        max_query_tokens: None,
+        max_document_tokens: None,
+        truncate_start: false,
         pooling: Pooling::Mean,
         normalise: true,
         space: Space("0123456789abcdef".to_owned()),

@@ -43,7 +43,7 @@ async fn models() -> &'static Path {
             let created = "2026-01-01T00:00:00Z".to_owned();
             let request =
                 Request { precision, ..Request::new(Path::new(".sextant/weights"), name, source, created) };
-            let staged = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap();
+            let staged = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap().manifest;
             let manifest = repository.publish(stage.path(), staged.clone()).await.unwrap();
             if precision == Precision::Int8 {
                 let Manifest { model, space, .. } = repository.manifest("fp32", 1).await.unwrap();

@@ -133,7 +133,7 @@ impl Read {
             space: extract::space(headers),
             inputs: inputs(tensors, &binary, config.max_inputs)?,
             prompt: extract::prompt(parameters.prompt_name, parameters.input_type),
-            truncate: parameters.truncate.unwrap_or(config.truncate),
+            truncate: parameters.truncate.or(config.truncate),
             dimensions: parameters.dimensions,
             class: extract::class(headers)?,
             ..EmbedRequest::default()

@@ -7,7 +7,6 @@ use std::{fs, thread};
 use super::claim::Parent;
 use super::{Bound, Bounds, Check, GateReport, Name, Verdict};
 use crate::compare::{cosine, fault, largest, largest_difference, least, length};
-use crate::engine::pooling::normalise;
 use crate::engine::{Batch, Chosen, Device, EngineError, Output, Session, Vector};
 use crate::import::probe::{self, Probe};
 use crate::repository::manifest::Manifest;
@@ -83,7 +82,8 @@ impl Inspection<'_> {
         let (sessions, threads) = (chosen.topology.sessions, chosen.topology.threads);
         let graph = chosen.sessions.first().map_or(0, Session::dimensions);
         let manifest = self.manifest.dimensions;
-        let loads = if graph == manifest {
+        let is_cut = self.manifest.cut_to_dimensions && graph > manifest;
+        let loads = if graph == manifest || is_cut {
             let placed = chosen.sessions.first().map(|session| {
                 let nodes =
                     session.nodes().into_iter().map(|(provider, count)| format!("{count} by {provider}"));
@@ -171,11 +171,13 @@ impl Inspection<'_> {
         report.add(self.batch_difference(&texts, &alone, &together));
         if let Some(parent) = self.parent {
             let embed = |asked: &[&str]| {
-                if asked == texts {
-                    return Ok(alone);
-                }
-                let rows = self.tokenize(asked)?;
-                sessions.alone(&rows).map_err(failed)
+                let mut vectors = if asked == texts {
+                    alone
+                } else {
+                    sessions.alone(&self.tokenize(asked)?).map_err(failed)?
+                };
+                vectors.iter_mut().for_each(|vector| self.manifest.finish(vector));
+                Ok::<_, String>(vectors)
             };
             let claim = parent.measure(self.manifest, &self.bounds, embed);
             let claim =
@@ -195,9 +197,7 @@ impl Inspection<'_> {
     fn reproduced(&self, probes: &[Probe], alone: &[Vector], device: Device, report: &mut GateReport) {
         let served = alone.iter().map(|vector| {
             let mut vector = vector.clone();
-            if self.manifest.normalise {
-                normalise(&mut vector);
-            }
+            self.manifest.finish(&mut vector);
             vector
         });
         let served: Vec<Vector> = served.collect();

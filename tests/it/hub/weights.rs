@@ -44,7 +44,7 @@ fn import(directory: &Path, graph: Option<Graph>) -> Manifest {
     let source = Source::Directory { name: "tiny".to_owned() };
     let request = Request { graph, ..Request::new(directory, "tiny", source, "now".to_owned()) };
     let into = tempfile::tempdir().unwrap();
-    stage(&request, into.path(), runtime(), &|_| {}).unwrap()
+    stage(&request, into.path(), runtime(), &|_| {}).unwrap().manifest
 }
 
 /// A checkpoint with safetensors and an export whose weights lie in a file that no convention names.
