@@ -1,6 +1,7 @@
 //! Text to token ids, with what was cut off and what the vocabulary does not know; token ids checked.
 
 mod ascii;
+mod early_stop;
 
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -137,6 +138,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Where the rules are BERT's.
     ascii: Option<AsciiWordPiece>,
+    /// Whether a text may be cut between words: see [`early_stop`].
+    words_apart: bool,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     unknown: Option<u32>,
@@ -191,7 +194,8 @@ impl Tokenizer {
         let highest = inner.get_vocab(true).into_values().max();
         let vocabulary = highest.map_or(0, |highest| highest as usize + 1);
         let ascii = AsciiWordPiece::of(&inner);
-        Ok(Self { inner, ascii, prefix, suffix, unknown, vocabulary, max_tokens })
+        let words_apart = early_stop::keeps_words_apart(&inner);
+        Ok(Self { inner, ascii, words_apart, prefix, suffix, unknown, vocabulary, max_tokens })
     }
 
     /// Longest input in tokens, special tokens included.
@@ -206,24 +210,27 @@ impl Tokenizer {
 
     /// The text's ids, cut to `max_tokens`.
     ///
-    /// Of a long text only as much is tokenized as is kept, so that a book does not take a thousand times as long as its
-    /// first page.
+    /// They are the whole text's. Where its tokenizer keeps words apart, only as much of a long text is tokenized as is kept, so that a book
+    /// does not take a thousand times as long as its first page.
     ///
     /// # Errors
     /// If it is too long and must not be cut, or has no token at all.
     pub fn tokenize(&self, text: &str, truncate: Truncate) -> Result<Tokens, InputError> {
-        let mut bytes = self.max_tokens.saturating_mul(PROBABLE_BYTES);
+        let mut bytes = match self.words_apart {
+            true => self.max_tokens.saturating_mul(PROBABLE_BYTES),
+            false => text.len(),
+        };
         loop {
             let part = match truncate {
-                Truncate::Start => end_of(text, bytes),
-                Truncate::End | Truncate::Error => start_of(text, bytes),
+                Truncate::Start => early_stop::end_of(text, bytes),
+                Truncate::End | Truncate::Error => early_stop::start_of(text, bytes),
             };
             let content = self.content(part)?;
-            // At the cut a token may differ from the whole text's; what is kept must end well before it.
-            if part.len() == text.len() || content.len() >= self.max_tokens.saturating_add(CUT_MARGIN) {
+            // One token more than there is room for tells that the text is cut.
+            if part.len() == text.len() || content.len() > self.room() {
                 return self.frame(&content, truncate);
             }
-            bytes = bytes.saturating_mul(4);
+            bytes = part.len().saturating_mul(4);
         }
     }
 
@@ -314,16 +321,21 @@ impl Tokenizer {
 
     /// Which part of `tokens` stays.
     fn keep(&self, tokens: usize, truncate: Truncate) -> Result<Range<usize>, InputError> {
-        let added = self.prefix.len() + self.suffix.len();
-        let room = self.max_tokens - added;
+        let room = self.room();
         match truncate {
             _ if tokens <= room => Ok(0..tokens),
             Truncate::End => Ok(0..room),
             Truncate::Start => Ok(tokens - room..tokens),
             Truncate::Error => {
-                Err(InputError::TooLong { tokens: tokens + added, max_tokens: self.max_tokens })
+                let tokens = tokens + self.max_tokens - room;
+                Err(InputError::TooLong { tokens, max_tokens: self.max_tokens })
             }
         }
+    }
+
+    /// Tokens of a text that are kept.
+    fn room(&self) -> usize {
+        self.max_tokens - self.prefix.len() - self.suffix.len()
     }
 }
 
@@ -331,32 +343,8 @@ impl Tokenizer {
 pub(crate) const MOST_BYTES: u64 = 128 << 20;
 /// Bytes that a token rarely has, to guess how much of a text is needed.
 const PROBABLE_BYTES: usize = 16;
-/// Tokens nearest to a cut in the text that are not trusted.
-const CUT_MARGIN: usize = 16;
 /// Bytes of a text that is long to whoever asks what effort it is.
 const LONG_BYTES: usize = 1 << 16;
-
-/// The first `bytes` or so of the text, cut before white space where there is some near.
-fn start_of(text: &str, bytes: usize) -> &str {
-    if text.len() <= bytes {
-        return text;
-    }
-    let end = text.floor_char_boundary(bytes);
-    let near = text.floor_char_boundary(end - end / 4);
-    let space = text[near..end].rfind(char::is_whitespace);
-    &text[..space.map_or(end, |space| near + space)]
-}
-
-/// The last `bytes` or so of the text, cut before white space where there is some near.
-fn end_of(text: &str, bytes: usize) -> &str {
-    if text.len() <= bytes {
-        return text;
-    }
-    let start = text.ceil_char_boundary(text.len() - bytes);
-    let near = text.ceil_char_boundary(start + bytes / 4);
-    let space = text[start..near].find(char::is_whitespace);
-    &text[space.map_or(start, |space| start + space)..]
-}
 
 /// Finds characters from where it was last. Tokens come in the order of the text, so it is walked once, however many there are.
 struct Walk<'a> {

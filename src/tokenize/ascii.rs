@@ -207,7 +207,11 @@ mod tests {
 
     /// Words of pieces and of what is none, with everything between them that ASCII has.
     fn text() -> impl Strategy<Value = String> {
-        let word = "[abcAB1]{1,14}";
+        // Around the longest word that is looked at, and far beyond.
+        let long = prop_oneof![Just(199..=202_usize), Just(1..=5000)].prop_flat_map(|length| {
+            (length, "[abcAB]{1,3}").prop_map(|(length, part)| part.chars().cycle().take(length).collect())
+        });
+        let word = prop_oneof![20 => "[abcAB1]{1,14}", 1 => long];
         let between = prop_oneof![4 => " ", 2 => "[ .#'\\[\\]-]{1,3}", 1 => "[\\x00-\\x7f]{1,3}"];
         let added = prop_oneof![30 => "", 1 => "\\[CLS\\]", 1 => "\\[unk\\]"];
         prop::collection::vec((word, between, added), 0..12).prop_map(|parts| {
@@ -219,8 +223,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn ids_are_the_librarys(text in text(), lowercase: bool, strip_accents: Option<bool>) {
+        fn ids_are_the_librarys(text in text(), lowercase: bool, strip_accents: Option<bool>, longest in prop_oneof![Just(12), Just(200)]) {
             let tokenizer = tokenizer(|file| {
+                file["model"]["max_input_chars_per_word"] = longest.into();
                 file["normalizer"]["lowercase"] = lowercase.into();
                 file["normalizer"]["strip_accents"] = json!(strip_accents);
             });

@@ -37,6 +37,7 @@ mod signed;
 mod support;
 mod tei;
 mod tls;
+mod tokens;
 mod trace;
 mod trial;
 mod weights;

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod contract;
 pub mod export;
 pub mod fake;
+pub mod hostile;
 pub mod load;
 pub mod reference;
 pub mod s3;
