@@ -282,7 +282,7 @@ impl Embedder {
         prompt: &Prompt,
         truncate: Option<Truncate>,
     ) -> Result<Vec<Tokens>, EmbedError> {
-        let asked = *prompt != Prompt::Default;
+        let asked = prompt.clone();
         let prompt = model.prompt(prompt)?.map(str::to_owned);
         let (version, most) = (Arc::clone(model), self.max_input_bytes);
         let before = prompt.as_ref().map_or(0, |prompt| model.tokenizer.effort(prompt));
@@ -292,7 +292,7 @@ impl Embedder {
         };
         self.spread(inputs, effort, move |input| match input {
             Input::Text(text) if text.len() > most => Err(InputError::TooLarge { bytes: text.len(), most }),
-            input => version.tokens(input, prompt.as_deref(), asked, truncate),
+            input => version.tokens(input, prompt.as_deref(), &asked, truncate),
         })
         .await
     }

@@ -57,11 +57,16 @@ pub fn tokens(data: &[u8]) {
     let (words, _) = data.as_chunks::<2>();
     let ids: Vec<i64> = words.iter().map(|word| i64::from(i16::from_le_bytes(*word))).collect();
     let text = String::from_utf8_lossy(data);
-    for tokens in [TINY.accept(&ids, truncate), TINY.tokenize(&text, truncate)].into_iter().flatten() {
+    for tokens in
+        [TINY.accept(&ids, TINY.max_tokens(), truncate), TINY.tokenize(&text, truncate)].into_iter().flatten()
+    {
         assert!(tokens.ids.len() <= MAX_TOKENS && tokens.unknown <= tokens.ids.len());
         assert!(tokens.ids.iter().all(|id| (*id as usize) < TINY.vocabulary()));
         let back: Vec<i64> = tokens.ids.iter().map(|id| i64::from(*id)).collect();
-        assert_eq!(TINY.accept(&back, Truncate::Error).map(|again| again.ids), Ok(tokens.ids.clone()));
+        assert_eq!(
+            TINY.accept(&back, TINY.max_tokens(), Truncate::Error).map(|again| again.ids),
+            Ok(tokens.ids.clone())
+        );
         assert!(TINY.decode(&back, true).is_ok());
     }
     if let Ok(pieces) = TINY.pieces(&text, how & 4 == 0) {

@@ -216,8 +216,17 @@ impl Tokenizer {
     /// # Errors
     /// If it is too long and must not be cut, or has no token at all.
     pub fn tokenize(&self, text: &str, truncate: Truncate) -> Result<Tokens, InputError> {
+        self.tokenize_within(text, self.max_tokens, truncate)
+    }
+
+    /// The same, cut to `most` tokens instead: queries and documents may have lengths of their own.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    pub fn tokenize_within(&self, text: &str, most: usize, truncate: Truncate) -> Result<Tokens, InputError> {
+        let room = self.room(most);
         let mut bytes = match self.words_apart {
-            true => self.max_tokens.saturating_mul(PROBABLE_BYTES),
+            true => most.saturating_mul(PROBABLE_BYTES),
             false => text.len(),
         };
         loop {
@@ -227,8 +236,8 @@ impl Tokenizer {
             };
             let content = self.content(part)?;
             // One token more than there is room for tells that the text is cut.
-            if part.len() == text.len() || content.len() > self.room() {
-                return self.frame(&content, truncate);
+            if part.len() == text.len() || content.len() > room {
+                return self.frame(&content, most, truncate);
             }
             bytes = part.len().saturating_mul(4);
         }
@@ -256,17 +265,17 @@ impl Tokenizer {
         }
     }
 
-    /// Takes ids that a caller made, as they are: only if they are this tokenizer's, and cut like a text.
+    /// Takes ids that a caller made, as they are: only if they are this tokenizer's, and cut like a text to `most`.
     ///
     /// # Errors
     /// If an id is out of range, the frame of special tokens is missing, or they are too many and must not be cut.
-    pub fn accept(&self, ids: &[i64], truncate: Truncate) -> Result<Tokens, InputError> {
+    pub fn accept(&self, ids: &[i64], most: usize, truncate: Truncate) -> Result<Tokens, InputError> {
         let ids = self.known(ids)?;
         let framed = ids.strip_prefix(self.prefix.as_slice());
         let Some(content) = framed.and_then(|ids| ids.strip_suffix(self.suffix.as_slice())) else {
             return Err(InputError::Unframed { frame: format!("{:?} ... {:?}", self.prefix, self.suffix) });
         };
-        self.frame(content, truncate)
+        self.frame(content, most, truncate)
     }
 
     /// Every token of the text, nothing cut off.
@@ -309,8 +318,8 @@ impl Tokenizer {
     }
 
     /// Cuts the content to what there is room for and puts the special tokens round it.
-    fn frame(&self, content: &[u32], truncate: Truncate) -> Result<Tokens, InputError> {
-        let kept = &content[self.keep(content.len(), truncate)?];
+    fn frame(&self, content: &[u32], most: usize, truncate: Truncate) -> Result<Tokens, InputError> {
+        let kept = &content[self.keep(content.len(), most, truncate)?];
         let unknown = kept.iter().filter(|id| Some(**id) == self.unknown).count();
         let ids: Arc<[u32]> = [&self.prefix, kept, &self.suffix].concat().into();
         if ids.is_empty() {
@@ -320,22 +329,22 @@ impl Tokenizer {
     }
 
     /// Which part of `tokens` stays.
-    fn keep(&self, tokens: usize, truncate: Truncate) -> Result<Range<usize>, InputError> {
-        let room = self.room();
+    fn keep(&self, tokens: usize, most: usize, truncate: Truncate) -> Result<Range<usize>, InputError> {
+        let room = self.room(most);
         match truncate {
             _ if tokens <= room => Ok(0..tokens),
             Truncate::End => Ok(0..room),
             Truncate::Start => Ok(tokens - room..tokens),
             Truncate::Error => {
-                let tokens = tokens + self.max_tokens - room;
-                Err(InputError::TooLong { tokens, max_tokens: self.max_tokens })
+                let tokens = tokens + most - room;
+                Err(InputError::TooLong { tokens, max_tokens: most })
             }
         }
     }
 
-    /// Tokens of a text that are kept.
-    fn room(&self) -> usize {
-        self.max_tokens - self.prefix.len() - self.suffix.len()
+    /// Tokens of a text that are kept of `most`.
+    fn room(&self, most: usize) -> usize {
+        most.saturating_sub(self.prefix.len() + self.suffix.len())
     }
 }
 

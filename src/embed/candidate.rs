@@ -196,9 +196,8 @@ async fn compare(
 async fn run(model: &Arc<Model>, job: &Drawn) -> (Option<Vec<f32>>, Duration) {
     let (tokenizing, Drawn { input, prompt, truncate }) = (Arc::clone(model), job.clone());
     let tokenize = move || {
-        let asked = prompt != Prompt::Default;
-        let prompt = tokenizing.prompt(&prompt)?;
-        let tokens = tokenizing.tokens(&input, prompt, asked, truncate);
+        let text = tokenizing.prompt(&prompt)?;
+        let tokens = tokenizing.tokens(&input, text, &prompt, truncate);
         tokens.map_err(|source| EmbedError::Input { index: 0, source })
     };
     let tokens = spawn_blocking(tokenize).await;

@@ -241,23 +241,29 @@ impl Model {
         Ok((vector, started.elapsed()))
     }
 
-    /// The ids of an input, with `prompt` before it if it is a text. Ids come with the default prompt, or without one that was
-    /// `asked` for.
+    /// The ids of an input, with `prompt`, the text of the one `asked` for, before it if it is a text. Ids come with the default prompt,
+    /// or without one that was asked for.
     pub(super) fn tokens(
         &self,
         input: &Input,
         prompt: Option<&str>,
-        asked: bool,
+        asked: &Prompt,
         truncate: Option<Truncate>,
     ) -> Result<Tokens, InputError> {
         let own = if self.manifest.truncate_start { Truncate::Start } else { Truncate::End };
         let truncate = truncate.unwrap_or(own);
+        let of_its_kind = match asked {
+            Prompt::Query => self.manifest.max_query_tokens,
+            Prompt::Document => self.manifest.max_document_tokens,
+            Prompt::Default | Prompt::Named(_) => None,
+        };
+        let most = of_its_kind.unwrap_or(self.manifest.max_tokens);
         match (input, prompt) {
-            (Input::Ids(_), Some(_)) if asked => Err(InputError::PromptBeforeIds),
-            (Input::Ids(ids), _) => self.tokenizer.accept(ids, truncate),
-            (Input::Text(text), None) => self.tokenizer.tokenize(text, truncate),
+            (Input::Ids(_), Some(_)) if *asked != Prompt::Default => Err(InputError::PromptBeforeIds),
+            (Input::Ids(ids), _) => self.tokenizer.accept(ids, most, truncate),
+            (Input::Text(text), None) => self.tokenizer.tokenize_within(text, most, truncate),
             (Input::Text(text), Some(prompt)) => {
-                self.tokenizer.tokenize(&[prompt, text.as_str()].concat(), truncate)
+                self.tokenizer.tokenize_within(&[prompt, text.as_str()].concat(), most, truncate)
             }
         }
     }

@@ -130,10 +130,28 @@ impl Checkpoint {
             facts.took(format!("{} {length} tokens", key.replace('_', " ")), &name(&sentence.path), key);
             Some(length).filter(|length| *length != max_tokens)
         };
+        for (key_name, length) in
+            [("query_length", sentence.longest_query), ("document_length", sentence.longest_document)]
+        {
+            if let Some(length) = length.filter(|length| *length > max_tokens && request.max_tokens.is_none())
+            {
+                let (key, longest) = (key(key_name, &sentence.path), max_tokens);
+                return Err(ImportError::Request(format!(
+                    "{key} is {length}, more than the {longest} tokens of a text without a kind: give the longest of them as --max-tokens"
+                )));
+            }
+        }
         let max_query_tokens = of_kind(sentence.longest_query, "query_length", &mut facts);
         let max_document_tokens = of_kind(sentence.longest_document, "document_length", &mut facts);
         if cuts_start {
             facts.took("long texts lose their start", &name(&tokenizer_path), "truncation_side");
+        }
+        let mut assumptions = pipeline.assumptions;
+        if let Some(name) = document_prompt(&settings.prompts).filter(|name| *name != "document") {
+            assumptions.push(format!(
+                "Documents get the prompt `{name}`: there is none named `document`, and sentence-transformers' encode_document then puts \
+                 nothing before them."
+            ));
         }
         let readme = FrontMatter::read(root)?;
         Ok(Self {
@@ -154,7 +172,7 @@ impl Checkpoint {
             prompts: settings.prompts,
             default_prompt: settings.default_prompt,
             truncate_dim: settings.truncate_dim,
-            assumptions: pipeline.assumptions,
+            assumptions,
             facts,
         })
     }
@@ -166,16 +184,12 @@ impl Checkpoint {
 
     /// The name of the prompt for queries.
     pub(super) fn query_prompt(&self) -> Option<&str> {
-        self.first_prompt(&["query"])
+        self.prompts.get_key_value("query").map(|(name, _)| name.as_str())
     }
 
     /// The name of the prompt for documents.
     pub(super) fn document_prompt(&self) -> Option<&str> {
-        self.first_prompt(&["document", "passage", "corpus"])
-    }
-
-    fn first_prompt(&self, names: &[&'static str]) -> Option<&str> {
-        names.iter().copied().find(|name| self.prompts.contains_key(*name))
+        document_prompt(&self.prompts)
     }
 
     /// The tokenizer.
@@ -219,6 +233,11 @@ impl Checkpoint {
             )
         })
     }
+}
+
+/// The name of the prompt for documents, of those that checkpoints give it.
+fn document_prompt(prompts: &BTreeMap<String, String>) -> Option<&'static str> {
+    ["document", "passage", "corpus"].into_iter().find(|name| prompts.contains_key(*name))
 }
 
 /// Reads a JSON file of the checkpoint in `root`; `None` if there is none.

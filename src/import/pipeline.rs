@@ -1,14 +1,12 @@
 //! What sentence-transformers runs after the encoder: `modules.json` and the pooling's own `config.json`.
 
-use std::path::{Component, Path, PathBuf};
-
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 use super::ImportError;
-use super::checkpoint::{json, missing};
+use super::checkpoint::json;
 use super::facts::Facts;
-use super::sentence::EMBEDDERS;
+use super::modules::{Kind, Module};
+use super::pooling::{check_normalize, read_pooling};
 use crate::engine::Pooling;
 
 /// The encoder and what follows it.
@@ -23,69 +21,6 @@ pub(super) struct Pipeline {
     pub(super) is_declared: bool,
     /// What no file says.
     pub(super) assumptions: Vec<String>,
-}
-
-/// A line of `modules.json`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Module {
-    #[serde(default)]
-    path: String,
-    /// A class of the sentence-transformers library, or of a module of the checkpoint's own.
-    r#type: String,
-    #[serde(default, rename = "idx")]
-    _index: Value,
-    #[serde(default, rename = "name")]
-    _name: Value,
-    /// Arguments of a call that the module takes.
-    #[serde(default)]
-    kwargs: Vec<String>,
-}
-
-/// Modules that are computed here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Transformer,
-    Pooling,
-    Normalize,
-}
-
-impl Kind {
-    const ALL: [(&str, Self); 3] =
-        [("Transformer", Self::Transformer), ("Pooling", Self::Pooling), ("Normalize", Self::Normalize)];
-}
-
-/// Packages of sentence-transformers that these classes have lain in, from its first release to 6.2. A module of the same name anywhere else
-/// is the repository's own code.
-const PACKAGES: [&str; 4] = [
-    "sentence_transformers.models",
-    "sentence_transformers.base.modules",
-    "sentence_transformers.sentence_transformer.modules",
-    "sentence_transformers.sentence_transformer.models",
-];
-
-impl Module {
-    /// Which of those that are computed it is. The class may be named by its package, or by its own file in there.
-    fn kind(&self) -> Option<Kind> {
-        let (package, class) = self.r#type.rsplit_once('.')?;
-        let (_, kind) = Kind::ALL.into_iter().find(|(name, _)| *name == class)?;
-        let in_package = |known: &str| match package.strip_prefix(known) {
-            Some("") => true,
-            Some(file) => file.strip_prefix('.').is_some_and(|file| file.eq_ignore_ascii_case(class)),
-            None => false,
-        };
-        PACKAGES.into_iter().any(in_package).then_some(kind)
-    }
-
-    /// The module's directory.
-    fn directory(&self, root: &Path) -> Result<PathBuf, ImportError> {
-        let path = Path::new(&self.path);
-        if path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Ok(root.join(path));
-        }
-        let reason = format!("its path `{}` leads out of the checkpoint", self.path);
-        Err(ImportError::malformed(&root.join("modules.json"), reason))
-    }
 }
 
 impl Pipeline {
@@ -111,7 +46,7 @@ impl Pipeline {
                 );
                 return Err(ImportError::unsupported(what, "texts come here without arguments for a module"));
             }
-            kinds.push(module.kind().ok_or_else(|| unknown(module))?);
+            kinds.push(module.kind().ok_or_else(|| module.unsupported())?);
         }
         if modules.is_empty() {
             let reason = "it lists no modules; it must list Transformer, Pooling and, optional, Normalize, or not be there";
@@ -198,113 +133,6 @@ pub(super) struct Asked {
 
 fn named(pooling: Option<Pooling>) -> String {
     pooling.map(|pooling| format!("{pooling:?}").to_lowercase()).unwrap_or_default()
-}
-
-/// Why a module is not computed, and what works.
-fn unknown(module: &Module) -> ImportError {
-    let class = module.r#type.rsplit('.').next().unwrap_or_default();
-    let own = !module.r#type.starts_with("sentence_transformers.");
-    let (what, remedy) = match class {
-        _ if own => (
-            "a module of the repository's own",
-            "its code would have to be run; export the whole pipeline to ONNX with an output `sentence_embedding`, and import that without \
-             modules.json",
-        ),
-        "StaticEmbedding" => {
-            ("a static embedding (a table of words, without an encoder)", "only encoders are imported")
-        }
-        "SpladePooling" | "MLMTransformer" | "SparseAutoEncoder" | "SparseStaticEmbedding" => {
-            ("a sparse model (SPLADE)", EMBEDDERS)
-        }
-        "MultiVectorMask" => ("a multi-vector model (ColBERT)", EMBEDDERS),
-        "LogitScore" | "CausalLogits" => ("a reranker", EMBEDDERS),
-        "CLIPModel" => ("a model of images and texts (CLIP)", "only texts are embedded"),
-        _ => (
-            "not computed here",
-            "a model must be made of Transformer, Pooling and Normalize; \
-             export the whole pipeline to ONNX with an output `sentence_embedding`, and import that without modules.json",
-        ),
-    };
-    ImportError::unsupported(format!("the module `{}` in modules.json, {what},", module.r#type), remedy)
-}
-
-/// Keys of a pooling's config.json that name its width, and none of its modes.
-const POOLING_WIDTHS: [&str; 2] = ["word_embedding_dimension", "embedding_dimension"];
-
-/// Its modes in the form of before version 5, in the order in which the library concatenates them.
-const POOLING_MODES: [&str; 6] =
-    ["cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"];
-
-/// Reads `1_Pooling/config.json`: one truth value a mode, or from version 5 of the library one key that names the mode. The key goes before
-/// the truth values, and where none of them is true the mean is meant.
-fn read_pooling(root: &Path, path: &Path) -> Result<Pooling, ImportError> {
-    let config: Map<String, Value> = json(root, path)?
-        .ok_or_else(|| missing(path, "modules.json names it; fetch the checkpoint again"))?;
-    let mut legacy = Vec::new();
-    for (key, value) in &config {
-        let wrong = |expected: &str| {
-            ImportError::malformed(path, format!("its `{key}` is {value}, and must be {expected}"))
-        };
-        match (key.as_str(), key.strip_prefix("pooling_mode_")) {
-            ("pooling_mode" | "include_prompt", _) => {}
-            (key, _) if POOLING_WIDTHS.contains(&key) => {}
-            (_, Some(mode)) if POOLING_MODES.contains(&mode) => {
-                if value.as_bool().ok_or_else(|| wrong("true or false"))? {
-                    legacy.push(mode);
-                }
-            }
-            _ => {
-                let remedy =
-                    "its effect on the vectors is not known here; if it has none, take it out of the file";
-                return Err(ImportError::unsupported(
-                    format!("`{key}` {value} in `{}`", path.display()),
-                    remedy,
-                ));
-            }
-        }
-    }
-    if config.get("include_prompt") == Some(&Value::Bool(false)) {
-        return Err(ImportError::unsupported(
-            format!("`include_prompt` false in `{}`", path.display()),
-            "prompts take part in the pooling here; use a model whose prompts do",
-        ));
-    }
-    let modes: Vec<&str> = match config.get("pooling_mode") {
-        Some(Value::String(mode)) => vec![mode],
-        Some(Value::Array(modes)) if modes.iter().all(Value::is_string) => {
-            modes.iter().filter_map(Value::as_str).collect()
-        }
-        Some(other) if !other.is_null() => {
-            let reason =
-                format!("its `pooling_mode` is {other}, and must be the name of a mode, or a list of them");
-            return Err(ImportError::malformed(path, reason));
-        }
-        _ if legacy.is_empty() => vec!["mean"],
-        _ => legacy,
-    };
-    match modes.as_slice() {
-        ["mean" | "mean_tokens"] => Ok(Pooling::Mean),
-        ["cls" | "cls_token"] => Ok(Pooling::Cls),
-        ["lasttoken"] => Ok(Pooling::LastToken),
-        modes => Err(ImportError::unsupported(
-            format!("the pooling {} of `{}`", modes.join(" with "), path.display()),
-            "one of mean, cls and lasttoken is; another model must be chosen, since another pooling gives other vectors",
-        )),
-    }
-}
-
-/// Refuses a Normalize that works on something else than the vector of a text.
-fn check_normalize(root: &Path, path: &Path) -> Result<(), ImportError> {
-    for (key, value) in json::<Map<String, Value>>(root, path)?.unwrap_or_default() {
-        let known = ["module_input_name", "module_output_name"].contains(&key.as_str());
-        if !(known && (value == "sentence_embedding" || value.is_null())) {
-            return Err(ImportError::unsupported(
-                format!("`{key}` {value} in `{}`", path.display()),
-                "the vector of a text, `sentence_embedding`, is normalised here, and nothing else",
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -431,22 +259,6 @@ mod tests {
         );
         let more = r#"[{"path": "", "type": "sentence_transformers.models.Transformer", "device": "cpu"}]"#;
         assert!(pipeline(more, mean).unwrap_err().to_string().contains("unknown field `device`"));
-    }
-
-    #[test]
-    fn a_normalize_of_anything_but_the_vector_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("config.json");
-        let check = |text: &str| {
-            fs::write(&file, text).unwrap();
-            check_normalize(directory.path(), &file)
-        };
-        assert!(check_normalize(directory.path(), &directory.path().join("none.json")).is_ok());
-        assert!(check("{}").is_ok());
-        assert!(check(r#"{"module_input_name": "sentence_embedding", "module_output_name": null}"#).is_ok());
-        let error = check(r#"{"module_input_name": "token_embeddings"}"#).unwrap_err().to_string();
-        assert!(error.starts_with("`module_input_name` \"token_embeddings\" in"), "{error}");
-        assert!(check(r#"{"eps": 1}"#).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod compiled;
 mod hostile;
+mod references;
 mod refused;
 mod spaces;
 mod taken_over;
@@ -11,10 +12,12 @@ use std::sync::Arc;
 
 use sextant::engine::{Batch, Output, Pooling, Session, SessionOptions, Vector, pooling};
 use sextant::import::{Facts, ImportError, Request, Staged, stage};
+use sextant::repository::Repository;
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::tokenize::{Tokenizer, Truncate};
 use tempfile::TempDir;
 
+use crate::rollout::begin;
 use crate::support::checkpoint::TinyCheckpoint;
 use crate::support::{backend, runtime};
 
@@ -51,6 +54,22 @@ pub fn import<'a>(checkpoint: &'a Path, ask: impl FnOnce(&mut Request<'a>)) -> R
     let directory = tempfile::tempdir().unwrap();
     let Staged { manifest, facts } = stage(&request, directory.path(), runtime(), &|_| {})?;
     Ok(Imported { directory, manifest, facts })
+}
+
+/// Imports `checkpoint` as a version of `model` in the repository, which serves if it is the model's first.
+pub async fn publish(
+    repository: &Repository,
+    model: &str,
+    checkpoint: &Path,
+) -> Result<Manifest, ImportError> {
+    let directory = tempfile::tempdir().unwrap();
+    let request = Request { model, ..request(checkpoint) };
+    let Staged { manifest, .. } = stage(&request, directory.path(), runtime(), &|_| {})?;
+    let manifest = repository.publish(directory.path(), manifest).await.unwrap();
+    if manifest.version == 1 {
+        begin(repository, model, 1).await;
+    }
+    Ok(manifest)
 }
 
 /// Imports a tiny checkpoint with nothing special asked for.

@@ -6,16 +6,14 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sextant::import::{self, Request};
 use sextant::repository::Repository;
-use sextant::repository::manifest::{Precision, Source};
 use tempfile::TempDir;
 
 use super::read;
-use crate::rollout::begin;
+use crate::import::publish;
 use crate::support::app::{TestApp, client};
 use crate::support::checkpoint::{HIDDEN, Random, TinyCheckpoint, Weight};
-use crate::support::{distance, edit_json, hostile, runtime};
+use crate::support::{distance, edit_json, hostile};
 
 /// Longest input of the checkpoints.
 const MAX_TOKENS: usize = 16;
@@ -58,15 +56,9 @@ async fn models() -> TempDir {
     let models = tempfile::tempdir().unwrap();
     let repository = Repository::open(models.path().to_str().unwrap(), true).unwrap();
     for (name, ..) in MODELS {
-        let (checkpoint, stage) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let checkpoint = tempfile::tempdir().unwrap();
         write(checkpoint.path(), name);
-        let source = Source::Directory { name: "tiny".to_owned() };
-        let created = "2026-01-01T00:00:00Z".to_owned();
-        let request =
-            Request { precision: Precision::Fp32, ..Request::new(checkpoint.path(), name, source, created) };
-        let staged = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap();
-        let manifest = repository.publish(stage.path(), staged).await.unwrap();
-        begin(&repository, name, manifest.version).await;
+        publish(&repository, name, checkpoint.path()).await.unwrap();
     }
     models
 }
@@ -125,5 +117,8 @@ async fn vectors_of_hostile_texts_are_those_of_the_ids_that_tokenize_gives() {
         }
     }
     assert!(checked >= 10_000 && cut_off > 5_000, "{checked} texts, {cut_off} of them cut");
-    assert!(differing > checked / 2, "{differing} of {checked} texts have another vector than the one before");
+    assert!(
+        differing > checked / 2,
+        "{differing} of {checked} texts have another vector than the one before"
+    );
 }
