@@ -177,8 +177,7 @@ impl Sentence {
     }
 
     fn number(&self, key: &str, value: &Value) -> Result<usize, ImportError> {
-        let number =
-            value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|number| *number > 0);
+        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
         number.ok_or_else(|| self.wrong(key, value, "a number of tokens"))
     }
 

@@ -228,11 +228,18 @@ fn the_probe_set_holds_the_versions_own_vectors() {
 
 #[test]
 fn what_is_assumed_is_said() {
-    let version = import_tiny(&TinyCheckpoint { pooling: "", ..TinyCheckpoint::bert() }, Precision::Fp32);
-    assert_eq!((version.manifest.pooling, version.manifest.normalise), (Pooling::Mean, true));
+    let directory = tempfile::tempdir().unwrap();
+    TinyCheckpoint { pooling: "", ..TinyCheckpoint::bert() }.write(directory.path());
+    let version = import(directory.path(), |request| request.pooling = Some(Pooling::Cls)).unwrap();
+    assert_eq!((version.manifest.pooling, version.manifest.normalise), (Pooling::Cls, true));
     let card = fs::read_to_string(version.path().join("MODEL_CARD.md")).unwrap();
-    let [assumption] = version.manifest.assumptions.as_slice() else { panic!("one assumption") };
-    assert!(assumption.contains("mean pooling") && card.contains(assumption), "{card}");
+    let [normalised, pooled] = version.manifest.assumptions.as_slice() else { panic!("two assumptions") };
+    assert!(normalised.contains("normalisation was assumed") && pooled.contains("cls pooling was asked for"));
+    assert!(card.contains(normalised) && card.contains(pooled), "{card}");
+    let raw = import(directory.path(), |request| {
+        (request.pooling, request.normalise) = (Some(Pooling::Cls), Some(false));
+    });
+    assert!(!raw.unwrap().manifest.normalise);
 }
 
 #[test]

@@ -238,22 +238,23 @@ fn the_file_that_leaves_no_room_is_named() {
 }
 
 #[test]
-fn settings_that_would_be_ignored() {
+fn settings_are_not_ignored() {
     let directory = bert();
     edit_json(&directory.path().join("sentence_bert_config.json"), |config| {
         config["do_lower_case"] = json!(true)
     });
-    import(directory.path(), |_| {}).unwrap();
+    let expected = import(directory.path(), |_| {}).unwrap().embed(&["The RED cat"], 1);
+    // A class without rules of its own takes the file as it is: then it is sentence-transformers that lowercases.
+    edit_json(&directory.path().join("tokenizer_config.json"), |config| {
+        config["tokenizer_class"] = json!("PreTrainedTokenizerFast")
+    });
     edit_json(&directory.path().join("tokenizer.json"), |tokenizer| tokenizer["normalizer"] = Value::Null);
-    assert_names(
-        &refused(&directory, |_| {}),
-        &["`do_lower_case` in `", "/sentence_bert_config.json`", "Lowercase normalizer"],
-    );
+    assert_eq!(import(directory.path(), |_| {}).unwrap().embed(&["The RED cat"], 1), expected);
 
     let directory = bert();
-    let prompts = json!({"prompts": {"query": "q: "}, "default_prompt_name": "document"});
+    let prompts = json!({"prompts": {"query": "q: "}, "default_prompt_name": "question"});
     fs::write(directory.path().join("config_sentence_transformers.json"), prompts.to_string()).unwrap();
-    assert_names(&refused(&directory, |_| {}), &["default_prompt_name `document` is none of its prompts"]);
+    assert_names(&refused(&directory, |_| {}), &["default_prompt_name `question` is none of its prompts"]);
 }
 
 #[test]
