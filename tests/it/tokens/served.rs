@@ -125,5 +125,8 @@ async fn vectors_of_hostile_texts_are_those_of_the_ids_that_tokenize_gives() {
         }
     }
     assert!(checked >= 10_000 && cut_off > 5_000, "{checked} texts, {cut_off} of them cut");
-    assert!(differing > checked / 2, "{differing} of {checked} texts have another vector than the one before");
+    assert!(
+        differing > checked / 2,
+        "{differing} of {checked} texts have another vector than the one before"
+    );
 }
