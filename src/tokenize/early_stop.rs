@@ -4,9 +4,9 @@
 //! There is one such place for most tokenizers: a single space between two ASCII words of two characters or more, `ab cd`. Their
 //! pre-tokenizers never leave the end of the first word and the start of the second in one piece, their normalizers change each of these
 //! characters by itself, and their models see one piece at a time. The two characters on either side keep combining marks and other
-//! neighbours out of the graphemes at the cut. Whether a tokenizer is of this kind is decided once, when it is loaded, from a list of the
-//! components that were read for it: a tokenizer with any other component takes the whole text. Refused: to cut anywhere and to distrust the tokens near
-//! the cut, which gave other ids than the whole text's wherever one word is longer than that.
+//! neighbours out of the graphemes at the cut. Whether a tokenizer is of this kind is decided once, when it is loaded, from a list of
+//! components whose code was read for it: a tokenizer with any other component takes the whole text. Refused: to cut anywhere and to
+//! distrust the tokens near the cut. One long word there made them others than the whole text's.
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::replace::{Replace, ReplacePattern};
@@ -112,9 +112,8 @@ fn is_plain_in_ascii(tokenizer: &Tokenizer) -> bool {
 /// The text as the tokenizer's normalizer leaves it.
 fn normalised(tokenizer: &Tokenizer, text: &str) -> Option<String> {
     let mut text = NormalizedString::from(text);
-    match tokenizer.get_normalizer() {
-        Some(normalizer) => normalizer.normalize(&mut text).ok()?,
-        None => {}
+    if let Some(normalizer) = tokenizer.get_normalizer() {
+        normalizer.normalize(&mut text).ok()?;
     }
     Some(text.get().to_owned())
 }
