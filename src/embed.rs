@@ -27,6 +27,7 @@ use crate::trace;
 use cache::VectorCache;
 pub use candidate::Candidate;
 pub use error::EmbedError;
+pub(crate) use error::NOT_FINITE;
 pub use model::{Model, ModelError, Placed};
 pub use outlying::Outlying;
 pub use request::{EmbedRequest, Embeddings, Input, Prompt, Timings};
@@ -199,11 +200,12 @@ impl Embedder {
                 // Token vectors are compared with each other inside the model's own space: they stay as they are.
                 Output::Tokens => row.vector,
             })
-            .map(|vector| {
+            .enumerate()
+            .map(|(index, vector)| {
                 if vector.iter().all(|value| value.is_finite()) {
                     Ok(vector)
                 } else {
-                    Err(EmbedError::NotFinite)
+                    Err(EmbedError::NotFinite { index })
                 }
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -135,7 +135,7 @@ fn outcome(ended: &Result<Embeddings, EmbedError>) -> Option<Outcome> {
             Some(Outcome::BadVector)
         }
         Ok(_) => Some(Outcome::Answered),
-        Err(EmbedError::NotFinite) => Some(Outcome::BadVector),
+        Err(EmbedError::NotFinite { .. }) => Some(Outcome::BadVector),
         // The caller's own mistake, or the machine's.
         Err(EmbedError::Batch(BatchError::Engine(error)))
             if matches!(**error, EngineError::NoTokenOutput | EngineError::DeviceLost { .. }) =>

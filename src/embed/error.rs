@@ -8,6 +8,9 @@ use crate::batch::BatchError;
 use crate::repository::manifest::Space;
 use crate::tokenize::InputError;
 
+/// What is wrong with an input whose vector has NaN or infinity.
+pub(crate) const NOT_FINITE: &str = "the model made a vector that is not finite";
+
 /// Why a request got no vectors.
 #[derive(Debug, Error)]
 pub enum EmbedError {
@@ -88,8 +91,11 @@ pub enum EmbedError {
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// The model made a vector of NaN or infinity, which must not reach an index.
-    #[error("the model made a vector that is not finite")]
-    NotFinite,
+    #[error("input {index}: {NOT_FINITE}")]
+    NotFinite {
+        /// The input's place in the request, from 0.
+        index: usize,
+    },
     /// It was asked how far inputs lie outside, and nobody has said of what.
     #[error(
         "{version} has no drift reference: make one with `sextant drift fit`, or have the server --learn one"

@@ -14,7 +14,7 @@ use tower_http::request_id::RequestId;
 
 use super::access::used_up;
 use crate::batch::BatchError;
-use crate::embed::EmbedError;
+use crate::embed::{EmbedError, NOT_FINITE};
 use crate::engine::EngineError;
 use crate::repository::RepositoryError;
 use crate::rollout::gate::GateError;
@@ -158,6 +158,10 @@ impl From<EmbedError> for ApiError {
                 let input = Some(Box::new((index, source.to_string())));
                 Self { message, input, ..Self::from(source) }.at(format!("input[{index}]"))
             }
+            EmbedError::NotFinite { index } => {
+                let input = Some(Box::new((index, NOT_FINITE.to_owned())));
+                Self { input, ..Self::new(Kind::Internal, message) }.at(format!("input[{index}]"))
+            }
             EmbedError::TooManyTokenVectors { .. } => Self::new(Kind::TooLarge, message),
             EmbedError::Batch(BatchError::Overloaded { retry_after }) => {
                 Self::overloaded(message, retry_after)
@@ -177,10 +181,9 @@ impl From<EmbedError> for ApiError {
             }
             EmbedError::UsedUp { wait } => used_up(wait),
             EmbedError::NoReference { .. } => Self::new(Kind::StateConflict, message).at("ood"),
-            EmbedError::Batch(BatchError::Engine(_))
-            | EmbedError::NotFinite
-            | EmbedError::Scoring
-            | EmbedError::Tokenizing => Self::new(Kind::Internal, message),
+            EmbedError::Batch(BatchError::Engine(_)) | EmbedError::Scoring | EmbedError::Tokenizing => {
+                Self::new(Kind::Internal, message)
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use super::beside_others;
 use super::body::Unread;
 use super::error::{ApiError, Kind};
+use super::mistake::in_words;
 use crate::batch::Class;
 use crate::embed::Prompt;
 use crate::repository::manifest::Space;
@@ -59,19 +60,24 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     beside_others(body.len(), || parse_here(body))
 }
 
-fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(body);
-    let Object(value) = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
-        let path = error.path().to_string();
-        let refused = ApiError::new(Kind::Malformed, without_value(&error.inner().to_string()));
-        // Where the JSON ends too soon, or is none, the field is not known: `?`.
-        match path.trim_end_matches('?').trim_end_matches('.') {
-            "" => refused,
-            field => refused.at(field),
-        }
-    })?;
-    parser.end().map_err(|error| ApiError::new(Kind::Malformed, error.to_string()))?;
+    let Object(value) = serde_path_to_error::deserialize(&mut parser)
+        .map_err(|error| malformed(&error.path().to_string(), error.inner()))?;
+    parser.end().map_err(|error| malformed("", &error))?;
     Ok(value)
+}
+
+/// The refusal of a body for what is wrong at `path`.
+fn malformed(path: &str, error: &serde_json::Error) -> ApiError {
+    let told = in_words(error);
+    // Where the JSON ends too soon, or is none, the field is not known: `?`.
+    match path.trim_end_matches('?').trim_end_matches('.') {
+        "" if told.starts_with("must be ") => ApiError::new(Kind::Malformed, format!("the body {told}")),
+        "" if told.starts_with("not JSON") => ApiError::new(Kind::Malformed, format!("the body is {told}")),
+        "" => ApiError::new(Kind::Malformed, told),
+        field => ApiError::new(Kind::Malformed, format!("{field}: {told}")).at(field),
+    }
 }
 
 /// What is an object in JSON. By itself serde also takes a list for a struct, its fields in the order of the code.
@@ -95,18 +101,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
         deserializer.deserialize_any(ObjectVisitor(PhantomData)).map(Self)
     }
-}
-
-/// What serde says of a string in the wrong place, without the string: it may be a text, and clients log what they are answered.
-fn without_value(message: &str) -> String {
-    for kind in ["invalid type: string", "invalid value: string"] {
-        if message.starts_with(kind)
-            && let Some(expected) = message.rfind(", expected ")
-        {
-            return format!("{kind}{}", &message[expected..]);
-        }
-    }
-    message.to_owned()
 }
 
 /// Takes `application/json`, relatives of it, and no type at all.

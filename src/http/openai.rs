@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Caller;
 use super::answer::OutlyingFields;
+use super::choice::choice;
 use super::encode::{Dtype, Encoded, Format};
 use super::error::ApiError;
 use super::extract::{InputType, Json, class, prompt, space};
@@ -20,23 +21,23 @@ use crate::tokenize::Truncate;
 pub(super) struct CreateEmbeddings {
     input: Inputs,
     model: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     encoding_format: Option<Format>,
     #[serde(default)]
     dimensions: Option<usize>,
     /// While a version is on trial, the same user is answered by the same version.
     #[serde(default)]
     user: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     input_type: Option<InputType>,
     #[serde(default)]
     prompt_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     truncate: Option<Truncate>,
     /// Whether to say of each input how far it lies from the intended traffic.
     #[serde(default)]
     ood: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     output_dtype: Option<Dtype>,
 }
 

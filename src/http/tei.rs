@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::access::Caller;
 use super::answer::OutlyingFields;
+use super::choice::choice;
 use super::error::{ApiError, Kind};
 use super::extract::{Json, Object, class, space};
 use super::inputs::{Inputs, check_count, list_of_texts};
@@ -25,7 +26,7 @@ use crate::tokenize::{Piece, Truncate};
 pub(super) struct Cut {
     #[serde(default)]
     truncate: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     truncation_direction: Option<Direction>,
     #[serde(default)]
     prompt_name: Option<String>,
@@ -46,7 +47,7 @@ pub(super) struct Embed {
     // Not flattened into `Cut`: serde would lose the name of a field at fault.
     #[serde(default)]
     truncate: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     truncation_direction: Option<Direction>,
     #[serde(default)]
     prompt_name: Option<String>,

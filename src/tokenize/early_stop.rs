@@ -4,9 +4,9 @@
 //! There is one such place for most tokenizers: a single space between two ASCII words of two characters or more, `ab cd`. Their
 //! pre-tokenizers never leave the end of the first word and the start of the second in one piece, their normalizers change each of these
 //! characters by itself, and their models see one piece at a time. The two characters on either side keep combining marks and other
-//! neighbours out of the graphemes at the cut. Whether a tokenizer is of this kind is decided once, when it is loaded, from a list of the
-//! components that were read for it: a tokenizer with any other component takes the whole text. Refused: to cut anywhere and to distrust the tokens near
-//! the cut, which gave other ids than the whole text's wherever one word is longer than that.
+//! neighbours out of the graphemes at the cut. Whether a tokenizer is of this kind is decided once, when it is loaded, from a list of
+//! components whose code was read for it: a tokenizer with any other component takes the whole text. Refused: to cut anywhere and to
+//! distrust the tokens near the cut. One long word there made them others than the whole text's.
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::replace::{Replace, ReplacePattern};
@@ -112,9 +112,8 @@ fn is_plain_in_ascii(tokenizer: &Tokenizer) -> bool {
 /// The text as the tokenizer's normalizer leaves it.
 fn normalised(tokenizer: &Tokenizer, text: &str) -> Option<String> {
     let mut text = NormalizedString::from(text);
-    match tokenizer.get_normalizer() {
-        Some(normalizer) => normalizer.normalize(&mut text).ok()?,
-        None => {}
+    if let Some(normalizer) = tokenizer.get_normalizer() {
+        normalizer.normalize(&mut text).ok()?;
     }
     Some(text.get().to_owned())
 }
@@ -198,116 +197,4 @@ fn agrees(tokenizer: &Tokenizer) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const BYTE_LEVEL: &str = include_str!("../../tests/data/tokenizers/byte_level.json");
-    const UNIGRAM: &str = include_str!("../../tests/data/tokenizers/unigram.json");
-
-    #[test]
-    fn texts_are_cut_before_a_space_between_words_or_not_at_all() {
-        let text = "one two, (three) fo\u{fc}r f ve six seven\teight nine";
-        assert_eq!(start_of(text, 0), "one");
-        assert_eq!(start_of(text, 3), "one");
-        assert_eq!(start_of(text, 4), "one two, (three) fo\u{fc}r f ve");
-        assert_eq!(start_of(text, 40), "one two, (three) fo\u{fc}r f ve six seven\teight");
-        for bytes in [text.len() - 4, text.len(), text.len() + 1, usize::MAX] {
-            assert_eq!(start_of(text, bytes), text);
-        }
-        assert_eq!(end_of(text, 0), " nine");
-        assert_eq!(end_of(text, 5), " nine");
-        assert_eq!(end_of(text, 6), " seven\teight nine");
-        assert_eq!(end_of(text, text.len() - 4), " two, (three) fo\u{fc}r f ve six seven\teight nine");
-        for bytes in [text.len() - 2, text.len(), usize::MAX] {
-            assert_eq!(end_of(text, bytes), text);
-        }
-        for text in ["", "a", "a b", "averylongword", "\u{e9}\u{e9} \u{e9}\u{e9}"] {
-            assert_eq!((start_of(text, 1), end_of(text, 1)), (text, text));
-        }
-    }
-
-    fn keeps_apart(file: &str, edit: impl FnOnce(&mut Value)) -> bool {
-        let mut file: Value = serde_json::from_str(file).unwrap();
-        edit(&mut file);
-        keeps_words_apart(&Tokenizer::from_bytes(file.to_string()).unwrap())
-    }
-
-    fn metaspace(scheme: &str, split: bool) -> Value {
-        json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split })
-    }
-
-    #[test]
-    fn a_tokenizer_is_cut_only_if_all_its_components_are_known_to_keep_words_apart() {
-        assert!(keeps_apart(BYTE_LEVEL, |_| ()) && keeps_apart(UNIGRAM, |_| ()));
-        let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": regex });
-        let split = |file: &mut Value, field: &str, value: Value| {
-            file["pre_tokenizer"]["pretokenizers"][0][field] = value
-        };
-        assert!(keeps_apart(BYTE_LEVEL, |file| file["pre_tokenizer"] = byte_level(true)));
-        assert!(!keeps_apart(BYTE_LEVEL, |file| file["pre_tokenizer"] = byte_level(false)));
-        assert!(!keeps_apart(BYTE_LEVEL, |file| file["pre_tokenizer"] = Value::Null));
-        assert!(!keeps_apart(BYTE_LEVEL, |file| split(file, "pattern", json!({ "Regex": r"\w+|\s+|\S" }))));
-        assert!(!keeps_apart(BYTE_LEVEL, |file| split(file, "pattern", json!({ "String": " " }))));
-        assert!(!keeps_apart(BYTE_LEVEL, |file| split(file, "behavior", json!("MergedWithNext"))));
-        assert!(!keeps_apart(BYTE_LEVEL, |file| file["model"]["dropout"] = json!(0.1)));
-
-        assert!(keeps_apart(UNIGRAM, |file| file["pre_tokenizer"] = metaspace("always", true)));
-        assert!(!keeps_apart(UNIGRAM, |file| file["pre_tokenizer"] = metaspace("always", false)));
-        assert!(!keeps_apart(UNIGRAM, |file| file["pre_tokenizer"] = metaspace("first", true)));
-        assert!(!keeps_apart(UNIGRAM, |file| {
-            file["pre_tokenizer"]["pretokenizers"].as_array_mut().unwrap().reverse();
-            file["pre_tokenizer"]["pretokenizers"][0] = metaspace("never", false);
-        }));
-        let normaliser = |normaliser: Value| {
-            keeps_apart(UNIGRAM, |file| {
-                file["normalizer"]["normalizers"].as_array_mut().unwrap().push(normaliser)
-            })
-        };
-        let replace = |from: Value, to: &str| json!({ "type": "Replace", "pattern": from, "content": to });
-        let spaces = json!({ "Regex": " {2,}" });
-        assert!(normaliser(json!({ "type": "Strip", "strip_left": false, "strip_right": true })));
-        assert!(!normaliser(json!({ "type": "Strip", "strip_left": true, "strip_right": true })));
-        assert!(normaliser(replace(spaces.clone(), "\u{2581}")));
-        assert!(!normaliser(replace(spaces, "")));
-        assert!(!normaliser(replace(json!({ "String": "x" }), "y")));
-        assert!(!normaliser(json!({ "type": "Prepend", "prepend": "x" })));
-        let table: Value = serde_json::from_str(UNIGRAM).unwrap();
-        assert!(!normaliser(table["normalizer"]["normalizers"][0].clone()), "two tables");
-    }
-
-    #[test]
-    fn an_added_token_that_reaches_across_a_space_forbids_the_cut() {
-        let with = |content: &str, field: &str| {
-            let mut token = json!({
-                "id": 1010, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                "special": false
-            });
-            if !field.is_empty() {
-                token[field] = true.into();
-            }
-            keeps_apart(UNIGRAM, |file| file["added_tokens"].as_array_mut().unwrap().push(token))
-        };
-        for (content, field) in [
-            ("house", ""),
-            ("house", "single_word"),
-            ("house", "normalized"),
-            ("  ", ""),
-            ("<x>", "lstrip"),
-            ("<x>", "rstrip"),
-        ] {
-            assert!(with(content, field), "{content:?} {field}");
-        }
-        // The table makes a space of the last one's sign.
-        for (content, field) in [
-            ("a house", ""),
-            ("house ", ""),
-            ("house", "lstrip"),
-            ("house", "rstrip"),
-            ("a\u{2581}b", "normalized"),
-        ] {
-            assert!(!with(content, field), "{content:?} {field}");
-        }
-    }
-}
+mod tests;

@@ -175,9 +175,9 @@ async fn what_is_no_request_is_refused_and_says_why() {
     let shape = json!([1, 2]);
     let row = tensor("input_ids", shape.clone(), json!([2, 3]));
     for (request, status, expected) in [
-        (json!([]), 400, "expected an object"),
-        (json!({ "inputs": [["text", [1], "BYTES", null, ["a"]]] }), 400, "expected an object"),
-        (with("parameters", json!([])), 400, "expected an object"),
+        (json!([]), 400, "must be an object, and is a list"),
+        (json!({ "inputs": [["text", [1], "BYTES", null, ["a"]]] }), 400, "must be an object, and is a list"),
+        (with("parameters", json!([])), 400, "must be an object, and is a list"),
         (json!({}), 400, "missing field `inputs`"),
         (json!({ "inputs": [] }), 400, "must be text alone"),
         (json!({ "inputs": vec![row.clone(); 17] }), 400, "at most 16"),

@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use reqwest::header::HeaderMap;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, settings};
+use crate::support::app::{TestApp, settings, until};
 use crate::support::fake::{DIMENSIONS, Fake};
 use crate::support::floats;
 
@@ -226,4 +226,49 @@ async fn a_vector_that_is_not_finite_is_an_error_not_an_answer() {
     assert_eq!(app.post("/v1/embeddings", body.clone()).await.status, 500);
     fake.fail(false);
     assert_eq!(app.post("/v1/embeddings", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_input_whose_vector_is_not_finite_is_named_and_other_requests_of_the_batch_are_answered() {
+    let (app, fake) = TestApp::fake().await;
+    let of_z: Vec<u32> = ids(&app, "z").await;
+    fake.give_nan_for(of_z[1]);
+    fake.hold();
+    let ask =
+        async |input: Value| app.post("/v1/embeddings", json!({ "model": "tiny", "input": input })).await;
+    let queued = async |tokens: f64| {
+        until("the rows wait", async || app.metric("sextant_queue_tokens", &["tiny"]).await == tokens).await;
+    };
+    // The first runs alone; the others wait for it, and run together.
+    let others = async {
+        until("the first runs", async || fake.waiting() == 1).await;
+        let third = async {
+            queued(9.0).await;
+            let third = async { ask(json!(["c", "d"])).await };
+            let release = async {
+                queued(15.0).await;
+                fake.release();
+            };
+            tokio::join!(third, release).0
+        };
+        tokio::join!(ask(json!(["a", "z", "b"])), third)
+    };
+    let (first, (broken, whole)) = tokio::join!(ask(json!("x")), others);
+    assert_eq!((first.status, broken.status, whole.status), (200, 500, 200), "{}", broken.text());
+    assert_eq!(fake.longest().len(), 2, "two batches");
+    let error = broken.json()["error"].clone();
+    assert_eq!(error["message"], "input 1: the model made a vector that is not finite");
+    assert_eq!(error["param"], "input[1]");
+    let data = whole.json()["data"].clone();
+    assert_eq!(floats(&data[0]["embedding"]), expected(&app, "c").await);
+    assert_eq!(floats(&data[1]["embedding"]), expected(&app, "d").await);
+
+    let tei = app.post("/embed", json!({ "inputs": ["a", "b", "z"] })).await;
+    assert_eq!(
+        (tei.status, tei.json()["error"].as_str()),
+        (424, Some("input 2: the model made a vector that is not finite"))
+    );
+    let pairs = json!({ "inputs": { "source_sentence": "a", "sentences": ["b", "z"] } });
+    let error = app.post("/similarity", pairs).await.json()["error"].clone();
+    assert_eq!(error, "sentences[1]: the model made a vector that is not finite");
 }

@@ -1,5 +1,7 @@
 //! Hostile and mistaken input: the right status, the dialect's envelope, and the next request works.
 
+mod words;
+
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use sextant::config::Settings;

@@ -5,7 +5,6 @@ mod served;
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
 use sextant::tokenize::{InputError, Tokenizer, Truncate};
 
 use crate::support::hostile;
@@ -150,75 +149,5 @@ fn long_words_are_tokenized_whole() {
             }
         }
         assert!(seen.many > 10, "{name}: {seen:?}");
-    }
-}
-
-/// An edit of a tokenizer's file.
-type Edit = fn(&mut Value);
-
-fn added(content: &str, change: impl FnOnce(&mut Value)) -> Value {
-    let mut token = json!({
-        "id": 0, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": false
-    });
-    change(&mut token);
-    token
-}
-
-/// Adds a token of the next free id.
-fn add(file: &mut Value, mut token: Value) {
-    token["id"] = json!(1010 + file["added_tokens"].as_array().unwrap().len());
-    file["added_tokens"].as_array_mut().unwrap().push(token);
-}
-
-fn metaspace(scheme: &str, split: bool) -> Value {
-    json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split })
-}
-
-/// Components and added tokens that reach across words, or seem to.
-#[test]
-fn whatever_the_tokenizer_is_made_of_the_ids_are_the_whole_texts() {
-    let variants: [(&str, &str, Edit); 14] = [
-        ("a token with a space", "byte_level.json", |file| add(file, added("er the", |_| ()))),
-        ("a token of letters that takes spaces", "byte_level.json", |file| {
-            add(file, added("the", |token| (token["lstrip"], token["rstrip"]) = (true.into(), true.into())));
-        }),
-        ("a token that is a word", "byte_level.json", |file| {
-            add(file, added("river", |token| token["single_word"] = true.into()));
-        }),
-        ("a token of spaces", "byte_level.json", |file| add(file, added("  ", |_| ()))),
-        ("no pre-tokenizer", "byte_level.json", |file| {
-            file["pre_tokenizer"] = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
-        }),
-        ("GPT-2's pattern and a space before the text", "byte_level.json", |file| {
-            file["pre_tokenizer"] = json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
-        }),
-        ("a pattern that joins words", "byte_level.json", |file| {
-            file["pre_tokenizer"]["pretokenizers"][0]["pattern"] = json!({ "Regex": r"\w+ \w+|\s+|\S" });
-        }),
-        ("spaces as a sign, none split", "unigram.json", |file| {
-            file["pre_tokenizer"] = metaspace("always", false)
-        }),
-        ("a sign before the first word", "unigram.json", |file| {
-            file["pre_tokenizer"] = metaspace("first", true)
-        }),
-        ("a sign before each word", "unigram.json", |file| file["pre_tokenizer"] = metaspace("always", true)),
-        ("no normalizer", "unigram.json", |file| file["normalizer"] = Value::Null),
-        ("a normalizer that strips", "unigram.json", |file| {
-            file["normalizer"] = json!({ "type": "Strip", "strip_left": true, "strip_right": true });
-            file["pre_tokenizer"] = metaspace("never", true);
-        }),
-        ("a normalizer that joins words", "unigram.json", |file| {
-            file["normalizer"] = json!({ "type": "Replace", "pattern": { "Regex": "e t" }, "content": "et" });
-        }),
-        ("a normalizer that begins each text", "unigram.json", |file| {
-            file["normalizer"] = json!({ "type": "Prepend", "prepend": "x" });
-        }),
-    ];
-    for (name, file, edit) in variants {
-        let mut file: Value = serde_json::from_slice(&read(file)).unwrap();
-        edit(&mut file);
-        let seen = Pair::new(name, file.to_string().as_bytes(), 24).check_texts(50, 1200);
-        assert!(seen.many > 20, "{name}: {seen:?}");
     }
 }

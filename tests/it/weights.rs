@@ -11,6 +11,7 @@ use sextant::repository::Repository;
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::rollout::gate::{self, Bounds, Name};
 use sextant::tokenize::{Tokenizer, Truncate};
+use sha2::{Digest as _, Sha512};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -80,6 +81,39 @@ fn ids_of_texts_are_the_librarys() {
         let ids: Vec<u32> = tokenizer.pieces(text, true).unwrap().iter().map(|piece| piece.id).collect();
         assert_eq!(tokenizer.tokenize(text, Truncate::Error).unwrap().ids[..], ids, "{text}");
     }
+}
+
+/// Minified JSON of so many SHA-512 digests: each is one token, since WordPiece looks at no word of more than 100 characters.
+fn digests(count: usize) -> String {
+    let digest = |index: usize| {
+        let bytes = Sha512::digest(index.to_string());
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let fields: Vec<String> = (0..count).map(|index| format!(",\"{index}\":\"{}\"", digest(index))).collect();
+    format!("{{\"_{}\":1{}}}", "p".repeat(102), fields.concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_text_of_few_tokens_is_neither_cut_nor_refused() {
+    let app = TestApp::repository(models().await).await;
+    let text = digests(30);
+    let tokens = app.post("/tokenize", json!({ "model": "fp32", "inputs": text })).await.json();
+    let ids: Vec<_> = tokens[0].as_array().unwrap().iter().map(|token| token["id"].clone()).collect();
+    assert_eq!(ids.len(), 250);
+    let answer = app.post("/v1/embeddings", json!({ "model": "fp32", "input": ids })).await;
+    let expected = floats(&answer.json()["data"][0]["embedding"]);
+    for truncate in [json!(null), json!("end"), json!("start"), json!("error")] {
+        let body = json!({ "model": "fp32", "input": text, "truncate": truncate });
+        let answer = app.post("/v1/embeddings", body).await;
+        assert_eq!(answer.status, 200, "{truncate}: {}", answer.text());
+        assert_eq!(answer.header("x-sextant-truncated"), "0", "{truncate}");
+        let answer = answer.json();
+        assert_eq!(answer["usage"]["prompt_tokens"], 250, "{truncate}");
+        let off = distance(&floats(&answer["data"][0]["embedding"]), &expected);
+        assert!(off <= 1e-6, "{truncate}: off by {off}");
+    }
+    let more = json!({ "model": "fp32", "input": digests(60), "truncate": "error" });
+    assert_eq!(app.post("/v1/embeddings", more).await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

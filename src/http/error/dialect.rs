@@ -1,7 +1,5 @@
 //! What each dialect answers a refusal with: the status, and the envelope.
 
-use std::borrow::Cow;
-
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -69,7 +67,7 @@ impl Dialect {
                 };
                 json!({ "error": { "message": error.message, "type": kind, "param": error.param, "code": code } })
             }
-            Self::OpenInference => json!({ "error": told(error) }),
+            Self::OpenInference => json!({ "error": error.message }),
             Self::Admin => {
                 let code = match error.kind {
                     Kind::Malformed | Kind::Invalid | Kind::Empty | Kind::OtherTask => "invalid",
@@ -112,17 +110,8 @@ impl Dialect {
                     | Kind::NotServedYet
                     | Kind::UnsupportedMediaType => "Validation",
                 };
-                json!({ "error": told(error), "error_type": kind })
+                json!({ "error": error.message, "error_type": kind })
             }
         }
-    }
-}
-
-/// What an envelope says that has no field for the one at fault: where the JSON is not what it should be, the message does not
-/// name it.
-fn told(error: &ApiError) -> Cow<'_, str> {
-    match &error.param {
-        Some(param) if error.kind == Kind::Malformed => format!("{param}: {}", error.message).into(),
-        _ => error.message.as_str().into(),
     }
 }

@@ -8,6 +8,7 @@ use super::tensor::{Few, Tensor, Values};
 use super::{ATTENTION_MASK, EMBEDDING, INPUT_IDS, TEXT, invalid};
 use crate::config::HttpConfig;
 use crate::embed::{EmbedRequest, Input};
+use crate::http::choice::choice;
 use crate::http::error::{ApiError, Kind};
 use crate::http::extract::{self, InputType, Object, check_json, essence, parse};
 use crate::http::inputs::{Inputs, check_count};
@@ -34,11 +35,11 @@ pub(in crate::http) struct Parameters {
     binary_data_output: Option<bool>,
     #[serde(default)]
     dimensions: Option<usize>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     input_type: Option<InputType>,
     #[serde(default)]
     prompt_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     truncate: Option<Truncate>,
     #[serde(default)]
     user: Option<String>,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, SeqAccess, Unexpected, Visitor};
 
 use super::invalid;
 use crate::http::error::{ApiError, Kind};
@@ -197,9 +197,6 @@ impl<'de> Deserialize<'de> for Data {
         let part = Part { reader: &mut reader, depth: 0 };
         part.deserialize(deserializer)?;
         let Reader { texts, numbers, left_out, lengths } = reader;
-        if lengths.is_empty() {
-            return Err(de::Error::custom("data must be a list"));
-        }
         let values = if texts.is_empty() { Values::Numbers(numbers) } else { Values::Texts(texts) };
         let lengths = lengths.into_iter().map(|length| length.unwrap_or(0)).collect();
         Ok(Self { values, left_out, lengths })
@@ -223,8 +220,11 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Refuses an element beside lists, and one of another kind than those before.
-    fn check<E: de::Error>(&self, of_both: bool) -> Result<(), E> {
+    /// Refuses an element without a list, one beside lists, and one of another kind than those before.
+    fn check<E: de::Error>(&self, element: Unexpected<'_>, of_both: bool) -> Result<(), E> {
+        if self.depth == 0 {
+            return Err(E::invalid_type(element, self));
+        }
         if self.depth != self.reader.lengths.len() {
             return Err(E::custom("lists and elements are mixed"));
         }
@@ -247,11 +247,11 @@ impl<'de> Visitor<'de> for Part<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("strings or whole numbers, in a list or in nested lists")
+        formatter.write_str("a list of strings or whole numbers, flat or nested")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        self.check(!self.reader.numbers.is_empty())?;
+        self.check(Unexpected::Str(text), !self.reader.numbers.is_empty())?;
         if self.reader.texts.len() < MOST_TEXTS {
             self.reader.texts.push(text.to_owned());
         } else {
@@ -261,7 +261,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<(), E> {
-        self.check(!self.reader.texts.is_empty())?;
+        self.check(Unexpected::Signed(number), !self.reader.texts.is_empty())?;
         if self.reader.numbers.len() < MOST_NUMBERS {
             self.reader.numbers.push(number);
         } else {
@@ -349,7 +349,7 @@ mod tests {
             (tensor("[2]", "INT64", "[1,[2]]"), b"", "mixed"),
             (tensor("[2]", "INT64", r#"[1,"a"]"#), b"", "strings and numbers"),
             (tensor("[2]", "INT64", "[[],1]"), b"", "mixed"),
-            (tensor("[1]", "INT64", "1"), b"", "must be a list"),
+            (tensor("[1]", "INT64", "1"), b"", "expected a list"),
             (tensor("[1]", "INT64", "[1.5]"), b"", "expected strings or whole numbers"),
             (tensor("[1]", "INT64", &format!("[{huge}]")), b"", "no INT64"),
             (tensor("[1]", "INT64", r#"["1"]"#), b"", "are not INT64"),

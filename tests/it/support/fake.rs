@@ -23,6 +23,8 @@ struct State {
     waiting: AtomicUsize,
     fails: AtomicBool,
     gives_nan: AtomicBool,
+    /// A row that holds this id gets a vector that is not finite.
+    nan_for: AtomicU32,
     /// A batch that holds this id fails.
     poison: AtomicU32,
     /// Padded tokens for which its memory suffices.
@@ -40,6 +42,7 @@ impl Fake {
             waiting: AtomicUsize::new(0),
             fails: AtomicBool::new(false),
             gives_nan: AtomicBool::new(false),
+            nan_for: AtomicU32::new(u32::MAX),
             poison: AtomicU32::new(u32::MAX),
             memory: AtomicUsize::new(usize::MAX),
             lost: AtomicBool::new(false),
@@ -62,6 +65,11 @@ impl Fake {
 
     pub fn give_nan(&self, nan: bool) {
         self.0.gives_nan.store(nan, Ordering::SeqCst);
+    }
+
+    /// From now on the vectors of rows that have the token `id` are not finite.
+    pub fn give_nan_for(&self, id: u32) {
+        self.0.nan_for.store(id, Ordering::SeqCst);
     }
 
     /// From now on a batch fails that has the token `id` in one of its rows.
@@ -140,8 +148,10 @@ impl tower::Service<Batch> for Fake {
             }
             state.longest.lock().unwrap().extend(longest);
             state.rows.fetch_add(batch.rows.len(), Ordering::SeqCst);
+            let (always, broken) =
+                (state.gives_nan.load(Ordering::SeqCst), state.nan_for.load(Ordering::SeqCst));
             let of = |ids: &Arc<[u32]>| match batch.output {
-                _ if state.gives_nan.load(Ordering::SeqCst) => vec![f32::NAN; DIMENSIONS],
+                _ if always || ids.contains(&broken) => vec![f32::NAN; DIMENSIONS],
                 Output::Pooled => Self::vector(ids),
                 Output::Tokens => ids.iter().flat_map(|&id| Self::vector(&[id])).collect(),
             };
