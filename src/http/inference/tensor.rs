@@ -247,7 +247,10 @@ impl<'de> Visitor<'de> for Part<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a list of strings or whole numbers, flat or nested")
+        formatter.write_str(match self.depth {
+            0 => "a list of strings or whole numbers, flat or nested",
+            _ => "a string, a whole number, or a list of them",
+        })
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
@@ -350,7 +353,7 @@ mod tests {
             (tensor("[2]", "INT64", r#"[1,"a"]"#), b"", "strings and numbers"),
             (tensor("[2]", "INT64", "[[],1]"), b"", "mixed"),
             (tensor("[1]", "INT64", "1"), b"", "expected a list"),
-            (tensor("[1]", "INT64", "[1.5]"), b"", "expected strings or whole numbers"),
+            (tensor("[1]", "INT64", "[1.5]"), b"", "expected a string, a whole number"),
             (tensor("[1]", "INT64", &format!("[{huge}]")), b"", "no INT64"),
             (tensor("[1]", "INT64", r#"["1"]"#), b"", "are not INT64"),
             (tensor("[1]", "BYTES", "[1]"), b"", "are not BYTES"),
