@@ -212,6 +212,11 @@ impl Embedder {
         timings.finish = started.elapsed();
         trace::note(|record| spans::finished(record, (started, timings.finish), dimensions));
         model.observe(vectors.len(), &timings);
+        // Vectors of tokens may be wider than that of the text: a graph can make it narrower.
+        let dimensions = match (request.output, vectors.first(), inputs.first()) {
+            (Output::Tokens, Some(vector), Some(input)) => vector.len() / input.tokens.max(1),
+            _ => dimensions,
+        };
         Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, outlying, timings })
     }
 

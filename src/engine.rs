@@ -6,7 +6,7 @@ pub mod device;
 mod failure;
 pub(crate) mod inputs;
 mod jobs;
-mod layout;
+pub(crate) mod layout;
 pub(crate) mod options;
 mod placement;
 pub mod pooling;

@@ -26,6 +26,7 @@ mod modules;
 mod parts;
 mod pipeline;
 mod plan;
+mod pooled;
 mod pooling;
 pub mod probe;
 mod progress;
@@ -73,6 +74,8 @@ pub struct Request<'a> {
     pub precision: Precision,
     /// Compile ([`Graph::Packed`]) or take over ([`Graph::Padded`]); if not said, compiled where that is possible.
     pub graph: Option<Graph>,
+    /// The export to take over, relative to the checkpoint, if it is none of the usual names; then nothing is compiled.
+    pub onnx_file: Option<&'a str>,
     /// Texts for int8's ranges, one a line; the built-in ones if not said.
     pub calibrate: Option<&'a Path>,
     /// Instead of the checkpoint's own.
@@ -107,6 +110,7 @@ impl<'a> Request<'a> {
             model,
             precision: Precision::Fp32,
             graph: None,
+            onnx_file: None,
             calibrate: None,
             pooling: None,
             normalise: None,
@@ -149,15 +153,23 @@ pub fn stage(
     // Everywhere the same: what a version comes with must not depend on the devices of the machine that made it.
     let backend = &Backend::cpu(runtime);
     let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, backend, progress };
-    let pooling = checkpoint.pooling()?;
     let made = job.graph(&mut facts)?;
     let tokenizer_digest = hex::encode(Sha256::digest(&checkpoint.tokenizer_file));
+    let options = SessionOptions { max_tokens: checkpoint.max_tokens, ..SessionOptions::all_threads() };
+    let mut load = |pooling| {
+        Session::load(backend, &graph_path(stage), pooling, options)
+            .map_err(|source| ImportError::Session { path: made.path.clone(), source })
+    };
+    // What the graph itself does is only known of a session.
+    let pooling = match made.graph {
+        Graph::Packed => checkpoint.pooling()?,
+        Graph::Padded => pooled::settle(&checkpoint, &tokenizer, &mut load, &mut facts)?,
+    };
+    let mut session = load(pooling)?;
     let space = match &request.claim {
         Some(parent) => parent.space().clone(),
-        None => job.space(&made, &tokenizer_digest)?,
+        None => job.space(&made, pooling, &tokenizer_digest)?,
     };
-    let mut session = Session::load(backend, &graph_path(stage), pooling, SessionOptions::all_threads())
-        .map_err(|source| ImportError::Session { path: made.path.clone(), source })?;
     let to = stage.join("tokenizer.json");
     fs::write(&to, &checkpoint.tokenizer_file).map_err(ImportError::io("write", &to))?;
     let (from, to) = (checkpoint.file("config.json"), stage.join("config.json"));
@@ -236,20 +248,31 @@ impl Job<'_> {
     /// Makes the graph.
     fn graph(&self, facts: &mut Facts) -> Result<Made, ImportError> {
         let weights = self.checkpoint.file("model.safetensors");
-        let export = Export::find(self.request.checkpoint);
+        let named = self.request.onnx_file;
+        let export = Export::find(self.request.checkpoint, named)?;
         let encoder = Encoder::from_config(&self.checkpoint.file("config.json"), &self.checkpoint.config);
-        match (plan(self.request.graph, encoder, weights.is_file(), export.is_some()), export) {
+        let asked = self.request.graph.or(named.map(|_| Graph::Padded));
+        match (plan(asked, encoder, weights.is_file(), export.is_some()), export) {
             (Ok(Plan::Compile(encoder)), _) => self.compile(encoder, &weights, facts),
             (Ok(Plan::TakeOver(reason)), Some(export)) => self.take_over(&Export::read(&export)?, reason),
             (Err(NoPlan::Encoder(error)), _) => Err(error),
             (Err(NoPlan::NoWeights), _) => Err(checkpoint::missing(&weights, WEIGHTS_NEEDED)),
             (Ok(Plan::TakeOver(_)) | Err(NoPlan::NoExport), _) => {
-                Err(checkpoint::missing(&self.request.checkpoint.join("model.onnx"), NO_GRAPH))
+                let root = self.request.checkpoint;
+                match Export::listed(root) {
+                    none if none.is_empty() => Err(checkpoint::missing(&root.join("model.onnx"), NO_GRAPH)),
+                    others => Err(ImportError::Request(format!(
+                        "the checkpoint has no model.onnx or onnx/model.onnx; it has {}: name one of them with --onnx-file",
+                        others.join(", ")
+                    ))),
+                }
             }
         }
     }
 
     fn compile(&self, encoder: Encoder, path: &Path, facts: &mut Facts) -> Result<Made, ImportError> {
+        // Before minutes of work.
+        self.checkpoint.pooling()?;
         checkpoint::check_inside(self.request.checkpoint, path)?;
         let mut weights = Weights::open(path, WORD_EMBEDDINGS)?;
         let known = self.tokenizer.vocabulary();
@@ -336,7 +359,7 @@ impl Job<'_> {
     }
 
     /// The space of the vectors that `made` gives with the tokenizer of this digest.
-    fn space(&self, made: &Made, tokenizer: &str) -> Result<Space, ImportError> {
+    fn space(&self, made: &Made, pooling: Pooling, tokenizer: &str) -> Result<Space, ImportError> {
         let Made { encoder, weights, calibration, precision, .. } = made;
         let checkpoint = self.checkpoint;
         let ranges = calibration.as_ref().map(|from| Ranges { texts: &from.sha256, recipe: int8::RECIPE });
@@ -348,7 +371,7 @@ impl Job<'_> {
             graph,
             tokenizer,
             precision: *precision,
-            pooling: checkpoint.pooling()?,
+            pooling,
             normalise: checkpoint.normalise,
             max_tokens: checkpoint.max_tokens,
             max_query_tokens: checkpoint.max_query_tokens,

@@ -41,6 +41,9 @@ pub struct Model {
     /// Which version of each operator set.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSet>,
+    /// What is said of it by name.
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<Entry>,
     /// What a training run would do.
     #[prost(message, repeated, tag = "20")]
     pub training_info: Vec<Training>,

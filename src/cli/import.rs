@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 
 use super::arguments::{self, parse_reason};
 use super::cache::Trust;
-use super::{Failure, print_line, progress};
+use super::{Failure, print_line, progress, warn_line};
 use crate::engine::{Pooling, Runtime};
 use crate::import::hub::{self, Hub, Patience, Snapshot};
 use crate::import::{self, Facts, Phase, Progress, Request, Staged};
@@ -35,6 +35,9 @@ pub(super) struct Import {
     /// Compile the weights (packed) or take an ONNX export over (padded) [default: compile where possible]
     #[arg(long, value_enum)]
     graph: Option<Graph>,
+    /// Take over this ONNX file of the checkpoint, as onnx/model_fp16.onnx [default: model.onnx or onnx/model.onnx]
+    #[arg(long, value_name = "FILE", conflicts_with = "precision")]
+    onnx_file: Option<String>,
     /// Texts that int8's ranges are taken from, one a line [default: a built-in set]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
@@ -120,6 +123,7 @@ impl Import {
         let request = Request {
             precision: self.precision,
             graph: self.graph,
+            onnx_file: self.onnx_file.as_deref(),
             calibrate: self.calibrate.as_deref(),
             pooling: self.pooling,
             normalise: self.normalise,
@@ -152,6 +156,13 @@ impl Import {
             }
             // Before anything is printed: a full disk at the other end must not leave the version without its role.
             let activated = self.activate_published(&trusting, manifest.version, &created).await;
+            if manifest.depends_on_batch == Some(true) {
+                warn_line(format!(
+                    "{version} gives a text other vectors beside other texts, as graphs do that find their ranges in each batch (dynamic \
+                     quantisation): the vectors of an index differ with what else was asked for; a float export, or int8 compiled from \
+                     the weights, does not"
+                ));
+            }
             let mut printed = print_line(&format!(
                 "imported {version}: {}, {} dimensions, {} tokens, space {}, {megabytes:.1} MB",
                 manifest.precision, manifest.dimensions, manifest.max_tokens, manifest.space
@@ -230,8 +241,9 @@ impl Import {
         let token = env::var("HF_TOKEN").ok();
         let hub = Hub::new(&endpoint, token.as_deref(), Patience::default())?;
         let bars = Bars::default();
+        let wanted = hub::Wanted { graph: self.graph, onnx_file: self.onnx_file.as_deref() };
         let fetched = hub
-            .fetch(&self.source, &self.revision, &self.cache, self.graph, |file, done, total| {
+            .fetch(&self.source, &self.revision, &self.cache, wanted, |file, done, total| {
                 bars.at(file, done, total, true)
             })
             .await;

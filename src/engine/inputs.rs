@@ -6,22 +6,30 @@ use ort::session::SessionInputValue;
 use ort::value::Tensor;
 
 use super::Pooling;
-use super::layout::{Offsets, Packed, Padded, padded_weights, pooling_matrix};
+use super::layout::{Offsets, Packed, Padded, Padding, padded_weights, pooling_matrix};
 use super::session::names::*;
 
 pub(crate) type Inputs = Vec<(&'static str, SessionInputValue<'static>)>;
 
 /// What a packed graph is fed for `rows`: `import` calibrates with it.
-pub(crate) fn packed_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
-    let packed = Packed::new(rows);
+pub(crate) fn packed_inputs(
+    rows: &[Arc<[u32]>],
+    pooling: Pooling,
+    padding: Option<Padding>,
+) -> ort::Result<Inputs> {
+    let packed = Packed::new(rows, padding);
     let shape = [packed.rows, packed.tokens];
     let mut inputs = gathering_inputs(packed)?;
     inputs.push((POOLING_WEIGHTS, Tensor::from_array((shape, pooling_matrix(rows, pooling)))?.into()));
     Ok(inputs)
 }
 
-pub(super) fn gathered_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
-    let packed = Packed::new(rows);
+pub(super) fn gathered_inputs(
+    rows: &[Arc<[u32]>],
+    pooling: Pooling,
+    padding: Option<Padding>,
+) -> ort::Result<Inputs> {
+    let packed = Packed::new(rows, padding);
     let shape = [packed.rows, packed.padded];
     let mut inputs = gathering_inputs(packed)?;
     inputs
@@ -40,8 +48,12 @@ fn gathering_inputs(packed: Packed) -> ort::Result<Inputs> {
     ])
 }
 
-pub(super) fn unpadded_inputs(rows: &[Arc<[u32]>], pooling: Pooling) -> ort::Result<Inputs> {
-    let packed = Packed::new(rows);
+pub(super) fn unpadded_inputs(
+    rows: &[Arc<[u32]>],
+    pooling: Pooling,
+    padding: Option<Padding>,
+) -> ort::Result<Inputs> {
+    let packed = Packed::new(rows, padding);
     let (tokens, shape) = (packed.tokens, [packed.rows, packed.padded]);
     let Offsets { token_offset, cumulative_lengths } = Offsets::new(rows, packed.padded);
     Ok(vec![

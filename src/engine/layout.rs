@@ -1,6 +1,34 @@
 //! The tensors of a batch, in the layouts that a graph may ask for. Pure functions of token ids.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::Pooling;
+
+/// The padding token of an encoder that counts positions from behind it, as RoBERTa does: standing in a text it is seen, but it has a position
+/// of its own and is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Padding {
+    /// Its id.
+    pub(crate) token: u32,
+    /// Its row of the graph's position table.
+    pub(crate) position: i64,
+}
+
+impl fmt::Display for Padding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.token, self.position)
+    }
+}
+
+impl FromStr for Padding {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (token, position) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(Self { token: token.parse()?, position: position.parse()? })
+    }
+}
 
 /// Inputs of a packed graph: the linear layers see every token once, only attention sees rows padded to the longest.
 ///
@@ -12,7 +40,7 @@ pub(crate) struct Packed {
     pub(crate) padded: usize,
     /// `[T]`
     pub(crate) input_ids: Vec<i64>,
-    /// `[T]`, from 0 in each row.
+    /// `[T]`, from 0 in each row; a padding token in the text has its own and is not counted.
     pub(crate) position_ids: Vec<i64>,
     /// `[B, S]`: where in the packed tokens each padded place finds its vector; padding points at token 0.
     pub(crate) pad_index: Vec<i64>,
@@ -23,7 +51,7 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R]) -> Self {
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], padding: Option<Padding>) -> Self {
         let rows = batch.len();
         let tokens = batch.iter().map(|row| row.as_ref().len()).sum();
         let padded = bucket(longest(batch));
@@ -41,7 +69,14 @@ impl Packed {
         for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
             let (start, length) = (index * padded, row.len());
             packed.input_ids.extend(row.iter().map(|&id| i64::from(id)));
-            packed.position_ids.extend(0..length as i64);
+            let mut next = 0;
+            packed.position_ids.extend(row.iter().map(|id| match padding {
+                Some(padding) if padding.token == *id => padding.position,
+                _ => {
+                    next += 1;
+                    next - 1
+                }
+            }));
             packed.unpad_index.extend(start as i64..(start + length) as i64);
             packed.attention_mask[start..start + length].fill(1);
             for (place, token) in packed.pad_index[start..start + length].iter_mut().zip(at..) {
@@ -110,9 +145,11 @@ pub(crate) struct Padded {
 }
 
 impl Padded {
-    /// Fills with token id 0: the mask hides it, so any id in range will do.
-    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R]) -> Self {
-        let (rows, padded) = (batch.len(), bucket(longest(batch)));
+    /// Fills with token id 0: the mask hides it, so any id in range will do. Rows are no longer than the longest that the model takes, `most`:
+    /// its table of positions may end there.
+    pub(crate) fn new<R: AsRef<[u32]>>(batch: &[R], most: usize) -> Self {
+        let longest = longest(batch);
+        let (rows, padded) = (batch.len(), bucket(longest).min(most.max(longest)));
         let (mut input_ids, mut attention_mask) = (vec![0; rows * padded], vec![0; rows * padded]);
         for (index, row) in batch.iter().map(AsRef::as_ref).enumerate() {
             let start = index * padded;
@@ -148,7 +185,7 @@ mod tests {
     #[test]
     fn packed_rows_lie_end_to_end_and_attention_finds_them() {
         let batch = [vec![7, 8, 9], vec![5]];
-        let packed = Packed::new(&batch);
+        let packed = Packed::new(&batch, None);
         assert_eq!((packed.tokens, packed.rows, packed.padded), (4, 2, 8));
         assert_eq!(packed.input_ids, [7, 8, 9, 5]);
         assert_eq!(packed.position_ids, [0, 1, 2, 0]);
@@ -169,9 +206,25 @@ mod tests {
 
     #[test]
     fn padded_rows_are_masked_where_they_end() {
-        let padded = Padded::new(&[vec![7, 8, 9], vec![5]]);
+        let padded = Padded::new(&[vec![7, 8, 9], vec![5]], 512);
         assert_eq!(padded.input_ids, [7, 8, 9, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(padded.attention_mask, [1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_padded_row_is_no_longer_than_the_longest_that_the_model_takes() {
+        let padded = |most| Padded::new(&[vec![1; 5], vec![2; 99]], most).padded;
+        assert_eq!((padded(100), padded(512), padded(50)), (100, 112, 99));
+    }
+
+    #[test]
+    fn a_padding_token_in_a_text_has_its_own_position_and_is_not_counted() {
+        let padding: Padding = "1 64".parse().unwrap();
+        assert_eq!((padding, padding.to_string().as_str()), (Padding { token: 1, position: 64 }, "1 64"));
+        let packed = Packed::new(&[vec![0, 7, 1, 1, 8, 2], vec![0, 2]], Some(padding));
+        assert_eq!(packed.position_ids, [0, 1, 64, 64, 2, 3, 0, 1]);
+        assert_eq!(packed.attention_mask[..6], [1; 6], "it is seen");
+        assert!("1".parse::<Padding>().is_err() && "a 1".parse::<Padding>().is_err());
     }
 
     #[test]

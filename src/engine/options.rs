@@ -24,7 +24,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// Whether threads that wait for work burn their processor for a while before they sleep. Says nothing with one thread.
     pub spin: bool,
-    /// Tokens of the longest row that will come. Only TensorRT, which compiles for it, needs to know.
+    /// Tokens of the longest row that will come, 0 if that is not known: TensorRT compiles for it, and a padded graph may have positions for
+    /// no more.
     pub max_tokens: usize,
 }
 

@@ -14,6 +14,9 @@ pub enum Pooling {
     Cls,
     /// The last token's vector.
     LastToken,
+    /// The graph of an export pools by itself, in a way that no file says.
+    #[value(skip)]
+    InGraph,
 }
 
 impl Pooling {
@@ -25,6 +28,8 @@ impl Pooling {
             Self::Mean => row.fill(1.0 / tokens.max(1) as f32),
             Self::Cls => row.first_mut().into_iter().for_each(|weight| *weight = 1.0),
             Self::LastToken => row.last_mut().into_iter().for_each(|weight| *weight = 1.0),
+            // No packed graph, which takes these weights, is loaded so.
+            Self::InGraph => {}
         }
     }
 
@@ -36,7 +41,8 @@ impl Pooling {
         match self {
             Self::Cls => of(0),
             Self::LastToken => of(count.saturating_sub(1)),
-            Self::Mean => {
+            // Nothing is left to pool where the graph does.
+            Self::Mean | Self::InGraph => {
                 let mut sum = vec![0.0; width];
                 for token in tokens.chunks_exact(width.max(1)) {
                     sum.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);

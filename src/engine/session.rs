@@ -10,7 +10,7 @@ use ort::value::{DynValue, Outlet, TensorElementType};
 use thiserror::Error;
 
 use super::inputs::{gathered_inputs, packed_inputs, padded_inputs, unpadded_inputs};
-use super::layout::Padded;
+use super::layout::{Padded, Padding};
 use super::options::{Graph, SessionOptions, commit};
 use super::placement::Placement;
 use super::tensorrt::{self, MOST_ROWS};
@@ -34,6 +34,8 @@ pub(crate) mod names {
     pub(crate) const POOLED: &str = "pooled";
     /// `[T, H]` of a packed graph, `[B, S, H]` of a padded one.
     pub(crate) const TOKEN_EMBEDDINGS: &str = "token_embeddings";
+    /// What a graph says of its padding token, in its metadata: a [`Padding`](crate::engine::layout::Padding).
+    pub(crate) const PADDING: &str = "sextant.padding";
     /// What exports call the same.
     pub(crate) const LAST_HIDDEN_STATE: &str = "last_hidden_state";
     /// `[B, H]`: exports of a whole sentence-transformers pipeline, pooled inside.
@@ -57,6 +59,21 @@ pub enum SessionError {
         "the graph's input `{0}` is not known: supported are input_ids, attention_mask and token_type_ids (int64 or int32)"
     )]
     UnknownInput(String),
+    /// Rows of different lengths could not run together.
+    #[error(
+        "the graph has no input `attention_mask`, so that padding would change the vectors of shorter texts: export it again with one \
+         (`optimum-cli export onnx --model DIR OUT`)"
+    )]
+    NoAttentionMask,
+    /// The graph takes a number of rows, or of tokens, that was fixed when it was exported.
+    #[error(
+        "the graph takes rows of the fixed shape {0:?}, and texts come in any number and length: export it again with dynamic axes \
+         (`optimum-cli export onnx --model DIR OUT`)"
+    )]
+    FixedShape(Vec<i64>),
+    /// Nothing in the graph pools, and the version says that the graph does.
+    #[error("the graph has no pooled output, and its version says that it pools inside")]
+    NoPooledOutput,
     /// The graph has no input for token ids.
     #[error("the graph has no input `input_ids`")]
     NoTokenInput,
@@ -107,11 +124,11 @@ enum Layout {
     Padded { token_types: bool, narrow: bool },
 }
 
-/// Which output holds what is asked for, by its place among the graph's outputs.
+/// Which output holds what is asked for, and the width of its vectors.
 #[derive(Debug, Clone)]
 struct Outputs {
-    pooled: Option<String>,
-    tokens: Option<String>,
+    pooled: Option<(String, usize)>,
+    tokens: Option<(String, usize)>,
 }
 
 /// A session with what it needs to know of its graph. One thread uses it: ONNX Runtime's sessions are not all safe to share.
@@ -120,7 +137,9 @@ pub struct Session {
     layout: Layout,
     outputs: Outputs,
     pooling: Pooling,
-    dimensions: usize,
+    padding: Option<Padding>,
+    /// Tokens of the longest row that will come.
+    longest: usize,
     device: Device,
     placement: Placement,
 }
@@ -170,8 +189,16 @@ impl Session {
             return Err(SessionError::Misplaced { device, strays });
         }
         let layout = layout(inner.inputs())?;
-        let (outputs, dimensions) = outputs(inner.outputs())?;
-        Ok(Self { inner, layout, outputs, pooling, dimensions, device, placement })
+        let outputs = outputs(inner.outputs())?;
+        if pooling == Pooling::InGraph && outputs.pooled.is_none() {
+            return Err(SessionError::NoPooledOutput);
+        }
+        let padding = inner.metadata().ok().and_then(|told| told.custom(PADDING)?.parse().ok());
+        let longest = match options.max_tokens {
+            0 => usize::MAX,
+            known => known,
+        };
+        Ok(Self { inner, layout, outputs, pooling, padding, longest, device, placement })
     }
 
     /// Where it runs.
@@ -193,9 +220,10 @@ impl Session {
         self.placement.nodes()
     }
 
-    /// Width of the vectors.
+    /// Width of the vectors of texts.
     pub fn dimensions(&self) -> usize {
-        self.dimensions
+        let Outputs { pooled, tokens } = &self.outputs;
+        pooled.as_ref().or(tokens.as_ref()).map_or(0, |(_, width)| *width)
     }
 
     /// Whether the graph computes no padding.
@@ -249,19 +277,19 @@ impl Session {
         options: RunOptions,
     ) -> Result<Vec<Vector>, EngineError> {
         let (inputs, padded) = match self.layout {
-            Layout::Packed => (packed_inputs(rows, self.pooling)?, 0),
-            Layout::Gathered => (gathered_inputs(rows, self.pooling)?, 0),
-            Layout::Unpadded => (unpadded_inputs(rows, self.pooling)?, 0),
+            Layout::Packed => (packed_inputs(rows, self.pooling, self.padding)?, 0),
+            Layout::Gathered => (gathered_inputs(rows, self.pooling, self.padding)?, 0),
+            Layout::Unpadded => (unpadded_inputs(rows, self.pooling, self.padding)?, 0),
             Layout::Padded { token_types, narrow } => {
-                let padded = Padded::new(rows);
+                let padded = Padded::new(rows, self.longest);
                 let length = padded.padded;
                 (padded_inputs(padded, token_types, narrow)?, length)
             }
         };
         // Per token where that is asked for, or where the graph leaves pooling to us.
-        let (name, per_token) = match (output, &self.outputs) {
-            (Output::Pooled, Outputs { pooled: Some(name), .. }) => (name.clone(), false),
-            (_, Outputs { tokens: Some(name), .. }) => (name.clone(), true),
+        let ((name, width), per_token) = match (output, &self.outputs) {
+            (Output::Pooled, Outputs { pooled: Some(pooled), .. }) => (pooled.clone(), false),
+            (_, Outputs { tokens: Some(tokens), .. }) => (tokens.clone(), true),
             (_, Outputs { tokens: None, .. }) => return Err(EngineError::NoTokenOutput),
         };
         let options = options.with_outputs(OutputSelector::no_default().with(&name));
@@ -269,7 +297,6 @@ impl Session {
         let outputs =
             self.inner.run_with_options(inputs, &options).map_err(|error| failure::of(error, device))?;
         let values = floats(&outputs[name.as_str()])?;
-        let width = self.dimensions;
         if !per_token {
             return exact(values.chunks_exact(width).map(<[f32]>::to_vec).collect(), rows.len(), &name);
         }
@@ -320,6 +347,14 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     if has(PADDED_WEIGHTS) {
         return Ok(Layout::Gathered);
     }
+    if !has(ATTENTION_MASK) {
+        return Err(SessionError::NoAttentionMask);
+    }
+    let shape =
+        inputs.iter().find(|input| input.name() == INPUT_IDS).and_then(|input| input.dtype().tensor_shape());
+    if let Some(shape) = shape.filter(|shape| shape.iter().any(|length| *length >= 0)) {
+        return Err(SessionError::FixedShape(shape.to_vec()));
+    }
     let narrow = match inputs.iter().find(|input| input.name() == INPUT_IDS).map(|i| i.dtype().tensor_type())
     {
         Some(Some(TensorElementType::Int32)) => true,
@@ -329,21 +364,21 @@ fn layout(inputs: &[Outlet]) -> Result<Layout, SessionError> {
     Ok(Layout::Padded { token_types: has(TOKEN_TYPE_IDS), narrow })
 }
 
-fn outputs(outlets: &[Outlet]) -> Result<(Outputs, usize), SessionError> {
+fn outputs(outlets: &[Outlet]) -> Result<Outputs, SessionError> {
     let find = |names: &[&str]| outlets.iter().find(|outlet| names.contains(&outlet.name()));
-    let pooled = find(&[POOLED, SENTENCE_EMBEDDING]);
-    let tokens = find(&[TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE]);
-    let Some(first) = pooled.or(tokens) else {
+    let (pooled, tokens) =
+        (find(&[POOLED, SENTENCE_EMBEDDING]), find(&[TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE]));
+    if pooled.or(tokens).is_none() {
         let names: Vec<&str> = outlets.iter().map(Outlet::name).collect();
         return Err(SessionError::UnknownOutput(names.join(", ")));
+    }
+    let with_width = |outlet: &Outlet| {
+        let width = outlet.dtype().tensor_shape().and_then(|shape| shape.last().copied());
+        let width = width.and_then(|width| usize::try_from(width).ok()).filter(|width| *width > 0);
+        let width = width.ok_or_else(|| SessionError::UnknownWidth(outlet.name().to_owned()))?;
+        Ok((outlet.name().to_owned(), width))
     };
-    let width = first.dtype().tensor_shape().and_then(|shape| shape.last().copied());
-    let dimensions = width
-        .and_then(|width| usize::try_from(width).ok())
-        .filter(|width| *width > 0)
-        .ok_or_else(|| SessionError::UnknownWidth(first.name().to_owned()))?;
-    let name = |outlet: Option<&Outlet>| outlet.map(|outlet| outlet.name().to_owned());
-    Ok((Outputs { pooled: name(pooled), tokens: name(tokens) }, dimensions))
+    Ok(Outputs { pooled: pooled.map(with_width).transpose()?, tokens: tokens.map(with_width).transpose()? })
 }
 
 /// The tensor's values as f32; exports in fp16 answer in fp16.

@@ -188,7 +188,8 @@ impl Search<'_> {
     }
 
     fn load(&self, count: NonZeroUsize, threads: NonZeroUsize, spin: bool) -> Result<Loaded, SessionError> {
-        let options = SessionOptions::cpu(threads.get(), spin);
+        let max_tokens = self.rows.max_tokens;
+        let options = SessionOptions { max_tokens, ..SessionOptions::cpu(threads.get(), spin) };
         let sessions = load_sessions(self.backend, self.path, self.pooling, options, count.get())?;
         Ok(Loaded { sessions, threads, spin })
     }

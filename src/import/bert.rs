@@ -10,6 +10,7 @@ use super::graph::Builder;
 use super::int8::Quantisation;
 use super::weights::Weights;
 use super::{ImportError, Phase, Progress};
+use crate::engine::layout::Padding;
 use crate::engine::session::names::*;
 use crate::onnx::{Attribute, ValueInfo, data_type};
 
@@ -66,13 +67,19 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     /// Token vectors before the first layer, `[T, H]`.
     fn embed(&mut self) -> Result<String, ImportError> {
-        let Encoder { hidden, vocabulary, table, first_position, token_types, .. } = *self.encoder;
+        let Encoder { hidden, vocabulary, table, first_position, padding, token_types, .. } = *self.encoder;
         self.graph.integers("flat", &[-1, hidden as i64])?;
         self.graph.integers("thirds", &[hidden as i64; 3])?;
         let words = self.weights.read(WORD_EMBEDDINGS, &[vocabulary, hidden])?;
         let words = self.graph.floats("word_embeddings", &[vocabulary, hidden], &words)?;
         let mut positions = self.weights.read("embeddings.position_embeddings.weight", &[table, hidden])?;
-        positions.drain(..first_position * hidden);
+        // That of the padding goes behind the others: the engine counts from 0, and gives it to none but a padding token in a text.
+        let mut rows: Vec<f32> = positions.drain(..first_position * hidden).collect();
+        if let Some(padding) = padding {
+            positions.extend(rows.drain(padding * hidden..));
+            let told = Padding { token: padding as u32, position: (table - first_position) as i64 };
+            self.graph.tell(PADDING, told.to_string());
+        }
         let types = "embeddings.token_type_embeddings.weight";
         if self.weights.has(types) {
             // Every token of a single text has type 0, so its vector is added once here and not for every token.
@@ -81,7 +88,7 @@ impl Compiler<'_> {
                 row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
             }
         }
-        let shape = [table - first_position, hidden];
+        let shape = [positions.len() / hidden, hidden];
         let positions = self.graph.floats("position_embeddings", &shape, &positions)?;
         let words = self.graph.add("Gather", &[&words, INPUT_IDS], vec![]);
         let positions = self.graph.add("Gather", &[&positions, POSITION_IDS], vec![]);

@@ -115,7 +115,7 @@ pub(super) fn observe(
         });
         let (batch, later) = rest.split_at(fitting.count().max(1));
         rest = later;
-        let outputs = session.run(inputs::packed_inputs(batch, Pooling::Mean)?)?;
+        let outputs = session.run(inputs::packed_inputs(batch, Pooling::Mean, None)?)?;
         for (place, name) in places.iter().zip(observed) {
             let values = session::floats(&outputs[name.as_str()])?;
             let width = values.len() / batch.iter().map(|row| row.len()).sum::<usize>();

@@ -54,6 +54,10 @@ pub(super) struct Encoder {
     pub(super) table: usize,
     /// The row of the position table that a text's first token takes.
     pub(super) first_position: usize,
+    /// The padding token, where positions begin behind it: standing in a text, it has the row before the first for its position, and the
+    /// tokens after it do not count it. Absent in versions of before this was computed, so that they and their spaces stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) padding: Option<usize>,
     pub(super) token_types: usize,
     pub(super) epsilon: f32,
     pub(super) activation: Activation,
@@ -164,6 +168,7 @@ impl Encoder {
             vocabulary: config.vocab_size,
             table: config.max_position_embeddings,
             first_position,
+            padding: first_position.checked_sub(1),
             token_types: config.type_vocab_size.unwrap_or(2),
             epsilon: config.layer_norm_eps.unwrap_or(1e-12),
             activation,

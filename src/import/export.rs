@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -14,6 +14,12 @@ use crate::files::read_whole;
 
 /// Where an export lies in a checkpoint, the first that is there.
 pub(super) const PLACES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
+
+/// Whether a name of `--onnx-file` stays in the checkpoint.
+pub(super) fn is_inside(name: &str) -> bool {
+    let parts = || Path::new(name).components();
+    parts().next().is_some() && parts().all(|part| matches!(part, Component::Normal(_)))
+}
 
 /// No protobuf message has more bytes, so no reader takes a larger graph.
 const MOST_BYTES: u64 = i32::MAX as u64;
@@ -30,9 +36,39 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    /// The export in `checkpoint`, if it has one.
-    pub(super) fn find(checkpoint: &Path) -> Option<PathBuf> {
-        PLACES.iter().map(|place| checkpoint.join(place)).find(|path| path.is_file())
+    /// The export in `checkpoint`, if it has one: the one that is `named`, or else one in the usual places.
+    ///
+    /// # Errors
+    /// If the one that is named is not there, or not inside of the checkpoint.
+    pub(super) fn find(checkpoint: &Path, named: Option<&str>) -> Result<Option<PathBuf>, ImportError> {
+        let Some(named) = named else {
+            return Ok(PLACES.iter().map(|place| checkpoint.join(place)).find(|path| path.is_file()));
+        };
+        let path = checkpoint.join(named);
+        if !is_inside(named) {
+            return Err(ImportError::Request(format!("--onnx-file `{named}` leads out of the checkpoint")));
+        }
+        if !path.is_file() {
+            let others = Self::listed(checkpoint);
+            let others = if others.is_empty() { "no ONNX file at all".to_owned() } else { others.join(", ") };
+            return Err(ImportError::Request(format!(
+                "--onnx-file `{named}` is not in the checkpoint; it has {others}"
+            )));
+        }
+        Ok(Some(path))
+    }
+
+    /// The ONNX files of the checkpoint, in it and in its folder `onnx`, as `--onnx-file` takes them.
+    pub(super) fn listed(checkpoint: &Path) -> Vec<String> {
+        let in_folder = |folder: &str| {
+            let entries = fs::read_dir(checkpoint.join(folder)).into_iter().flatten().flatten();
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            let folder = folder.to_owned();
+            names.filter(|name| name.ends_with(".onnx")).map(move |name| format!("{folder}{name}"))
+        };
+        let mut names: Vec<String> = ["", "onnx/"].into_iter().flat_map(in_folder).collect();
+        names.sort();
+        names
     }
 
     /// Reads the graph in `path`.

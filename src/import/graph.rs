@@ -32,6 +32,7 @@ pub(super) struct Builder {
     written: u64,
     /// Floats are stored in 16 bits.
     half: bool,
+    metadata: Vec<Entry>,
 }
 
 impl Builder {
@@ -46,6 +47,7 @@ impl Builder {
             data: BufWriter::with_capacity(1 << 20, file),
             written: 0,
             half,
+            metadata: Vec::new(),
         })
     }
 
@@ -166,6 +168,11 @@ impl Builder {
         });
     }
 
+    /// Says something of the graph to the engine.
+    pub(super) fn tell(&mut self, key: &str, value: String) {
+        self.metadata.push(Entry { key: key.to_owned(), value });
+    }
+
     /// Writes the graph.
     pub(super) fn finish(mut self, input: Vec<ValueInfo>, output: Vec<ValueInfo>) -> Result<(), ImportError> {
         self.data.flush().map_err(ImportError::io("write", &self.directory.join(DATA_FILE)))?;
@@ -185,6 +192,7 @@ impl Builder {
             opset_import: [("", 17), (MICROSOFT, 1)]
                 .map(|(domain, version)| OperatorSet { domain: domain.to_owned(), version })
                 .to_vec(),
+            metadata_props: self.metadata,
             ..Model::default()
         };
         let path = graph_path(&self.directory);

@@ -47,6 +47,15 @@ pub struct Patience {
     pub retry_after: Duration,
 }
 
+/// Which of a model's graphs and weights are fetched.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Compile or take over; if not said, as [`plan`](super::plan) has it.
+    pub graph: Option<Graph>,
+    /// The ONNX file to take over, by its path within the model.
+    pub onnx_file: Option<&'a str>,
+}
+
 impl Default for Patience {
     fn default() -> Self {
         Self {
@@ -129,7 +138,7 @@ impl Hub {
         id: &str,
         revision: &str,
         cache: &Path,
-        graph: Option<Graph>,
+        wanted: Wanted<'_>,
         progress: impl Fn(&str, u64, u64),
     ) -> Result<Snapshot, HubError> {
         let (organisation, name) = split_id(id).ok_or_else(|| HubError::Id(id.to_owned()))?;
@@ -137,7 +146,7 @@ impl Hub {
             return Err(HubError::Revision(revision.to_owned()));
         }
         let listing = self.list(id, revision).await?;
-        let descriptions = listing.descriptions(id)?;
+        let descriptions = listing.descriptions(id, wanted.onnx_file)?;
         let commit = listing.commit();
         let model = cache.join(format!("{organisation}--{name}"));
         let directory = model.join(&commit);
@@ -145,7 +154,7 @@ impl Hub {
         let _lock = lock(&model.join(format!("{commit}.lock"))).await?;
         let checkpoint =
             Checkpoint { hub: self, id, listing: &listing, commit: &commit, directory: &directory };
-        checkpoint.fetch(descriptions, graph, &progress).await?;
+        checkpoint.fetch(descriptions, wanted, &progress).await?;
         Ok(Snapshot { directory, id: id.to_owned(), revision: commit })
     }
 

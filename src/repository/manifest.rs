@@ -148,7 +148,8 @@ impl Manifest {
     /// The oldest layout that can say what this manifest says.
     pub fn oldest_schema(&self) -> u32 {
         let Self { cut_to_dimensions, max_query_tokens, max_document_tokens, truncate_start, .. } = self;
-        let is_newer = *cut_to_dimensions
+        let is_newer = self.pooling == Pooling::InGraph
+            || *cut_to_dimensions
             || *truncate_start
             || max_query_tokens.is_some()
             || max_document_tokens.is_some();
@@ -205,6 +206,9 @@ impl Manifest {
             return Err(format!(
                 "`matryoshka_dimensions` has {width}, which is not between 1 and {dimensions}"
             ));
+        }
+        if self.graph == Graph::Packed && self.pooling == Pooling::InGraph {
+            return Err("its graph is packed, of which none pools by itself".to_owned());
         }
         if self.graph == Graph::Packed && self.precision == Precision::Mixed {
             return Err("its graph is packed and its precision mixed, in which none is compiled".to_owned());

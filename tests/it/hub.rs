@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sextant::import::hub::{Hub, HubError, Patience, Snapshot};
+use sextant::import::hub::{Hub, HubError, Patience, Snapshot, Wanted};
 use tempfile::TempDir;
 
 use self::fake::{COMMIT, FakeHub, Fault, ID, WEIGHTS};
@@ -43,7 +43,7 @@ impl Client {
     }
 
     async fn fetch(&self) -> Result<Snapshot, HubError> {
-        self.hub.fetch(ID, "main", self.cache.path(), None, |_, _, _| {}).await
+        self.hub.fetch(ID, "main", self.cache.path(), Wanted::default(), |_, _, _| {}).await
     }
 
     async fn refusal(&self) -> String {
@@ -112,7 +112,7 @@ async fn two_fetches_at_once_download_each_file_once() {
 async fn a_branch_with_slashes_is_asked_for_as_one_segment() {
     let server = FakeHub::start().await;
     let client = Client::new(&server);
-    client.hub.fetch(ID, "refs/pr/1", client.cache.path(), None, |_, _, _| {}).await.unwrap();
+    client.hub.fetch(ID, "refs/pr/1", client.cache.path(), Wanted::default(), |_, _, _| {}).await.unwrap();
     assert_eq!(server.seen()[0].uri, "/api/models/acme/tiny/revision/refs%2Fpr%2F1?blobs=true");
 }
 
@@ -121,7 +121,13 @@ async fn bad_ids_and_revisions_are_refused_before_any_request() {
     let server = FakeHub::start().await;
     let client = Client::new(&server);
     for (id, revision) in [("tiny", "main"), ("../tiny", "main"), (ID, "../x"), (ID, "a b")] {
-        assert!(client.hub.fetch(id, revision, client.cache.path(), None, |_, _, _| {}).await.is_err());
+        assert!(
+            client
+                .hub
+                .fetch(id, revision, client.cache.path(), Wanted::default(), |_, _, _| {})
+                .await
+                .is_err()
+        );
     }
     assert!(server.seen().is_empty());
 }
@@ -137,7 +143,7 @@ async fn a_cut_connection_is_continued_where_it_broke() {
             heard.lock().unwrap().push((done, total));
         }
     };
-    client.hub.fetch(ID, "main", client.cache.path(), None, progress).await.unwrap();
+    client.hub.fetch(ID, "main", client.cache.path(), Wanted::default(), progress).await.unwrap();
     assert_eq!(
         server.ranges(WEIGHTS),
         [None, Some("bytes=30000-".to_owned()), Some("bytes=50000-".to_owned())]
@@ -387,6 +393,7 @@ async fn a_cache_that_cannot_be_written_is_named() {
     let server = FakeHub::start().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let hub = Hub::new(&server.url, None, PATIENCE).unwrap();
-    let error = hub.fetch(ID, "main", file.path(), None, |_, _, _| {}).await.unwrap_err().to_string();
+    let error =
+        hub.fetch(ID, "main", file.path(), Wanted::default(), |_, _, _| {}).await.unwrap_err().to_string();
     assert!(error.contains(file.path().to_str().unwrap()), "{error}");
 }

@@ -12,8 +12,7 @@ use super::super::export::Export;
 use super::super::plan::{NoPlan, Plan, plan};
 use super::listing::{CONFIG, Listing, RemoteFile, SAFETENSORS};
 use super::request::Subject;
-use super::{Hub, HubError};
-use crate::repository::manifest::Graph;
+use super::{Hub, HubError, Wanted};
 
 const NO_WEIGHTS: &str = "leave `--graph packed` out to take its ONNX export over";
 
@@ -37,7 +36,7 @@ impl Checkpoint<'_> {
     pub(super) async fn fetch(
         &self,
         descriptions: Vec<RemoteFile>,
-        asked: Option<Graph>,
+        wanted: Wanted<'_>,
         progress: &impl Fn(&str, u64, u64),
     ) -> Result<(), HubError> {
         let mut descriptions = descriptions.into_iter();
@@ -45,7 +44,7 @@ impl Checkpoint<'_> {
             self.bring(&config, progress).await?;
         }
         // A refusal costs one small file; the tokenizer alone may have twenty megabytes.
-        let graph = self.graph(asked)?;
+        let graph = self.graph(wanted)?;
         for file in descriptions {
             self.bring(&file, progress).await?;
         }
@@ -60,13 +59,16 @@ impl Checkpoint<'_> {
     }
 
     /// The graph to take over, or none if the weights are to be compiled.
-    fn graph(&self, asked: Option<Graph>) -> Result<Option<&'static str>, HubError> {
+    fn graph<'a>(&self, wanted: Wanted<'a>) -> Result<Option<&'a str>, HubError> {
+        if wanted.onnx_file.is_some() {
+            return Ok(wanted.onnx_file);
+        }
         let path = self.directory.join(CONFIG);
         let config: Value = json(self.directory, &path).map_err(Box::new)?.unwrap_or_default();
         let missing =
             |file: &str, help| HubError::Missing { id: self.id.to_owned(), file: file.to_owned(), help };
         let (weights, export) = (self.listing.has(SAFETENSORS), self.listing.graph());
-        match plan(asked, Encoder::from_config(&path, &config), weights, export.is_some()) {
+        match plan(wanted.graph, Encoder::from_config(&path, &config), weights, export.is_some()) {
             Ok(Plan::Compile(_)) => Ok(None),
             Ok(Plan::TakeOver(_)) => Ok(export),
             Err(NoPlan::Encoder(error)) => Err(Box::new(error).into()),
@@ -76,7 +78,7 @@ impl Checkpoint<'_> {
     }
 
     /// Names of the files in which `graph`, already here, keeps weights.
-    async fn external_data(&self, graph: &'static str) -> Result<Vec<String>, HubError> {
+    async fn external_data(&self, graph: &str) -> Result<Vec<String>, HubError> {
         let path = self.directory.join(graph);
         // It may have two gigabytes.
         let read = tokio::task::spawn_blocking({

@@ -119,6 +119,16 @@ pub enum HubError {
         /// The name.
         name: String,
     },
+    /// An ONNX file of another name than those that are looked for, or than the one asked for.
+    #[error("model `{id}` has no `{file}`; its ONNX files are: {others}. Name one of them with --onnx-file")]
+    NoSuchExport {
+        /// The model.
+        id: String,
+        /// The file.
+        file: String,
+        /// Those that it has.
+        others: String,
+    },
     /// A file without which nothing can be imported.
     #[error("`{id}` has no `{file}`, which an import needs; {help}")]
     Missing {

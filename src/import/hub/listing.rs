@@ -8,11 +8,12 @@ use super::HubError;
 use super::checksum::Digest;
 
 /// Small files that say how a model is used; taken where they are, beside those of [`SENTENCE_CONFIGS`].
-const DESCRIPTIONS: [&str; 7] = [
+const DESCRIPTIONS: [&str; 8] = [
     CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "modules.json",
     "config_sentence_transformers.json",
     "README.md",
@@ -90,7 +91,7 @@ impl Listing {
     /// # Errors
     /// If any name in the list is unsafe, also that of a file not needed: such a model is not to be trusted. If one that
     /// every import needs is missing, or there are weights in no readable form: before anything is fetched.
-    pub fn descriptions(&self, id: &str) -> Result<Vec<RemoteFile>, HubError> {
+    pub fn descriptions(&self, id: &str, onnx_file: Option<&str>) -> Result<Vec<RemoteFile>, HubError> {
         let owned = || id.to_owned();
         if let Some(bad) = self.siblings.iter().find(|sibling| !is_safe(&sibling.rfilename)) {
             return Err(HubError::FileName { id: owned(), name: bad.rfilename.clone() });
@@ -98,7 +99,17 @@ impl Listing {
         let help = "a model saved by transformers or sentence-transformers with a fast tokenizer has it";
         let config = self.file(id, CONFIG, help)?;
         self.file(id, "tokenizer.json", help)?;
-        if !self.has(SAFETENSORS) && self.graph().is_none() {
+        let no_export = |file: &str| {
+            let (id, file, others) = (owned(), file.to_owned(), self.exports());
+            Err(HubError::NoSuchExport { id, file, others })
+        };
+        if let Some(named) = onnx_file.filter(|named| !self.has(named)) {
+            return no_export(named);
+        }
+        if onnx_file.is_none() && !self.has(SAFETENSORS) && self.graph().is_none() {
+            if !self.exports().is_empty() {
+                return no_export("onnx/model.onnx");
+            }
             return Err(match UNREADABLE.iter().find(|(file, _)| self.has(file)) {
                 Some((_, found)) => HubError::Weights { id: owned(), found },
                 None => HubError::Missing {
@@ -119,6 +130,12 @@ impl Listing {
     /// Whether the model has a file.
     pub fn has(&self, name: &str) -> bool {
         self.siblings.iter().any(|sibling| sibling.rfilename == name)
+    }
+
+    /// The names of its ONNX files, for a message.
+    fn exports(&self) -> String {
+        let names = self.siblings.iter().map(|sibling| sibling.rfilename.as_str());
+        names.filter(|name| name.ends_with(".onnx")).collect::<Vec<_>>().join(", ")
     }
 
     /// The ONNX export that an import takes over, if the model has one.
@@ -187,7 +204,7 @@ mod tests {
     }
 
     fn descriptions(names: &[&str]) -> Result<Vec<String>, HubError> {
-        let files = listing(names).descriptions("o/n")?;
+        let files = listing(names).descriptions("o/n", None)?;
         Ok(files.into_iter().map(|file| file.name).collect())
     }
 
@@ -261,7 +278,7 @@ mod tests {
     fn a_list_without_commit_size_or_digest_is_refused() {
         let parse = |body: serde_json::Value| {
             Listing::parse("o/n", body.to_string().as_bytes()).and_then(|listing| {
-                listing.descriptions("o/n")?;
+                listing.descriptions("o/n", None)?;
                 listing.file("o/n", SAFETENSORS, "")
             })
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use sextant::import::hub::{HubError, Snapshot};
+use sextant::import::hub::{HubError, Snapshot, Wanted};
 use sextant::import::{Request, stage};
 use sextant::repository::manifest::{Graph, Manifest, Source};
 
@@ -31,7 +31,10 @@ async fn hub_of(directory: &Path) -> FakeHub {
 }
 
 async fn fetch(client: &Client, graph: Option<Graph>) -> Result<Snapshot, HubError> {
-    client.hub.fetch(ID, "main", client.cache.path(), graph, |_, _, _| {}).await
+    client
+        .hub
+        .fetch(ID, "main", client.cache.path(), Wanted { graph, ..Wanted::default() }, |_, _, _| {})
+        .await
 }
 
 /// Names of the files that were downloaded.
