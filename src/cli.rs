@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod alias;
 mod arguments;
 mod bench;
 mod cache;
@@ -14,6 +15,7 @@ mod list;
 mod load;
 mod progress;
 mod promote;
+mod retire;
 mod rollback;
 mod rollout;
 mod serve;
@@ -59,6 +61,10 @@ enum Command {
     Promote(promote::Promote),
     /// Take back the version on trial, or go back to the version that served before
     Rollback(rollback::Rollback),
+    /// Unload a version that is on standby
+    Retire(retire::Retire),
+    /// Give a model another name that requests may use, or take one away
+    Alias(alias::Alias),
     /// Measure the quality of a version on labelled pairs
     Evaluate(evaluate::Evaluate),
     /// Whether the traffic is what a model was meant to see
@@ -85,6 +91,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Rollout(command) => command.run(),
         Command::Promote(command) => command.run(),
         Command::Rollback(command) => command.run(),
+        Command::Retire(command) => command.run(),
+        Command::Alias(command) => command.run(),
         Command::Evaluate(command) => command.run(),
         Command::Drift(command) => command.run(),
         Command::Bench(command) => command.run(),

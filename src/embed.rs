@@ -116,6 +116,20 @@ impl Embedder {
         self.served.resolve(asked)
     }
 
+    /// The name of the model that `asked`, a name, an alias or a hub id without a version, means now; none if it means none.
+    ///
+    /// # Errors
+    /// [`EmbedError::AmbiguousModel`] if it means several.
+    pub fn real_name(&self, asked: &str) -> Result<Option<String>, EmbedError> {
+        self.served.real_name(asked)
+    }
+
+    /// What requests may call `model` besides its name: its aliases, and the hub id that its stable version came from. Without
+    /// those that mean another model, or several.
+    pub fn other_names(&self, model: &str) -> Vec<String> {
+        self.served.other_names(model)
+    }
+
     /// Vectors for all inputs, or an error for all: nothing is answered in part.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod observe;
 mod openai;
 mod request_id;
 pub(crate) mod room;
+mod slashes;
 mod tei;
 mod trace;
 
@@ -219,6 +220,8 @@ fn operations() -> Routes {
         .post("/admin/v1/models/{model}/rollout", admin::rollout)
         .post("/admin/v1/models/{model}/promote", admin::promote)
         .post("/admin/v1/models/{model}/rollback", admin::rollback)
+        .post("/admin/v1/models/{model}/retire", admin::retire)
+        .post("/admin/v1/models/{model}/alias", admin::alias)
         .post("/admin/v1/models/{model}/verify", admin::verify)
 }
 
@@ -286,11 +289,12 @@ impl Routes {
             Some(_) => router.layer(middleware::from_fn_with_state(app.clone(), trace::trace)),
             None => router,
         };
-        router
+        let router = router
             // First, so that every log line and every answer can name the request.
             .layer(PropagateRequestIdLayer::x_request_id())
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
             .layer(middleware::map_request(request_id::plain))
-            .with_state(app.clone())
+            .with_state(app.clone());
+        slashes::in_one_part(router, self.known.into_iter().map(|(_, path)| path))
     }
 }

@@ -296,7 +296,7 @@ impl Metrics {
 
     /// Makes the series of a model's changes, so that they stand at 0 before the first.
     pub fn prepare_changes(&self, model: &str) {
-        for action in ["begin", "rollout", "trial", "promote", "rollback"] {
+        for action in ["begin", "rollout", "trial", "promote", "rollback", "standby", "retire", "alias"] {
             self.changes.with_label_values(&[model, action, OPERATOR]);
         }
         for figure in Figure::ALL {

@@ -20,7 +20,7 @@ mod seen;
 pub mod state;
 mod sync;
 
-pub use document::{Rollout, SCHEMA};
+pub use document::{NAMES_SCHEMA, Rollout, SCHEMA};
 pub use loader::Loader;
 pub use log::{Log, RolloutError, Signature};
 pub use operator::{OperateError, Operator};

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::{BackendError, Config};
 use crate::drift::follow::{Follower, References};
-use crate::embed::{Embedder, ModelError};
+use crate::embed::{Embedder, ModelError, Resident};
 use crate::engine::device::usage::Usage;
 use crate::http::{self, App};
 use crate::keys::follow::Follower as KeyFollower;
@@ -174,12 +174,18 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     if models.is_empty() {
         return Err(ServeError::NoModels(config.models.clone()));
     }
-    if let Some(asked) = config.default_model.clone().filter(|name| !available.contains(name)) {
-        return Err(ServeError::NoSuchDefault { asked, available });
-    }
     let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())
         .map_err(|error| ServeError::Start(error.to_string()))?;
     let embedder = Arc::new(embedder);
+    for (name, seen) in &logs {
+        if let (Some(resident), Some(rollout)) = (embedder.resident(name), &seen.good) {
+            embedder.serve(Resident { aliases: rollout.aliases.clone(), ..resident });
+        }
+    }
+    if let Some(asked) = config.default_model.clone() {
+        let meant = embedder.real_name(&asked).map_err(|error| ServeError::Start(error.to_string()))?;
+        meant.ok_or(ServeError::NoSuchDefault { asked, available })?;
+    }
     let repository = loader.repository.clone();
     let interval = config.sync_interval * DRIFT_LOOKS;
     let mut follower = Follower::new(repository, Arc::downgrade(&embedder), references, interval);

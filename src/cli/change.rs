@@ -80,7 +80,7 @@ impl ChangeArguments {
             warn_line(&document);
         }
         Ok(if self.dry_run {
-            log.decide(change, signature).await?
+            log.decide(&change, signature).await?
         } else {
             log.change(change, signature).await?
         })
@@ -92,9 +92,11 @@ impl ChangeArguments {
         struct Answer {
             rollout: Rollout,
         }
-        let mut body = serde_json::to_value(change)?;
+        let mut body = serde_json::to_value(&change)?;
         let route = match change {
-            Change::Rollout { .. } | Change::Trial(_) => "rollout",
+            Change::Rollout { .. } | Change::Trial(_) | Change::Standby { .. } => "rollout",
+            Change::Retire { .. } => "retire",
+            Change::Alias { .. } => "alias",
             Change::Promote { .. } => "promote",
             Change::Rollback { .. } => "rollback",
             // Only an import makes it, in the repository that it imports into.
@@ -102,6 +104,9 @@ impl ChangeArguments {
         };
         if let Some(body) = body.as_object_mut() {
             body.remove("action");
+            if let Change::Standby { .. } = change {
+                body.insert("standby".to_owned(), true.into());
+            }
             body.insert("reason".to_owned(), self.reason.clone().into());
             body.insert("dry_run".to_owned(), self.dry_run.into());
         }
@@ -112,6 +117,10 @@ impl ChangeArguments {
 /// What a change did or would do, for people.
 fn told(model: &str, rollout: &Rollout, dry_run: bool) -> String {
     let Rollout { number, stable, previous, trial, crossed, .. } = rollout;
+    if let Some(text) = told_of_names(model, &rollout.change, dry_run) {
+        return text
+            + &if dry_run { "; nothing was written".to_owned() } else { format!(" (rollout {number})") };
+    }
     let mut text = match (trial, dry_run) {
         (Some(trial), true) => {
             format!("{} would be put on trial beside {model}@{stable}", tried(model, *trial))
@@ -131,6 +140,20 @@ fn told(model: &str, rollout: &Rollout, dry_run: bool) -> String {
         );
     }
     text
+}
+
+/// What a change did or would do that leaves the version that serves as it is, and is of no trial.
+fn told_of_names(model: &str, change: &Change, dry_run: bool) -> Option<String> {
+    let (is, answers) = if dry_run { ("would be", "would answer") } else { ("is", "answers") };
+    Some(match change {
+        Change::Standby { version } => {
+            format!("{model}@{version} {is} on standby and {answers} requests that name it")
+        }
+        Change::Retire { version } => format!("{model}@{version} {is} on standby no longer"),
+        Change::Alias { name, remove: false } => format!("{model} {answers} to `{name}` as well"),
+        Change::Alias { name, remove: true } => format!("{model} {answers} to `{name}` no longer"),
+        _ => return None,
+    })
 }
 
 /// A version on trial with its shares.

@@ -40,7 +40,11 @@ impl List {
             listed.damaged.iter().chain(versions).for_each(warn_line);
         }
         let rows: Vec<_> = listed.iter().flat_map(rows).collect();
-        print_line(&table(["VERSION", "ROLE", "SPACE", "PRECISION", "DIMENSIONS", "CREATED"], &rows))
+        let mut text = table(["VERSION", "ROLE", "SPACE", "PRECISION", "DIMENSIONS", "CREATED"], &rows);
+        for Overview { model, aliases, .. } in listed.iter().filter(|listed| !listed.aliases.is_empty()) {
+            text += &format!("\n{model} answers to {} as well", aliases.join(", "));
+        }
+        print_line(&text)
     }
 }
 

@@ -20,15 +20,28 @@ pub(super) struct Rollout {
     /// On trial: so many requests in a hundred are given to this version as well, and only compared
     #[arg(long, value_name = "PERCENT")]
     shadow_percent: Option<Percent>,
+    /// Only loaded, for requests that name this version; in any vector space, and without --force
+    #[arg(long, conflicts_with_all = ["force", "canary_percent", "shadow_percent"])]
+    standby: bool,
     #[command(flatten)]
     how: ChangeArguments,
 }
 
 impl Rollout {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { version: VersionName { model, version }, force, canary_percent, shadow_percent, how } =
-            self;
-        let change = Change::rollout(version, canary_percent, shadow_percent, force);
+        let Self {
+            version: VersionName { model, version },
+            force,
+            canary_percent,
+            shadow_percent,
+            standby,
+            how,
+        } = self;
+        let change = if standby {
+            Change::Standby { version }
+        } else {
+            Change::rollout(version, canary_percent, shadow_percent, force)
+        };
         how.run(&model, change)
     }
 }

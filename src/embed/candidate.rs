@@ -56,6 +56,11 @@ impl Candidate {
         Self { model, trial, since, watch, jobs }
     }
 
+    /// The same trial under a later document, which changed nothing of it.
+    pub fn since(self, since: u64) -> Self {
+        Self { since, ..self }
+    }
+
     /// Whether a request that names no version goes to this one: always the same answer for the same `key`, by chance without.
     pub(super) fn takes(&self, key: Option<&str>) -> bool {
         let Some(percent) = self.trial.canary_percent else { return false };

@@ -22,6 +22,14 @@ pub enum EmbedError {
         /// What is served.
         available: Vec<String>,
     },
+    /// Several models answer to one name: each could be meant, and their vectors differ.
+    #[error("`{asked}` is a name of several models here: {}; ask for one of them", models.join(", "))]
+    AmbiguousModel {
+        /// What was asked for, without a version.
+        asked: String,
+        /// The models.
+        models: Vec<String>,
+    },
     /// Several models, none asked for and none the default.
     #[error("say which model: this server has {}, and none is the default", .0.join(", "))]
     NoDefaultModel(Vec<String>),

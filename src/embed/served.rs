@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::{Candidate, EmbedError, Model};
-use crate::repository::manifest::Space;
+use crate::repository::manifest::{Source, Space};
 use crate::rollout::guard::Side;
 use crate::rollout::{Role, Roles, State};
 
@@ -19,12 +19,16 @@ pub struct Resident {
     pub previous: Option<Arc<Model>>,
     /// On trial beside the stable one.
     pub candidate: Option<Candidate>,
+    /// Answer requests that name them, or their space, and no other; by their numbers.
+    pub standby: Vec<Arc<Model>>,
+    /// Further names of the model, in order.
+    pub aliases: Vec<String>,
 }
 
 impl Resident {
     /// One version alone.
     pub fn alone(stable: Arc<Model>) -> Self {
-        Self { stable, previous: None, candidate: None }
+        Self { stable, previous: None, candidate: None, standby: Vec::new(), aliases: Vec::new() }
     }
 
     /// The roles that its versions have.
@@ -34,30 +38,45 @@ impl Resident {
             stable: number(&self.stable),
             previous: self.previous.as_ref().map(number),
             trial: self.candidate.as_ref().map(|candidate| candidate.trial),
+            standby: self.standby.iter().map(number).collect(),
+            aliases: self.aliases.clone(),
         }
     }
 
     /// Every version.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.model);
-        [&self.stable].into_iter().chain(&self.previous).chain(candidate)
+        [&self.stable].into_iter().chain(&self.previous).chain(candidate).chain(&self.standby)
+    }
+
+    /// The hub id that its stable version came from.
+    fn hub_id(&self) -> Option<&str> {
+        match &self.stable.manifest.source {
+            Source::Hub { id, .. } => Some(id),
+            _ => None,
+        }
     }
 
     /// The version that `pin` means, the part of a name behind its `@`.
     fn pinned(&self, pin: &str) -> Option<&Arc<Model>> {
-        let state = State::Known(self.roles());
-        self.all().find(|model| {
+        let roles = self.roles();
+        let mut meant = self.all().filter(|model| {
             let number = model.manifest.version;
-            number.to_string() == pin || state.role(number).is_some_and(|role| role.to_string() == pin)
-        })
+            number.to_string() == pin || roles.role(number).to_string() == pin
+        });
+        // Several versions can be on standby, and their vectors may differ: then the request has to give a number.
+        let first = meant.next();
+        first.filter(|_| meant.next().is_none())
     }
 
     /// The version for a request that names none.
     fn route(&self, space: Option<&Space>, key: Option<&str>) -> Result<Routed, EmbedError> {
         let elsewhere = space.filter(|space| **space != self.stable.manifest.space);
         if let Some(asked) = elsewhere {
-            // A canary is in the stable version's space, and a shadow answers nobody.
-            let other = self.previous.as_ref().filter(|previous| previous.manifest.space == *asked);
+            // A canary is in the stable version's space, and a shadow answers nobody. Of several on standby in this space the
+            // newest answers: their vectors meet in one index anyway.
+            let mut others = self.previous.iter().chain(self.standby.iter().rev());
+            let other = others.find(|other| other.manifest.space == *asked);
             let other = other.ok_or_else(|| mismatch(asked, &self.stable))?;
             return Ok(Routed { model: Arc::clone(other), trial: None });
         }
@@ -88,6 +107,27 @@ fn mismatch(asked: &Space, model: &Model) -> EmbedError {
 
 /// By the model's name.
 type Residents = BTreeMap<String, Resident>;
+
+/// The model that `name` means: the one that is called so, else the one that has it as an alias, else the one whose stable
+/// version came from the hub under this id.
+fn named<'a>(residents: &'a Residents, name: &str) -> Result<Option<&'a Resident>, EmbedError> {
+    if let Some(resident) = residents.get(name) {
+        return Ok(Some(resident));
+    }
+    let has_alias = |resident: &&Resident| resident.aliases.iter().any(|alias| alias == name);
+    let mut meant: Vec<&Resident> = residents.values().filter(has_alias).collect();
+    if meant.is_empty() {
+        meant = residents.values().filter(|resident| resident.hub_id() == Some(name)).collect();
+    }
+    match meant[..] {
+        [] => Ok(None),
+        [resident] => Ok(Some(resident)),
+        _ => Err(EmbedError::AmbiguousModel {
+            asked: name.to_owned(),
+            models: meant.iter().map(|resident| resident.stable.manifest.model.clone()).collect(),
+        }),
+    }
+}
 
 /// Every model that is served.
 pub(super) struct Served {
@@ -147,10 +187,32 @@ impl Served {
             return Err(EmbedError::NoDefaultModel(residents.keys().cloned().collect()));
         };
         let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
-        residents.get(name).and_then(|resident| of(resident, pin)).ok_or_else(|| EmbedError::UnknownModel {
-            asked: asked.to_owned(),
-            available: residents.values().flat_map(Resident::all).map(|model| model.id()).collect(),
+        named(&residents, name)?.and_then(|resident| of(resident, pin)).ok_or_else(|| {
+            EmbedError::UnknownModel {
+                asked: asked.to_owned(),
+                available: residents.values().flat_map(Resident::all).map(|model| model.id()).collect(),
+            }
         })
+    }
+
+    /// See [`Embedder::real_name`](super::Embedder::real_name).
+    pub(super) fn real_name(&self, asked: &str) -> Result<Option<String>, EmbedError> {
+        Ok(named(&self.residents.load(), asked)?.map(|resident| resident.stable.manifest.model.clone()))
+    }
+
+    /// See [`Embedder::other_names`](super::Embedder::other_names).
+    pub(super) fn other_names(&self, model: &str) -> Vec<String> {
+        let residents = self.residents.load();
+        let Some(resident) = residents.get(model) else { return Vec::new() };
+        let mut names: Vec<String> =
+            resident.aliases.iter().map(String::as_str).chain(resident.hub_id()).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| {
+            let meant = named(&residents, name).ok().flatten();
+            !residents.contains_key(name) && meant.is_some_and(|meant| meant.stable.manifest.model == model)
+        });
+        names
     }
 
     /// See [`Embedder::serve`](super::Embedder::serve).

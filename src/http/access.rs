@@ -92,18 +92,18 @@ impl Caller {
         self.models().is_none_or(|models| models.iter().any(|name| name == model))
     }
 
-    /// Refuses a model that it may not use, `name` or `name@pin`, in the same words whether there is such a model or not.
+    /// Refuses the model of the name `real`, which the caller calls `asked`, if it may not use it: in the same words whether there
+    /// is such a model or not, and without its real name.
     ///
     /// # Errors
     /// 403, not 404: a client with the wrong key should not look for a mistake in the name. It tells nothing, since it depends on the
     /// key's own list alone.
-    pub(super) fn check_model(&self, asked: &str) -> Result<(), ApiError> {
-        let name = asked.split_once('@').map_or(asked, |(name, _)| name);
-        if self.may_use(name) {
+    fn check_model(&self, asked: &str, real: &str) -> Result<(), ApiError> {
+        if self.may_use(real) {
             return Ok(());
         }
         let (caller, models) = (self.name(), self.models().unwrap_or_default().join(", "));
-        let message = format!("the key `{caller}` is not for the model `{name}`; it is for: {models}");
+        let message = format!("the key `{caller}` is not for the model `{asked}`; it is for: {models}");
         Err(ApiError::new(Kind::Forbidden, message).at("model"))
     }
 
@@ -134,6 +134,27 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 }
 
 impl App {
+    /// `asked`, a name or `name@pin`, with the model's real name in place of an alias or a hub id, if the caller may use that model.
+    /// What comes after works with the real name, so that an alias that is moved meanwhile leads to no other model.
+    ///
+    /// # Errors
+    /// If the caller may not use it, or the name means several models.
+    pub(super) fn allowed(&self, asked: &str, caller: &Caller) -> Result<String, ApiError> {
+        let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
+        let real = match self.0.embedder.real_name(name) {
+            Ok(real) => real.unwrap_or_else(|| name.to_owned()),
+            // The key does not learn which others it could have meant.
+            Err(EmbedError::AmbiguousModel { models, .. })
+                if !models.iter().any(|model| caller.may_use(model)) =>
+            {
+                name.to_owned()
+            }
+            Err(error) => return Err(seen_by(caller, error)),
+        };
+        caller.check_model(name, &real)?;
+        Ok(pin.map_or_else(|| real.clone(), |pin| format!("{real}@{pin}")))
+    }
+
     /// The name to ask for: what the caller asked for, if it may. Where it named none, and may not use every model, the server's
     /// default or its only one.
     pub(super) fn asked_model(
@@ -142,8 +163,7 @@ impl App {
         caller: &Caller,
     ) -> Result<Option<String>, ApiError> {
         if let Some(asked) = asked {
-            caller.check_model(asked)?;
-            return Ok(Some(asked.to_owned()));
+            return self.allowed(asked, caller).map(Some);
         }
         let default = self.0.embedder.resolve(None).map(|model| model.manifest.model.clone()).ok();
         match (caller.models(), default) {
@@ -174,6 +194,9 @@ pub(super) fn seen_by(caller: &Caller, error: EmbedError) -> ApiError {
         EmbedError::UnknownModel { asked, available } => {
             EmbedError::UnknownModel { asked, available: available.into_iter().filter(is_seen).collect() }
         }
+        EmbedError::AmbiguousModel { asked, models } => {
+            EmbedError::AmbiguousModel { asked, models: models.into_iter().filter(is_seen).collect() }
+        }
         error => error,
     }
     .into()
@@ -189,7 +212,8 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
     // Before the body is looked at. A name that cannot be read is refused by whoever reads it.
     let params = request.extract_parts::<RawPathParams>().await.ok();
     let model = params.as_ref().and_then(|params| params.iter().find(|(name, _)| *name == "model"));
-    let verdict = verdict.and_then(|()| model.map_or(Ok(()), |(_, model)| caller.check_model(model)));
+    let verdict =
+        verdict.and_then(|()| model.map_or(Ok(()), |(_, model)| app.allowed(model, &caller).map(drop)));
     request.headers_mut().remove(header::AUTHORIZATION);
     let mut response = match verdict {
         Ok(()) => {

@@ -32,6 +32,9 @@ pub(super) struct RolloutRequest {
     canary_percent: Option<Percent>,
     #[serde(default)]
     shadow_percent: Option<Percent>,
+    /// Loaded for requests that name it, and for no other.
+    #[serde(default)]
+    standby: bool,
     #[serde(default)]
     force: bool,
     reason: String,
@@ -66,6 +69,31 @@ pub(super) struct RollbackRequest {
     dry_run: bool,
 }
 
+/// Which version on standby is to be unloaded.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetireRequest {
+    version: u32,
+    reason: String,
+    /// Nothing is written.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Another name for the model.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AliasRequest {
+    name: String,
+    /// Takes it away.
+    #[serde(default)]
+    remove: bool,
+    reason: String,
+    /// Nothing is written.
+    #[serde(default)]
+    dry_run: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VerifyRequest {
@@ -89,6 +117,7 @@ pub(super) async fn show(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let repository = app.operator()?.repository();
+    let model = app.allowed(&model, &caller)?;
     known(&app, &model, &caller).await?;
     answer::json(&shown(&app, Overview::read(repository, &model).await?))
 }
@@ -99,6 +128,7 @@ pub(super) async fn history(
     Path(model): Path<String>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
+    let model = app.allowed(&model, &caller)?;
     known(&app, &model, &caller).await?;
     let documents = Log::open(app.operator()?.repository(), &model)?.history().await?;
     let documents: Vec<Value> = documents.iter().map(Overview::document).collect();
@@ -111,6 +141,7 @@ pub(super) async fn drift(
     Path(model): Path<String>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
+    let model = app.allowed(&model, &caller)?;
     known(&app, &model, &caller).await?;
     let (mut versions, mut learning) = (Vec::new(), Vec::new());
     for loaded in app.0.embedder.resident(&model).iter().flat_map(Resident::all) {
@@ -132,9 +163,18 @@ pub(super) async fn rollout(
     asked: Asked,
     Json(request): Json<RolloutRequest>,
 ) -> Result<Response, ApiError> {
-    let RolloutRequest { version, canary_percent, shadow_percent, force, reason, dry_run } = request;
+    let RolloutRequest { version, canary_percent, shadow_percent, standby, force, reason, dry_run } = request;
     asked.of(Some(version), &reason, dry_run);
-    let change = Change::rollout(version, canary_percent, shadow_percent, force);
+    if standby && (canary_percent.is_some() || shadow_percent.is_some() || force) {
+        let message =
+            "a version on standby has no share of the requests, and needs no `force`: leave those out";
+        return Err(ApiError::new(Kind::Invalid, message).at("standby"));
+    }
+    let change = if standby {
+        Change::Standby { version }
+    } else {
+        Change::rollout(version, canary_percent, shadow_percent, force)
+    };
     make(&app, &model, change, &caller, &reason, dry_run).await
 }
 
@@ -160,13 +200,37 @@ pub(super) async fn rollback(
     make(&app, &model, Change::Rollback { of, to }, &caller, &reason, dry_run).await
 }
 
+pub(super) async fn retire(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    caller: Caller,
+    asked: Asked,
+    Json(RetireRequest { version, reason, dry_run }): Json<RetireRequest>,
+) -> Result<Response, ApiError> {
+    asked.of(Some(version), &reason, dry_run);
+    make(&app, &model, Change::Retire { version }, &caller, &reason, dry_run).await
+}
+
+pub(super) async fn alias(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    caller: Caller,
+    asked: Asked,
+    Json(AliasRequest { name, remove, reason, dry_run }): Json<AliasRequest>,
+) -> Result<Response, ApiError> {
+    asked.of(None, &reason, dry_run);
+    make(&app, &model, Change::Alias { name, remove }, &caller, &reason, dry_run).await
+}
+
 /// The gate, on this server. A version that does not pass is an answer, not an error.
 pub(super) async fn verify(
     State(app): State<App>,
     Path(model): Path<String>,
+    caller: Caller,
     asked: Asked,
     Json(VerifyRequest { version }): Json<VerifyRequest>,
 ) -> Result<Response, ApiError> {
+    let model = app.allowed(&model, &caller)?;
     asked.of(Some(version), "", false);
     let report = app.operator()?.verify(&model, version).await?;
     asked.came_to(if report.passed { "passed" } else { "not passed" });
@@ -187,12 +251,13 @@ async fn make(
             ApiError::new(Kind::Invalid, "say why: whoever reads the log later needs it").at("reason")
         );
     }
+    let model = &app.allowed(model, caller)?;
     known(app, model, caller).await?;
     let at = Signature::now();
     let signature = Signature { by: caller.name(), at: &at, reason, ..Signature::default() };
     // The layer of the audit log sees to it that a caller that hangs up does not leave a change half made.
     let made = if dry_run {
-        operator.decide(model, change, signature).await?
+        operator.decide(model, &change, signature).await?
     } else {
         operator.change(model, change, None, signature).await?
     };
@@ -229,12 +294,12 @@ fn shown(app: &App, overview: Overview) -> Value {
 
 /// The versions that are loaded here: what the gate found, and what the guard sees.
 fn serving(resident: &Resident) -> Value {
+    let roles = resident.roles();
     let versions = resident.all().map(|model| {
-        let role = resident.roles();
         let number = model.manifest.version;
         json!({
             "version": number,
-            "role": crate::rollout::State::Known(role).role(number),
+            "role": roles.role(number),
             "space": model.manifest.space,
             "gate": model.gate,
         })
@@ -272,6 +337,7 @@ impl From<RolloutError> for ApiError {
         let kind = match &error {
             RolloutError::Refused { refusal, .. } => match refusal {
                 Refusal::UnknownVersion { .. } => Kind::UnknownModel,
+                Refusal::BadAlias(_) => Kind::Invalid,
                 Refusal::SpaceConflict { .. }
                 | Refusal::SpaceUnknown { .. }
                 | Refusal::CanaryAcrossSpaces { .. } => Kind::SpaceMismatch,

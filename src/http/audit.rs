@@ -132,17 +132,20 @@ struct Action {
 
 impl Action {
     /// Of a request for an administrators' route.
-    fn of(request: &Request) -> Option<Self> {
+    fn of(app: &App, request: &Request) -> Option<Self> {
         let extensions = request.extensions();
         let route = extensions.get::<MatchedPath>()?.as_str().strip_prefix("/admin/v1/models")?;
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut parts =
             request.uri().path().split('/').skip(4).map(|part| part.chars().take(LONGEST).collect());
         let model: String = parts.next().unwrap_or_default();
+        // By its real name, whatever the request calls it.
+        let real = app.0.embedder.real_name(&model.replace("%2F", "/").replace("%2f", "/"));
+        let model = real.ok().flatten().unwrap_or(model);
         // `/{model}/rollout`: the action is the route's own word, never the client's.
         let action = match route.rsplit('/').next() {
             _ if is_read => "read",
-            Some(action @ ("rollout" | "promote" | "rollback" | "verify")) => action,
+            Some(action @ ("rollout" | "promote" | "rollback" | "retire" | "alias" | "verify")) => action,
             // A method that the route does not have.
             _ => "none",
         };
@@ -196,7 +199,7 @@ fn is_told(app: &App) -> bool {
 /// The work goes on when the caller hangs up, and the server waits for it when it stops: a change is not left half made, nor made and
 /// not told.
 pub(super) async fn audit(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let Some(action) = Action::of(&request) else { return next.run(request).await };
+    let Some(action) = Action::of(&app, &request) else { return next.run(request).await };
     let asked = Asked::default();
     request.extensions_mut().insert(asked.clone());
     let at_work = Arc::clone(&app.0.ledger.at_work).read_owned().await;

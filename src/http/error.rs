@@ -150,7 +150,9 @@ impl From<EmbedError> for ApiError {
         let message = error.to_string();
         match error {
             EmbedError::UnknownModel { .. } => Self::new(Kind::UnknownModel, message).at("model"),
-            EmbedError::NoDefaultModel(_) => Self::new(Kind::Invalid, message).at("model"),
+            EmbedError::AmbiguousModel { .. } | EmbedError::NoDefaultModel(_) => {
+                Self::new(Kind::Invalid, message).at("model")
+            }
             EmbedError::SpaceMismatch { .. } => Self::new(Kind::SpaceMismatch, message),
             EmbedError::UnknownPrompt { .. } => Self::new(Kind::Invalid, message).at("prompt_name"),
             EmbedError::Dimensions { .. } => Self::new(Kind::Invalid, message).at("dimensions"),

@@ -1,5 +1,7 @@
 //! The OpenAI dialect: `/v1/embeddings` and `/v1/models`.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -77,6 +79,9 @@ struct ModelEntry {
     /// Seconds since 1970.
     created: u64,
     owned_by: &'static str,
+    /// The model's real name, where the id is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
 }
 
 pub(super) async fn create_embeddings(
@@ -120,7 +125,13 @@ pub(super) async fn create_embeddings(
 
 pub(super) async fn list_models(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     let models = app.models(&caller);
-    let data = models.iter().map(|model| ModelEntry::new(model.manifest.model.clone(), model)).collect();
+    // A client may look for the id that it is about to send: every name is there.
+    let entries = |model: &Arc<Model>| {
+        let name = &model.manifest.model;
+        let names = std::iter::once(name.clone()).chain(app.0.embedder.other_names(name));
+        names.map(|id| ModelEntry::new(id, model)).collect::<Vec<_>>()
+    };
+    let data = models.iter().flat_map(entries).collect();
     answer::json(&ModelList { object: "list", data })
 }
 
@@ -139,6 +150,8 @@ impl ModelEntry {
             .ok()
             .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
             .map_or(0, |since| since.as_secs());
-        Self { id, object: "model", created, owned_by: "sextant" }
+        let name = &model.manifest.model;
+        let root = (id.split('@').next() != Some(name)).then(|| name.clone());
+        Self { id, object: "model", created, owned_by: "sextant", root }
     }
 }

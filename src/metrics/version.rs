@@ -10,7 +10,7 @@ use crate::repository::manifest::Manifest;
 use crate::rollout::Role;
 
 /// Roles with which a version is loaded.
-const SERVING: [Role; 4] = [Role::Stable, Role::Canary, Role::Shadow, Role::Previous];
+const SERVING: [Role; 5] = [Role::Stable, Role::Canary, Role::Shadow, Role::Previous, Role::Standby];
 
 /// The series of one version.
 #[derive(Clone)]

@@ -7,17 +7,19 @@ use thiserror::Error;
 
 use super::guard::Cause;
 use super::roles::{Roles, Trial};
-use super::state::{Change, Crossing};
+use super::state::{Change, Crossing, is_alias};
 use crate::files::said;
 
-/// The layout of documents that this code reads and writes.
+/// The layout of documents with neither aliases nor versions on standby: a server that knows neither reads them.
 pub const SCHEMA: u32 = 1;
+/// The layout of the others: a server that knows neither refuses them by this number.
+pub const NAMES_SCHEMA: u32 = 2;
 
 /// A change that was made: the roles from now on, and who set them, when and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// [`SCHEMA`] at the time of writing.
+    /// [`SCHEMA`] or [`NAMES_SCHEMA`], see [`Rollout::schema_of`].
     pub schema: u32,
     /// The document's own number, from 1.
     pub number: u64,
@@ -31,6 +33,12 @@ pub struct Rollout {
     /// The version on trial beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
+    /// Versions that are loaded for requests that name them, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standby: Vec<u32>,
+    /// Further names of the model, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// What was asked for.
     pub change: Change,
     /// Number of the document that the change was decided on; none if there was no good one.
@@ -58,7 +66,9 @@ pub struct Rollout {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unreadable {
     /// By this code. A newer one wrote it, and knows what it says.
-    #[error("it was written by a newer sextant: schema {0}, and this one reads schema {SCHEMA}")]
+    #[error(
+        "it was written by a newer sextant: schema {0}, and this one reads schemas {SCHEMA} and {NAMES_SCHEMA}"
+    )]
     Newer(u32),
     /// By anybody.
     #[error("{0}")]
@@ -100,6 +110,8 @@ impl From<Activation> for Rollout {
             at,
             reason,
             trial: None,
+            standby: Vec::new(),
+            aliases: Vec::new(),
             cause: None,
             gate: BTreeMap::new(),
         }
@@ -109,7 +121,20 @@ impl From<Activation> for Rollout {
 impl Rollout {
     /// Who serves from here on.
     pub fn roles(&self) -> Roles {
-        Roles { stable: self.stable, previous: self.previous, trial: self.trial }
+        let Self { stable, previous, trial, standby, aliases, .. } = self;
+        Roles {
+            stable: *stable,
+            previous: *previous,
+            trial: *trial,
+            standby: standby.clone(),
+            aliases: aliases.clone(),
+        }
+    }
+
+    /// The oldest schema that can say what `change` made of the roles.
+    pub(super) fn schema_of(change: &Change, roles: &Roles) -> u32 {
+        let plain = roles.standby.is_empty() && roles.aliases.is_empty() && !change.is_of_names();
+        if plain { SCHEMA } else { NAMES_SCHEMA }
     }
 
     /// Reads the document that lies at `number`, or says what is wrong with it.
@@ -117,7 +142,7 @@ impl Rollout {
         let told = |error: serde_json::Error| Unreadable::Damaged(said(&error.to_string()));
         let rollout = match serde_json::from_slice::<Head>(text).map_err(told)?.schema {
             None => serde_json::from_slice::<Activation>(text).map_err(told)?.into(),
-            Some(SCHEMA) => serde_json::from_slice::<Self>(text).map_err(told)?,
+            Some(SCHEMA | NAMES_SCHEMA) => serde_json::from_slice::<Self>(text).map_err(told)?,
             Some(newer) => return Err(Unreadable::Newer(newer)),
         };
         rollout.check(number).map_err(Unreadable::Damaged)?;
@@ -146,6 +171,7 @@ impl Rollout {
         if let Some(from) = self.from.filter(|from| *from >= number) {
             return Err(format!("it says that it was decided on document {from}, which is not before it"));
         }
+        self.check_names()?;
         let (alone, within) = (trial.is_none(), self.crossed.is_none());
         let agrees = match change {
             Change::Begin { version } => version == stable && previous.is_none() && alone && within,
@@ -155,6 +181,9 @@ impl Rollout {
                 version.is_none_or(|version| version == *stable) && alone && (*force || within)
             }
             Change::Rollback { of, to } => to.is_none_or(|to| to == *stable) && *of != Some(*stable) && alone,
+            Change::Standby { version } => self.standby.contains(version) && within,
+            Change::Retire { version } => !self.standby.contains(version) && within,
+            Change::Alias { name, remove } => self.aliases.contains(name) != *remove && within,
         };
         if !agrees {
             return Err(format!(
@@ -163,6 +192,30 @@ impl Rollout {
                 tried.map_or_else(|| "none".to_owned(), |tried| tried.to_string()),
                 if self.crossed.is_some() { ", in another space" } else { "" }
             ));
+        }
+        Ok(())
+    }
+
+    /// Finds what is wrong with the versions on standby and the aliases.
+    fn check_names(&self) -> Result<(), String> {
+        let roles = self.roles();
+        if self.schema != Self::schema_of(&self.change, &roles) {
+            return Err(format!(
+                "it says that it has schema {}, and what it holds is of another",
+                self.schema
+            ));
+        }
+        let others = [Some(0), Some(self.stable), self.previous, self.trial.map(|trial| trial.version)];
+        if let Some(version) = self.standby.iter().find(|version| others.contains(&Some(**version))) {
+            return Err(format!("it says that version {version} is on standby, which cannot be"));
+        }
+        if let Some(alias) = self.aliases.iter().find(|alias| !is_alias(alias)) {
+            return Err(format!("it has the alias `{alias}`, which cannot be one"));
+        }
+        if !(self.standby.is_sorted_by(|one, next| one < next)
+            && self.aliases.is_sorted_by(|one, next| one < next))
+        {
+            return Err("its versions on standby or its aliases are not in order".to_owned());
         }
         Ok(())
     }
@@ -187,6 +240,8 @@ mod tests {
             at: "2026-01-01T00:00:00Z".into(),
             reason: "why".into(),
             trial: None,
+            standby: Vec::new(),
+            aliases: Vec::new(),
             cause: None,
             gate: BTreeMap::from([("probe_cosine".into(), 0.999)]),
         }
@@ -218,12 +273,12 @@ mod tests {
     fn documents_from_before_there_was_a_schema_are_read() {
         let text = br#"{"number": 2, "stable": 3, "previous": 1, "by": "root", "at": "2026-01-01T00:00:00Z", "reason": "a"}"#;
         let read = Rollout::read(2, text).unwrap();
-        assert_eq!(read.roles(), Roles { stable: 3, previous: Some(1), trial: None });
+        assert_eq!(read.roles(), Roles { stable: 3, previous: Some(1), trial: None, ..Roles::alone(1) });
         assert_eq!((read.from, read.by.as_str()), (Some(1), "root"));
         let twice = br#"{"number": 1, "stable": 3, "previous": 3, "by": "a", "at": "b", "reason": "c"}"#;
         assert_eq!(
             Rollout::read(1, twice).unwrap().roles(),
-            Roles { stable: 3, previous: None, trial: None }
+            Roles { stable: 3, previous: None, trial: None, ..Roles::alone(1) }
         );
         assert!(Rollout::read(2, twice).is_err());
     }
@@ -267,6 +322,6 @@ mod tests {
             assert!(reason.contains(expected), "{reason}");
         }
         // What else is in it may be anything.
-        assert_eq!(Rollout::read(3, b"{\"schema\": 2, \"serves\": []}"), Err(Unreadable::Newer(2)));
+        assert_eq!(Rollout::read(3, b"{\"schema\": 3, \"serves\": []}"), Err(Unreadable::Newer(3)));
     }
 }

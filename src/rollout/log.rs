@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use futures_util::future::try_join_all;
 use thiserror::Error;
 
-use super::document::{Rollout, SCHEMA, Unreadable};
+use super::document::{Rollout, Unreadable};
 use super::guard::Cause;
 use super::seen::{Damaged, Later, Seen};
 use super::state::{self, Change, Refusal, Versions};
@@ -156,7 +156,10 @@ impl<'a> Log<'a> {
     ///
     /// # Errors
     /// If it is not allowed, or the repository fails.
-    pub async fn decide(&self, change: Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
+    pub async fn decide(&self, change: &Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
+        if let Change::Alias { name, remove: false } = change {
+            self.check_alias(name).await?;
+        }
         let seen = self.current().await?;
         // After the state: a version is published before it is rolled out.
         let versions = self.versions().await?;
@@ -170,18 +173,36 @@ impl<'a> Log<'a> {
     /// If it is not allowed, or the repository fails.
     pub async fn change(&self, change: Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
         loop {
-            let draft = self.decide(change, signature).await?;
+            let draft = self.decide(&change, signature).await?;
             if self.write(&draft).await? {
                 return Ok(draft);
             }
-            self.may_decide_again(change)?;
+            self.may_decide_again(&change)?;
         }
+    }
+
+    /// Refuses an alias that is another model's name, or its alias. A model that is named at the same moment is not seen: then
+    /// requests for the name are refused.
+    async fn check_alias(&self, alias: &str) -> Result<(), RolloutError> {
+        let taken = |model: String| self.refused(Refusal::AliasTaken { alias: alias.to_owned(), model });
+        for model in self.repository.models().await? {
+            if model == alias {
+                return Err(taken(model));
+            }
+            let is_other = model != self.model;
+            let seen =
+                if is_other { Log::open(self.repository, &model)?.current().await? } else { Seen::nothing() };
+            if seen.good.is_some_and(|rollout| rollout.aliases.iter().any(|known| known == alias)) {
+                return Err(taken(model));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses to decide a change on other roles than those that whoever asked for it may have seen: a rollback that does not say
     /// of what.
-    pub(super) fn may_decide_again(&self, change: Change) -> Result<(), RolloutError> {
-        if change == UNNAMED_ROLLBACK { Err(self.refused(Refusal::Overtaken)) } else { Ok(()) }
+    pub(super) fn may_decide_again(&self, change: &Change) -> Result<(), RolloutError> {
+        if *change == UNNAMED_ROLLBACK { Err(self.refused(Refusal::Overtaken)) } else { Ok(()) }
     }
 
     /// Writes a document that was decided on. False if somebody else has written one of its number.
@@ -206,7 +227,7 @@ impl<'a> Log<'a> {
     fn draft(
         &self,
         seen: &Seen,
-        change: Change,
+        change: &Change,
         versions: &Versions,
         signature: Signature<'_>,
     ) -> Result<Rollout, RolloutError> {
@@ -217,27 +238,29 @@ impl<'a> Log<'a> {
         // Of all documents only one that ended a trial and nothing else is a rollback with a previous version.
         if let Some(Rollout { change: Change::Rollback { .. }, previous: Some(_), stable, by, .. }) =
             &seen.good
-            && change == UNNAMED_ROLLBACK
+            && *change == UNNAMED_ROLLBACK
         {
             return Err(self.refused(Refusal::TrialJustEnded { by: by.clone(), stable: *stable }));
         }
-        let step = state::next(seen.state(), change, versions).map_err(|refusal| self.refused(refusal))?;
+        let step = state::next(&seen.state(), change, versions).map_err(|refusal| self.refused(refusal))?;
         if seen.last >= LAST_NUMBER {
             return Err(RolloutError::NoNumberLeft(self.model.to_owned()));
         }
         let draft = Rollout {
-            schema: SCHEMA,
+            schema: Rollout::schema_of(change, &step.roles),
             number: seen.last + 1,
             id: format!("{:016x}", fastrand::u64(..)),
             stable: step.roles.stable,
             previous: step.roles.previous,
-            change,
+            change: change.clone(),
             from: seen.good.as_ref().map(|rollout| rollout.number),
             crossed: step.crossed,
             by: signature.by.to_owned(),
             at: signature.at.to_owned(),
             reason: signature.reason.to_owned(),
             trial: step.roles.trial,
+            standby: step.roles.standby,
+            aliases: step.roles.aliases,
             cause: signature.cause.cloned(),
             gate: BTreeMap::new(),
         };

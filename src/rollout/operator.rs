@@ -103,25 +103,29 @@ impl Operator {
     ) -> Result<Rollout, OperateError> {
         let log = Log::open(self.repository(), model).map_err(RolloutError::from)?;
         let (rollout, loaded) = loop {
-            let mut draft = log.decide(change, signature).await?;
+            let mut draft = log.decide(&change, signature).await?;
             if on.is_some() && draft.from != on {
                 let (model, refusal) = (model.to_owned(), Refusal::Overtaken);
                 return Err(RolloutError::Refused { model, refusal }.into());
             }
             let mut loaded = Vec::new();
-            for version in [Some(draft.stable), draft.trial.map(|trial| trial.version)].into_iter().flatten()
-            {
+            let stood_by = match change {
+                Change::Standby { version } => Some(version),
+                _ => None,
+            };
+            let wanted = [Some(draft.stable), draft.trial.map(|trial| trial.version), stood_by];
+            for version in wanted.into_iter().flatten() {
                 loaded.push(self.load(model, version).await?);
             }
-            // A rollback is about the version that is taken back.
-            if !matches!(change, Change::Rollback { .. }) {
+            // A rollback is about the version that is taken back, and these others are about none that was loaded for them.
+            if !matches!(change, Change::Rollback { .. } | Change::Retire { .. } | Change::Alias { .. }) {
                 let report = loaded.last().and_then(|model| model.gate.as_ref());
                 draft.gate = report.map(GateReport::figures).unwrap_or_default();
             }
             if log.write(&draft).await? {
                 break (draft, loaded);
             }
-            log.may_decide_again(change)?;
+            log.may_decide_again(&change)?;
         };
         let (reply, served) = oneshot::channel();
         let written = Box::new(rollout.clone());
@@ -139,7 +143,7 @@ impl Operator {
     pub async fn decide(
         &self,
         model: &str,
-        change: Change,
+        change: &Change,
         signature: Signature<'_>,
     ) -> Result<Rollout, RolloutError> {
         Log::open(self.repository(), model)?.decide(change, signature).await

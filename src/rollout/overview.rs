@@ -19,6 +19,9 @@ pub struct Overview {
     pub rollout: Option<u64>,
     /// The version on trial, and its shares of the requests.
     pub trial: Option<Trial>,
+    /// Further names of the model.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// What is wrong with documents above it.
     pub damaged: Vec<String>,
     /// Its published versions.
@@ -87,6 +90,7 @@ impl Overview {
             model: model.to_owned(),
             rollout: seen.good.as_ref().map(|rollout| rollout.number),
             trial: seen.good.as_ref().and_then(|rollout| rollout.trial),
+            aliases: seen.good.as_ref().map(|rollout| rollout.aliases.clone()).unwrap_or_default(),
             damaged: seen.damaged.iter().map(ToString::to_string).collect(),
             versions,
         })

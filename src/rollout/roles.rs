@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Which versions of a model have a role. Every other published version is idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which versions of a model have a role, and which other names the model has. Every other published version is idle.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roles {
     /// The version that serves.
     pub stable: u32,
@@ -15,12 +15,39 @@ pub struct Roles {
     pub previous: Option<u32>,
     /// The version on trial beside the stable one; neither of the two above.
     pub trial: Option<Trial>,
+    /// Versions that are loaded for requests that name them, or their space, and answer no other; sorted, none of them one of
+    /// those above.
+    pub standby: Vec<u32>,
+    /// Further names that the model answers to; sorted.
+    pub aliases: Vec<String>,
 }
 
 impl Roles {
-    /// Every version that has one.
+    /// One version that serves, and nothing else.
+    pub fn alone(stable: u32) -> Self {
+        Self { stable, previous: None, trial: None, standby: Vec::new(), aliases: Vec::new() }
+    }
+
+    /// Every version that has a role.
     pub fn versions(&self) -> impl Iterator<Item = u32> {
-        [Some(self.stable), self.previous, self.trial.map(|trial| trial.version)].into_iter().flatten()
+        let one = [Some(self.stable), self.previous, self.trial.map(|trial| trial.version)];
+        one.into_iter().flatten().chain(self.standby.iter().copied())
+    }
+
+    /// What `version` does.
+    pub fn role(&self, version: u32) -> Role {
+        match self.trial {
+            _ if self.stable == version => Role::Stable,
+            _ if self.previous == Some(version) => Role::Previous,
+            Some(trial) if trial.version == version => trial.role(),
+            _ if self.standby.contains(&version) => Role::Standby,
+            _ => Role::Idle,
+        }
+    }
+
+    /// The versions on standby but for `version`, which has another role from now on.
+    pub(super) fn standby_without(&self, version: u32) -> Vec<u32> {
+        self.standby.iter().copied().filter(|standby| *standby != version).collect()
     }
 }
 
@@ -103,12 +130,14 @@ pub enum Role {
     Shadow,
     /// It served before, and stays at hand.
     Previous,
+    /// It is loaded for requests that name it, and answers no other.
+    Standby,
     /// Nothing.
     Idle,
 }
 
 /// What the log says of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// No version was ever rolled out.
     Empty,
@@ -120,13 +149,11 @@ pub enum State {
 
 impl State {
     /// What `version` does, if that is known.
-    pub fn role(self, version: u32) -> Option<Role> {
+    pub fn role(&self, version: u32) -> Option<Role> {
         match self {
             Self::Lost => None,
-            Self::Known(roles) if roles.stable == version => Some(Role::Stable),
-            Self::Known(roles) if roles.previous == Some(version) => Some(Role::Previous),
-            Self::Known(Roles { trial: Some(trial), .. }) if trial.version == version => Some(trial.role()),
-            Self::Known(_) | Self::Empty => Some(Role::Idle),
+            Self::Known(roles) => Some(roles.role(version)),
+            Self::Empty => Some(Role::Idle),
         }
     }
 }
@@ -138,6 +165,7 @@ impl fmt::Display for Role {
             Self::Canary => "canary",
             Self::Shadow => "shadow",
             Self::Previous => "previous",
+            Self::Standby => "standby",
             Self::Idle => "idle",
         })
     }

@@ -104,6 +104,8 @@ mod tests {
             at: String::new(),
             reason: String::new(),
             trial: None,
+            standby: Vec::new(),
+            aliases: Vec::new(),
             cause: None,
             gate: BTreeMap::new(),
         })
@@ -125,7 +127,10 @@ mod tests {
         assert_eq!(seen, end(good(2), &[3], 3));
         seen.extend(end(None, &[5, 4], 5));
         assert_eq!(seen, end(good(2), &[5, 4, 3], 5));
-        assert_eq!(seen.state(), State::Known(Roles { stable: 1, previous: None, trial: None }));
+        assert_eq!(
+            seen.state(),
+            State::Known(Roles { stable: 1, previous: None, trial: None, ..Roles::alone(1) })
+        );
         // Damaged once more, in another way.
         seen.extend(end(None, &[5], 5));
         assert_eq!(seen, end(good(2), &[5, 4, 3], 5));

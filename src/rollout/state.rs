@@ -10,11 +10,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::roles::{Percent, Roles, State, Trial};
+use super::roles::{Percent, Role, Roles, State, Trial};
+use crate::repository::check_name;
 use crate::repository::manifest::Space;
 
 /// What somebody wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
     /// Makes `version` stable if none ever was. Apart from `Rollout`, so that of two imports that both believe to be a model's
@@ -57,6 +58,24 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<u32>,
     },
+    /// Loads a version for requests that name it, in any space: it answers no other.
+    Standby {
+        /// The version.
+        version: u32,
+    },
+    /// Ends a standby.
+    Retire {
+        /// The version.
+        version: u32,
+    },
+    /// Gives the model another name, or takes one away.
+    Alias {
+        /// The name.
+        name: String,
+        /// Takes it away.
+        #[serde(default, skip_serializing_if = "is_not")]
+        remove: bool,
+    },
 }
 
 fn is_not(flag: &bool) -> bool {
@@ -81,7 +100,15 @@ impl Change {
             Self::Trial(_) => "trial",
             Self::Promote { .. } => "promote",
             Self::Rollback { .. } => "rollback",
+            Self::Standby { .. } => "standby",
+            Self::Retire { .. } => "retire",
+            Self::Alias { .. } => "alias",
         }
+    }
+
+    /// Whether only documents of [`NAMES_SCHEMA`](super::document::NAMES_SCHEMA) can hold it.
+    pub(super) fn is_of_names(&self) -> bool {
+        matches!(self, Self::Standby { .. } | Self::Retire { .. } | Self::Alias { .. })
     }
 }
 
@@ -111,6 +138,10 @@ impl fmt::Display for Change {
                 of.map_or(Ok(()), |of| write!(formatter, " of {of}"))?;
                 to.map_or(Ok(()), |to| write!(formatter, " to {to}"))
             }
+            Self::Standby { version } => write!(formatter, "standby {version}"),
+            Self::Retire { version } => write!(formatter, "retire {version}"),
+            Self::Alias { name, remove: false } => write!(formatter, "alias {name}"),
+            Self::Alias { name, remove: true } => write!(formatter, "remove alias {name}"),
         }
     }
 }
@@ -229,6 +260,50 @@ pub enum Refusal {
         /// The version.
         version: u32,
     },
+    /// It answers requests that name it already.
+    #[error(
+        "version {version} is loaded as the {role} version already, so requests that name it are answered"
+    )]
+    AlreadyLoaded {
+        /// The version.
+        version: u32,
+        /// Why it is loaded.
+        role: Role,
+    },
+    /// Nothing to end.
+    #[error("version {version} is not on standby")]
+    NotOnStandby {
+        /// The version.
+        version: u32,
+    },
+    /// There is no document that could carry an alias.
+    #[error("no version is known to be stable, so there is nothing that an alias could stand for")]
+    NothingToName,
+    /// Nothing would change.
+    #[error("the model has the alias `{0}` already")]
+    SameAlias(String),
+    /// Nothing to remove.
+    #[error("the model has no alias `{asked}`; it has: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    NoSuchAlias {
+        /// What was to be removed.
+        asked: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Not a name that a request could carry.
+    #[error(
+        "`{0}` cannot be an alias: expected a name or `organisation/name` of letters, digits, dots, underscores and hyphens, each \
+         part beginning with a letter or a digit, at most {MOST_ALIAS_BYTES} characters"
+    )]
+    BadAlias(String),
+    /// Another model answers to it.
+    #[error("`{alias}` is a name of the model `{model}` already: a request for it must mean one model")]
+    AliasTaken {
+        /// The alias.
+        alias: String,
+        /// The model that has it.
+        model: String,
+    },
     /// Nothing to promote.
     #[error("no version is on trial")]
     NoTrial,
@@ -276,6 +351,16 @@ pub enum Refusal {
     },
 }
 
+/// Two parts of the length that a model's name may have, and the slash.
+const MOST_ALIAS_BYTES: usize = 129;
+
+/// Whether `name` can be an alias: a model's name, or two with a slash between them as a hub has them.
+pub fn is_alias(name: &str) -> bool {
+    let mut parts = name.split('/');
+    let (first, second, more) = (parts.next(), parts.next(), parts.next());
+    more.is_none() && first.into_iter().chain(second).all(|part| check_name(part).is_ok())
+}
+
 fn there_are(published: &[u32]) -> String {
     if published.is_empty() {
         return "none is published".to_owned();
@@ -287,16 +372,19 @@ fn there_are(published: &[u32]) -> String {
 ///
 /// # Errors
 /// If it is not allowed; the state stays.
-pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, Refusal> {
+pub fn next(state: &State, change: &Change, versions: &Versions) -> Result<Step, Refusal> {
     let published = || versions.keys().copied().collect();
     let known = match state {
         State::Known(roles) => Some(roles),
         State::Empty | State::Lost => None,
     };
     let trial = known.and_then(|roles| roles.trial);
-    let (version, force) = match change {
+    let (version, force) = match *change {
         Change::Trial(trial) => return try_out(known, trial, versions),
-        Change::Begin { version } if state == State::Empty => (version, false),
+        Change::Standby { version } => return stand_by(known, version, versions),
+        Change::Retire { version } => return retire(known, version),
+        Change::Alias { ref name, remove } => return name_anew(known, name, remove),
+        Change::Begin { version } if *state == State::Empty => (version, false),
         Change::Begin { version } => return Err(Refusal::AlreadyBegun { version }),
         Change::Rollout { version, force } => (version, force),
         Change::Promote { version: asked, force } => {
@@ -306,7 +394,7 @@ pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, R
                 _ => (version, force),
             }
         }
-        Change::Rollback { .. } if state == State::Empty => return Err(Refusal::NothingServes),
+        Change::Rollback { .. } if *state == State::Empty => return Err(Refusal::NothingServes),
         Change::Rollback { of: Some(version), to } if to == Some(version) => {
             return Err(Refusal::OfIsTo { version });
         }
@@ -321,7 +409,7 @@ pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, R
                 && of.is_none_or(on_trial)
                 && to.is_none_or(|to| to == roles.stable)
             {
-                return Ok(Step { roles: Roles { trial: None, ..roles }, crossed: None });
+                return Ok(Step { roles: Roles { trial: None, ..roles.clone() }, crossed: None });
             }
             let previous = known.and_then(|roles| roles.previous);
             let to = to.or(previous).ok_or_else(|| Refusal::NoPrevious { published: published() })?;
@@ -334,7 +422,7 @@ pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, R
         return Err(Refusal::AlreadyStable { version });
     }
     let from = stable.and_then(|stable| versions.get(&stable)?.as_ref().ok());
-    let stays = state == State::Empty || from == Some(&to);
+    let stays = *state == State::Empty || from == Some(&to);
     if !stays && !force {
         return Err(match (stable, from.cloned()) {
             (Some(stable), Some(from)) => Refusal::SpaceConflict { version, to, stable, from },
@@ -343,11 +431,50 @@ pub fn next(state: State, change: Change, versions: &Versions) -> Result<Step, R
     }
     let previous = if matches!(change, Change::Rollback { .. }) { None } else { stable };
     let crossed = (!stays).then(|| Crossing { from: from.cloned(), to });
-    Ok(Step { roles: Roles { stable: version, previous, trial: None }, crossed })
+    let standby = known.map(|roles| roles.standby_without(version)).unwrap_or_default();
+    let aliases = known.map(|roles| roles.aliases.clone()).unwrap_or_default();
+    Ok(Step { roles: Roles { stable: version, previous, trial: None, standby, aliases }, crossed })
+}
+
+/// Loads a version for requests that name it.
+fn stand_by(known: Option<&Roles>, version: u32, versions: &Versions) -> Result<Step, Refusal> {
+    space_of(version, versions)?;
+    let mut roles = known.cloned().ok_or(Refusal::NoStable { version })?;
+    let role = roles.role(version);
+    if role != Role::Idle {
+        return Err(Refusal::AlreadyLoaded { version, role });
+    }
+    roles.standby.push(version);
+    roles.standby.sort_unstable();
+    Ok(Step { roles, crossed: None })
+}
+
+/// Ends a standby. The version need not be published any more.
+fn retire(known: Option<&Roles>, version: u32) -> Result<Step, Refusal> {
+    let roles = known.filter(|roles| roles.standby.contains(&version));
+    let roles = roles.ok_or(Refusal::NotOnStandby { version })?;
+    Ok(Step { roles: Roles { standby: roles.standby_without(version), ..roles.clone() }, crossed: None })
+}
+
+/// Gives the model another name, or takes one away. Whether another model has that name is for [`Log`](super::Log) to see.
+fn name_anew(known: Option<&Roles>, name: &str, remove: bool) -> Result<Step, Refusal> {
+    if !is_alias(name) {
+        return Err(Refusal::BadAlias(name.to_owned()));
+    }
+    let mut roles = known.cloned().ok_or(Refusal::NothingToName)?;
+    match (roles.aliases.binary_search_by(|alias| alias.as_str().cmp(name)), remove) {
+        (Err(place), false) => roles.aliases.insert(place, name.to_owned()),
+        (Ok(place), true) => drop(roles.aliases.remove(place)),
+        (Ok(_), false) => return Err(Refusal::SameAlias(name.to_owned())),
+        (Err(_), true) => {
+            return Err(Refusal::NoSuchAlias { asked: name.to_owned(), known: roles.aliases });
+        }
+    }
+    Ok(Step { roles, crossed: None })
 }
 
 /// Puts a version on trial. The previous version stays at hand, unless it is the one.
-fn try_out(known: Option<Roles>, trial: Trial, versions: &Versions) -> Result<Step, Refusal> {
+fn try_out(known: Option<&Roles>, trial: Trial, versions: &Versions) -> Result<Step, Refusal> {
     let version = trial.version;
     let to = space_of(version, versions)?;
     let roles = known.ok_or(Refusal::NoStable { version })?;
@@ -366,7 +493,8 @@ fn try_out(known: Option<Roles>, trial: Trial, versions: &Versions) -> Result<St
         return Err(Refusal::CanaryAcrossSpaces { version, to, stable: roles.stable, from });
     }
     let previous = roles.previous.filter(|previous| *previous != version);
-    Ok(Step { roles: Roles { previous, trial: Some(trial), ..roles }, crossed: None })
+    let standby = roles.standby_without(version);
+    Ok(Step { roles: Roles { previous, trial: Some(trial), standby, ..roles.clone() }, crossed: None })
 }
 
 /// The space of a version that could serve.

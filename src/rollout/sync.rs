@@ -22,7 +22,7 @@ use super::guard::{Cause, Figure, Rules, Watch};
 use super::loader::Loader;
 use super::log::{Log, Signature};
 use super::operator::{Command, Operator};
-use super::roles::Trial;
+use super::roles::{Role, Trial};
 use super::seen::{Later, Seen};
 use super::state::Change;
 use crate::embed::{Candidate, Embedder, ModelError, Resident};
@@ -286,7 +286,7 @@ impl Sync {
         );
         followed.answer(Err(format!("{model}@{version} cannot be served here: {error}")));
         // What fails here by its own fault fails elsewhere; a full disk is no fault of the version.
-        if let (Some(super::Role::Canary), ModelError::Gate(GateError::NotPassed(report))) = (role, error) {
+        if let (Some(Role::Canary), ModelError::Gate(GateError::NotPassed(report))) = (role, error) {
             let failed = report.with_verdict(Verdict::Failed).next();
             let bound = failed.and_then(|check| check.bound).map(|bound| bound.value());
             let value = failed.and_then(|check| check.figure).filter(|figure| figure.is_finite());
@@ -350,7 +350,10 @@ impl Sync {
         };
         let candidate = roles.trial.and_then(|trial| self.candidate(before.as_ref(), model, trial, number));
         let previous = roles.previous.and_then(|number| self.loaded.find(model, number));
-        let swapped = Resident { stable, previous, candidate };
+        let standby: Vec<_> =
+            roles.standby.iter().filter_map(|number| self.loaded.find(model, *number)).collect();
+        let aliases = roles.aliases.clone();
+        let swapped = Resident { stable, previous, candidate, standby, aliases };
         if before.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.stable, &swapped.stable)) {
             tracing::info!("{} serves now", swapped.stable.id());
         }
@@ -360,8 +363,10 @@ impl Sync {
             (Some(trial), None) => self.start(model, trial.version, Some(&swapped)),
             _ => self.served(model),
         }
-        if let (Some(previous), None) = (roles.previous, &swapped.previous) {
-            self.start(model, previous, Some(&swapped));
+        let loaded = swapped.roles();
+        let later = roles.previous.into_iter().chain(roles.standby);
+        for version in later.filter(|version| loaded.role(*version) == Role::Idle) {
+            self.start(model, version, Some(&swapped));
         }
     }
 
@@ -390,6 +395,15 @@ impl Sync {
         let before = resident.and_then(|resident| resident.candidate.as_ref());
         if let Some(before) = before.filter(|before| before.since == since) {
             return Some(before.clone());
+        }
+        // A change of names or of a standby is none of the trial: what the guard has seen of it goes on.
+        let document = self.logs.get(model).and_then(|followed| followed.seen.good.as_ref());
+        if let (Some(before), Some(document)) = (before, document)
+            && before.trial == trial
+            && document.change.is_of_names()
+            && document.from == Some(before.since)
+        {
+            return Some(before.clone().since(since));
         }
         let loaded = self.loaded.find(model, trial.version)?;
         let metrics = self.loader.metrics.trial(&loaded.manifest);

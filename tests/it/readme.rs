@@ -44,10 +44,24 @@ async fn int8_beside_fp32_as_a_canary_promoted_and_rolled_back() {
         ("sextant rollback ", "mine@1 is the version that serves", &["mine@1"]),
         ("sextant history ", "the search team saw worse answers", &["mine@1"]),
     ];
-    let lines = commands("### Which version serves");
+    let space = app.get("/admin/v1/models/mine").await.json()["serving"]["versions"][0]["space"].clone();
+    TinyCheckpoint { seed: 77, ..TinyCheckpoint::bert() }.write(&directory.path().join("another"));
+    let anew = [
+        ("sextant import another ", "imported mine@3: fp32", &["mine@1"][..]),
+        ("sextant rollout mine@3 --standby ", "mine@3 is on standby", &["mine@1"]),
+        ("curl ", "\"model\":\"mine@3\"", &["mine@1"]),
+        ("sextant rollout mine@3 --force ", "the space changes from", &["mine@3"]),
+    ];
+    let lines = commands("### Which version serves").into_iter().chain(commands("### To a new space"));
+    let (lines, expected) = (lines.collect::<Vec<_>>(), [&expected[..], &anew].concat());
     assert_eq!(lines.len(), expected.len());
     for (line, (begins, prints, answers)) in lines.into_iter().zip(expected) {
         assert!(line.starts_with(begins), "{line}");
+        if line.contains("mine@3") && line.starts_with("sextant rollout") {
+            let by_name = app.post("/v1/embeddings", json!({ "model": "mine@3", "input": "a" })).await;
+            let expected = if line.contains("--standby") { 404 } else { 200 };
+            assert_eq!(by_name.status, expected, "before {line}");
+        }
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).current_dir(&directory).env("PATH", &searched);
         shell.env("SEXTANT_SERVER", app.url("")).env_remove("SEXTANT_MODELS");
@@ -61,4 +75,9 @@ async fn int8_beside_fp32_as_a_canary_promoted_and_rolled_back() {
         }
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), answers, "after {line}");
     }
+    // Clients of the old index go on.
+    let header = [("x-sextant-space".parse().unwrap(), space.as_str().unwrap().parse().unwrap())];
+    let body = json!({ "model": "mine", "input": "the red house" }).to_string().into_bytes();
+    let old = app.send("POST", "/v1/embeddings", header.into_iter().collect(), body).await;
+    assert_eq!((old.status, old.header("x-sextant-version")), (200, "mine@1"));
 }

@@ -11,15 +11,20 @@ fn versions(spaces: &str) -> Versions {
 }
 
 fn known(stable: u32, previous: Option<u32>) -> State {
-    State::Known(Roles { stable, previous, trial: None })
+    State::Known(Roles { stable, previous, trial: None, ..Roles::alone(1) })
 }
 
 fn rollout(version: u32) -> Change {
     Change::Rollout { version, force: false }
 }
 
+/// By value, as most of the tests have both.
+fn next(state: State, change: Change, versions: &Versions) -> Result<Step, Refusal> {
+    super::next(&state, &change, versions)
+}
+
 fn roles(state: State, change: Change, versions: &Versions) -> Roles {
-    next(state, change, versions).unwrap().roles
+    next(state.clone(), change, versions).unwrap().roles
 }
 
 #[test]
@@ -28,12 +33,15 @@ fn the_first_version_serves_and_the_next_keeps_it_at_hand() {
     for change in [Change::Begin { version: 1 }, rollout(1)] {
         assert_eq!(
             next(State::Empty, change, &versions),
-            Ok(Step { roles: Roles { stable: 1, previous: None, trial: None }, crossed: None })
+            Ok(Step {
+                roles: Roles { stable: 1, previous: None, trial: None, ..Roles::alone(1) },
+                crossed: None
+            })
         );
     }
     assert_eq!(
         roles(known(1, None), rollout(2), &versions),
-        Roles { stable: 2, previous: Some(1), trial: None }
+        Roles { stable: 2, previous: Some(1), trial: None, ..Roles::alone(1) }
     );
     let refused = next(known(1, None), Change::Begin { version: 2 }, &versions);
     assert_eq!(refused, Err(Refusal::AlreadyBegun { version: 2 }));
@@ -43,15 +51,15 @@ fn the_first_version_serves_and_the_next_keeps_it_at_hand() {
 fn a_second_rollback_does_not_bring_back_what_the_first_took_away() {
     let versions = versions("aaa");
     let back = Change::Rollback { of: None, to: None };
-    let after = roles(known(2, Some(1)), back, &versions);
-    assert_eq!(after, Roles { stable: 1, previous: None, trial: None });
-    let refused = next(State::Known(after), back, &versions).unwrap_err();
+    let after = roles(known(2, Some(1)), back.clone(), &versions);
+    assert_eq!(after, Roles { stable: 1, previous: None, trial: None, ..Roles::alone(1) });
+    let refused = next(State::Known(after.clone()), back, &versions).unwrap_err();
     assert_eq!(refused, Refusal::NoPrevious { published: vec![1, 2, 3] });
     assert!(refused.to_string().ends_with("there are: 1, 2, 3"), "{refused}");
     let to_three = Change::Rollback { of: None, to: Some(3) };
     assert_eq!(
         roles(State::Known(after), to_three, &versions),
-        Roles { stable: 3, previous: None, trial: None }
+        Roles { stable: 3, previous: None, trial: None, ..Roles::alone(1) }
     );
 }
 
@@ -77,12 +85,12 @@ fn a_space_that_nobody_knows_is_no_ground_to_stand_on() {
         versions.remove(&1);
         versions.extend(unreadable.map(|reason| (1, reason)));
         for state in [known(1, None), State::Lost] {
-            let refused = next(state, rollout(2), &versions).unwrap_err();
+            let refused = next(state.clone(), rollout(2), &versions).unwrap_err();
             assert!(matches!(refused, Refusal::SpaceUnknown { version: 2, .. }), "{refused}");
             for change in
                 [Change::Rollout { version: 2, force: true }, Change::Rollback { of: None, to: Some(2) }]
             {
-                let step = next(state, change, &versions).unwrap();
+                let step = next(state.clone(), change.clone(), &versions).unwrap();
                 assert_eq!(step.crossed, Some(Crossing { from: None, to: Space("a".into()) }));
             }
         }
@@ -106,7 +114,7 @@ fn what_changes_nothing_or_cannot_serve_is_refused() {
         (State::Lost, back(None), Refusal::NoPrevious { published: vec![1] }),
         (State::Lost, Change::Begin { version: 1 }, Refusal::AlreadyBegun { version: 1 }),
     ] {
-        assert_eq!(next(state, change, &versions), Err(refusal), "{state:?} {change:?}");
+        assert_eq!(next(state.clone(), change.clone(), &versions), Err(refusal), "{state:?} {change:?}");
     }
 }
 
@@ -118,49 +126,59 @@ fn trial(version: u32, canary: u8, shadow: u8) -> Trial {
 fn a_version_on_trial_leaves_the_others_where_they_are_until_it_is_promoted_or_taken_back() {
     let versions = versions("aaa");
     let begun = roles(known(2, Some(1)), Change::Trial(trial(3, 10, 0)), &versions);
-    assert_eq!(begun, Roles { stable: 2, previous: Some(1), trial: Some(trial(3, 10, 0)) });
-    let state = State::Known(begun);
+    assert_eq!(
+        begun,
+        Roles { stable: 2, previous: Some(1), trial: Some(trial(3, 10, 0)), ..Roles::alone(1) }
+    );
+    let state = State::Known(begun.clone());
     assert_eq!(
         [1, 2, 3, 4].map(|version| state.role(version)),
         [Role::Previous, Role::Stable, Role::Canary, Role::Idle].map(Some)
     );
-    let widened = roles(state, Change::Trial(trial(3, 50, 5)), &versions);
-    assert_eq!(widened, Roles { trial: Some(trial(3, 50, 5)), ..begun });
+    let widened = roles(state.clone(), Change::Trial(trial(3, 50, 5)), &versions);
+    assert_eq!(widened, Roles { trial: Some(trial(3, 50, 5)), ..begun.clone() });
     assert_eq!(
-        next(state, Change::Trial(trial(3, 10, 0)), &versions),
+        next(state.clone(), Change::Trial(trial(3, 10, 0)), &versions),
         Err(Refusal::SameTrial { version: 3 })
     );
 
     let promote = |version| Change::Promote { version, force: false };
-    let promoted = Roles { stable: 3, previous: Some(2), trial: None };
-    assert_eq!(roles(state, promote(None), &versions), promoted);
-    assert_eq!(roles(state, promote(Some(3)), &versions), promoted);
-    assert_eq!(next(state, promote(Some(1)), &versions), Err(Refusal::OtherTrial { asked: 1, trial: 3 }));
+    let promoted = Roles { stable: 3, previous: Some(2), trial: None, ..Roles::alone(1) };
+    assert_eq!(roles(state.clone(), promote(None), &versions), promoted);
+    assert_eq!(roles(state.clone(), promote(Some(3)), &versions), promoted);
+    assert_eq!(
+        next(state.clone(), promote(Some(1)), &versions),
+        Err(Refusal::OtherTrial { asked: 1, trial: 3 })
+    );
     assert_eq!(next(known(2, None), promote(None), &versions), Err(Refusal::NoTrial));
 
-    let without = Roles { trial: None, ..begun };
+    let without = Roles { trial: None, ..begun.clone() };
     for (of, to) in [(None, None), (Some(3), None), (None, Some(2))] {
-        assert_eq!(roles(state, Change::Rollback { of, to }, &versions), without, "{of:?} {to:?}");
+        assert_eq!(roles(state.clone(), Change::Rollback { of, to }, &versions), without, "{of:?} {to:?}");
     }
     // The stable one by name, or another: the trial ends as well.
     for (of, to) in [(Some(2), None), (None, Some(1))] {
-        let expected = Roles { stable: 1, previous: None, trial: None };
-        assert_eq!(roles(state, Change::Rollback { of, to }, &versions), expected);
+        let expected = Roles { stable: 1, previous: None, trial: None, ..Roles::alone(1) };
+        assert_eq!(roles(state.clone(), Change::Rollback { of, to }, &versions), expected);
     }
-    assert_eq!(roles(state, rollout(1), &versions), Roles { stable: 1, previous: Some(2), trial: None });
+    assert_eq!(
+        roles(state.clone(), rollout(1), &versions),
+        Roles { stable: 1, previous: Some(2), trial: None, ..Roles::alone(1) }
+    );
 }
 
 #[test]
 fn of_two_who_take_back_the_same_version_the_second_takes_nothing() {
     let versions = versions("aaa");
     let back = Change::Rollback { of: Some(3), to: None };
-    let on_trial = State::Known(Roles { stable: 2, previous: Some(1), trial: Some(trial(3, 10, 0)) });
-    let after = State::Known(roles(on_trial, back, &versions));
+    let on_trial =
+        State::Known(Roles { stable: 2, previous: Some(1), trial: Some(trial(3, 10, 0)), ..Roles::alone(1) });
+    let after = State::Known(roles(on_trial, back.clone(), &versions));
     assert_eq!(after, known(2, Some(1)));
-    assert_eq!(next(after, back, &versions), Err(Refusal::NotServing { version: 3 }));
-    let after = State::Known(roles(known(3, Some(2)), back, &versions));
+    assert_eq!(next(after, back.clone(), &versions), Err(Refusal::NotServing { version: 3 }));
+    let after = State::Known(roles(known(3, Some(2)), back.clone(), &versions));
     assert_eq!(after, known(2, None));
-    assert_eq!(next(after, back, &versions), Err(Refusal::NotServing { version: 3 }));
+    assert_eq!(next(after, back.clone(), &versions), Err(Refusal::NotServing { version: 3 }));
 }
 
 #[test]
@@ -174,7 +192,7 @@ fn only_a_shadow_is_tried_across_spaces() {
     let shadow = State::Known(roles(known(1, None), Change::Trial(trial(2, 0, 10)), &versions));
     assert_eq!(shadow.role(2), Some(Role::Shadow));
     let promote = |force| Change::Promote { version: None, force };
-    assert!(matches!(next(shadow, promote(false), &versions), Err(Refusal::SpaceConflict { .. })));
+    assert!(matches!(next(shadow.clone(), promote(false), &versions), Err(Refusal::SpaceConflict { .. })));
     let forced = next(shadow, promote(true), &versions).unwrap();
     assert_eq!(forced.crossed, Some(Crossing { from: Some(a), to: b }));
 }
@@ -190,10 +208,13 @@ fn what_cannot_be_tried_is_refused() {
         (known(1, None), trial(2, 0, 0), Refusal::NoShare { version: 2 }),
         (known(1, None), trial(9, 10, 0), unknown),
     ] {
-        assert_eq!(next(state, Change::Trial(trial), &versions), Err(refusal));
+        assert_eq!(next(state.clone(), Change::Trial(trial), &versions), Err(refusal));
     }
     let from_previous = roles(known(1, Some(2)), Change::Trial(trial(2, 1, 0)), &versions);
-    assert_eq!(from_previous, Roles { stable: 1, previous: None, trial: Some(trial(2, 1, 0)) });
+    assert_eq!(
+        from_previous,
+        Roles { stable: 1, previous: None, trial: Some(trial(2, 1, 0)), ..Roles::alone(1) }
+    );
 }
 
 const NUMBERS: std::ops::Range<u32> = 1..7;
@@ -213,6 +234,9 @@ fn any_change() -> impl Strategy<Value = Change> {
         4 => (NUMBERS, 0..3_u8, 0..3_u8).prop_map(|(version, canary, shadow)| Change::Trial(trial(version, canary, shadow))),
         2 => (prop::option::of(NUMBERS), any::<bool>()).prop_map(|(version, force)| Change::Promote { version, force }),
         4 => (prop::option::of(NUMBERS), prop::option::of(NUMBERS)).prop_map(|(of, to)| Change::Rollback { of, to }),
+        4 => NUMBERS.prop_map(|version| Change::Standby { version }),
+        2 => NUMBERS.prop_map(|version| Change::Retire { version }),
+        2 => ("[ab]|A/b|a@1|a/b/c", any::<bool>()).prop_map(|(name, remove)| Change::Alias { name, remove }),
     ]
 }
 
@@ -226,18 +250,35 @@ proptest! {
     ) {
         let mut state = if lost { State::Lost } else { State::Empty };
         for change in changes {
-            let Ok(step) = next(state, change, &versions) else { continue };
-            let Roles { stable, previous, trial } = step.roles;
+            let Ok(step) = next(state.clone(), change.clone(), &versions) else { continue };
+            let Roles { stable, previous, trial, standby, .. } = step.roles.clone();
             let space = versions.get(&stable).and_then(|space| space.as_ref().ok());
             prop_assert!(space.is_some(), "a version serves that is published and whole");
             let tried = trial.map(|trial| trial.version);
             prop_assert!(Some(stable) != previous && tried != Some(stable) && (tried.is_none() || tried != previous));
-            let roles = match state {
+            let roles = match state.clone() {
                 State::Known(roles) => Some(roles),
                 State::Empty | State::Lost => None,
             };
-            prop_assert_ne!(Some(step.roles), roles, "a change changes something");
-            let before = roles.map(|roles| roles.stable);
+            let (aliases, standby_before) = match &roles {
+                Some(roles) => (roles.aliases.clone(), roles.standby.clone()),
+                None => Default::default(),
+            };
+            prop_assert!(standby.is_sorted_by(|one, next| one < next));
+            prop_assert!(standby.iter().all(|version| {
+                *version != stable && Some(*version) != previous && Some(*version) != tried
+            }), "a version has one role");
+            // A standby begins and ends by name, or with another role: no rollback takes one away or brings one back.
+            let expected: Vec<u32> = match change {
+                Change::Standby { version } => standby_before.iter().copied().chain([version]).collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
+                Change::Retire { version } => standby_before.iter().copied().filter(|one| *one != version).collect(),
+                _ => standby_before.iter().copied().filter(|one| *one != stable && Some(*one) != tried).collect(),
+            };
+            prop_assert_eq!(&standby, &expected);
+            let is_alias = matches!(change, Change::Alias { .. });
+            prop_assert!(is_alias || step.roles.aliases == aliases, "no other change touches the aliases");
+            prop_assert_ne!(Some(step.roles.clone()), roles.clone(), "a change changes something");
+            let before = roles.as_ref().map(|roles| roles.stable);
             let left = before.and_then(|before| versions[&before].as_ref().ok());
             let crosses = state != State::Empty && left != space;
             prop_assert_eq!(step.crossed, crosses.then(|| {
@@ -255,18 +296,26 @@ proptest! {
                     // Whatever else is the case, the way back is open.
                     if let Some(before) = before {
                         let back = Change::Rollback { of: Some(stable), to: None };
-                        let back = next(State::Known(step.roles), back, &versions).unwrap().roles;
-                        prop_assert_eq!(back, Roles { stable: before, previous: None, trial: None });
+                        let back = next(State::Known(step.roles.clone()), back, &versions).unwrap().roles;
+                        prop_assert_eq!(back, Roles { ..Roles::alone(before) });
                     }
                 }
                 Change::Trial(asked) => {
                     prop_assert!(trial == Some(asked) && before == Some(stable));
                     let back = Change::Rollback { of: tried, to: None };
-                    let back = next(State::Known(step.roles), back, &versions).unwrap().roles;
-                    prop_assert_eq!(back, Roles { trial: None, ..step.roles });
+                    let back = next(State::Known(step.roles.clone()), back, &versions).unwrap().roles;
+                    prop_assert_eq!(back, Roles { trial: None, ..step.roles.clone() });
+                }
+                Change::Standby { .. } | Change::Retire { .. } | Change::Alias { .. } => {
+                    let roles = roles.unwrap();
+                    prop_assert!(roles.stable == stable && roles.previous == previous && roles.trial == trial);
+                    prop_assert!(!crosses || left == space);
+                    if let Change::Alias { name, remove } = &change {
+                        prop_assert!(super::is_alias(name) && step.roles.aliases.contains(name) != *remove);
+                    }
                 }
                 Change::Rollback { of, to } => {
-                    let roles = roles.unwrap_or(step.roles);
+                    let roles = roles.unwrap_or_else(|| step.roles.clone());
                     prop_assert!(trial.is_none() && of != Some(stable) && to.is_none_or(|to| to == stable));
                     prop_assert!(previous.is_none() || (roles.trial.is_some() && roles.stable == stable));
                 }

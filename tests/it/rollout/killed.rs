@@ -66,7 +66,7 @@ async fn whatever_is_killed_the_repository_opens_and_the_stable_version_is_whole
         assert_eq!(seen.damaged, [], "round {round}");
         let State::Known(roles) = seen.state() else { panic!("nothing serves") };
         assert!(roles.versions().all(|version| versions.contains(&version)), "{roles:?}");
-        changes += usize::from(state.replace(roles) != Some(roles));
+        changes += usize::from(state.replace(roles.clone()) != Some(roles));
     }
     assert!(killed > KILLS / 4, "only {killed} of {KILLS} were killed before they ended");
     assert!(versions.len() > 3 && changes > 10, "{} versions, {changes} changes", versions.len());

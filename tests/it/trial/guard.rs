@@ -59,7 +59,7 @@ async fn beside(stable: Engine, candidate: Engine) -> Cause {
 
     let document = trial.newest().await;
     assert_eq!(document.change, Change::Rollback { of: Some(2), to: None });
-    assert_eq!(document.roles(), Roles { stable: 1, previous: None, trial: None });
+    assert_eq!(document.roles(), Roles { stable: 1, previous: None, trial: None, ..Roles::alone(1) });
     assert_eq!((document.number, document.by.as_str()), (3, "guard"));
     let cause = document.cause.unwrap();
     assert!(document.reason.contains(&cause.sentence), "{}", document.reason);
