@@ -158,7 +158,12 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     if models.is_empty() {
         return Err(ServeError::NoModels(config.models.clone()));
     }
-    if let Some(asked) = config.default_model.clone().filter(|name| !available.contains(name)).filter(|name| !missing.contains_key(name)) {
+    if let Some(asked) = config
+        .default_model
+        .clone()
+        .filter(|name| !available.contains(name))
+        .filter(|name| !missing.contains_key(name))
+    {
         return Err(ServeError::NoSuchDefault { asked, available });
     }
     let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())

@@ -89,7 +89,9 @@ mod tests {
     fn the_nearest_limit_of_the_process_counts() {
         let status = "VmSize:\t 3 kB\nVmData:\t 2 kB\n";
         let limits = |space: &str, data: &str| {
-            format!("Max data size             {data}  unlimited  bytes\nMax address space         {space}  unlimited  bytes\n")
+            format!(
+                "Max data size             {data}  unlimited  bytes\nMax address space         {space}  unlimited  bytes\n"
+            )
         };
         assert_eq!(of_limits(&limits("unlimited", "unlimited"), status), None);
         assert_eq!(of_limits(&limits("10240", "unlimited"), status), Some(7 * 1024));

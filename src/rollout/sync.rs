@@ -112,7 +112,9 @@ impl Sync {
             loader.metrics.prepare_changes(model);
             // What is on trial is not loaded yet; the rest is served from the start.
             let resident = embedder.upgrade().and_then(|embedder| embedder.resident(model));
-            if let Some(rollout) = seen.good.as_ref().filter(|rollout| rollout.trial.is_none() && resident.is_some()) {
+            if let Some(rollout) =
+                seen.good.as_ref().filter(|rollout| rollout.trial.is_none() && resident.is_some())
+            {
                 loader.metrics.rollout_generation(model, rollout.number);
             }
             resident.iter().flat_map(Resident::all).for_each(|model| loaded.add(model));
@@ -321,7 +323,8 @@ impl Sync {
 
     /// A model that should be served is missing, unless a version of it is loaded.
     fn miss(&self, model: &str, reason: &str) {
-        if let Some(embedder) = self.embedder.upgrade().filter(|embedder| embedder.resident(model).is_none()) {
+        if let Some(embedder) = self.embedder.upgrade().filter(|embedder| embedder.resident(model).is_none())
+        {
             embedder.miss(model, reason);
             self.loader.metrics.model_missing(model, true);
         }

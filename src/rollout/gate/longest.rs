@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(growth.all(load(32_768)), bytes as f64);
         assert!(check(&growth, load(32_768), bytes * 10 / 8 + 1).is_ok());
         let refused = check(&growth, load(32_768), bytes * 10 / 8 / 4).unwrap_err();
-        assert!(refused.contains("--max-tokens 16128") || refused.contains("--max-tokens 16384"), "{refused}");
+        assert!(
+            refused.contains("--max-tokens 16128") || refused.contains("--max-tokens 16384"),
+            "{refused}"
+        );
         assert!(refused.contains("17.2 GB"), "{refused}");
         assert!(check(&growth, load(16_128), bytes * 10 / 8 / 4).is_ok(), "the remedy is one");
         assert!(check(&growth, load(32_768), 1000).unwrap_err().contains("more memory"));
