@@ -64,7 +64,7 @@ async fn a_large_and_a_damaged_model_are_told_beside_a_good_one_and_come_up_once
     flip_a_byte(&directory.path().join("models/damaged/versions/1/model.onnx.data"));
     // A directory of which nothing can be said.
     fs::create_dir_all(directory.path().join("models/lost/rollouts")).unwrap();
-    fs::write(directory.path().join("models/lost/rollouts/1.json"), "{").unwrap();
+    fs::write(directory.path().join("models/lost/rollouts/00000001.json"), "{").unwrap();
 
     let app = TestApp::with(&Settings { models: Some(models.clone()), ..settings() }).await;
     let embed =
