@@ -85,7 +85,7 @@ async fn a_large_and_a_damaged_model_are_told_beside_a_good_one_and_come_up_once
     }
     assert_eq!(embed("unheard").await.status, 404);
     let unnamed = app.post("/embed", json!({ "inputs": "a cat" })).await;
-    assert_eq!(unnamed.status, 400, "tiny is no default because the others are missing: {}", unnamed.text());
+    assert_eq!(unnamed.status, 422, "tiny is no default because the others are missing: {}", unnamed.text());
     let listed = app.get("/v1/models").await.json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
 
