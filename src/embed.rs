@@ -3,6 +3,7 @@
 mod cache;
 mod candidate;
 mod error;
+mod missing;
 mod model;
 mod outlying;
 mod request;
@@ -28,6 +29,7 @@ use cache::VectorCache;
 pub use candidate::Candidate;
 pub use error::EmbedError;
 pub(crate) use error::NOT_FINITE;
+pub use missing::Reasons as MissingReasons;
 pub use model::{Model, ModelError, Placed};
 pub use outlying::Outlying;
 pub use request::{EmbedRequest, Embeddings, Input, Prompt, Timings};
@@ -100,6 +102,24 @@ impl Embedder {
     /// were resolved to.
     pub fn serve(&self, resident: Resident) {
         self.served.serve(resident);
+    }
+
+    /// The same beside models that should be served and are not. Requests for one of them are refused with its reason, and no model is
+    /// the default only because the others are missing. Before anything is asked.
+    #[must_use]
+    pub fn without(mut self, missing: MissingReasons) -> Self {
+        self.served.begin_without(missing);
+        self
+    }
+
+    /// Why each model that should be served is not.
+    pub fn missing(&self) -> Arc<MissingReasons> {
+        self.served.missing.reasons()
+    }
+
+    /// From now on requests for this model, of which nothing is loaded, are refused for this reason, until a version is served.
+    pub fn miss(&self, model: &str, reason: &str) {
+        self.served.missing.set(model, reason);
     }
 
     /// When the longest queue of all models should be worked off, 1 to 60 s.

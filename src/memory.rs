@@ -1,6 +1,8 @@
 //! Memory of the process, of which the runtime takes most by the C library's allocator.
 #![expect(unsafe_code, reason = "the C library's own functions; they take numbers and no pointers")]
 
+pub(crate) mod room;
+
 /// glibc's own first value. It raises it to the size of each block that is freed, up to 32 MB, and from then on takes such blocks
 /// from the pools of threads, which come and go with versions: after 25 rollouts two versions held half as much again, and
 /// [`give_back`] could not free it. Set by hand it stays.

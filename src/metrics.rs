@@ -71,6 +71,7 @@ pub struct Metrics {
     gate_probe_min_cosine: GaugeVec,
     generation: IntGaugeVec,
     changes: IntCounterVec,
+    missing: IntGaugeVec,
     trials: TrialFamilies,
     drift: std::sync::Arc<DriftFamilies>,
     connections: ConnectionFamilies,
@@ -240,6 +241,12 @@ impl Metrics {
                  figure of the guard.",
                 &["model", "action", "cause"],
             )?,
+            missing: gauge(
+                &registry,
+                "sextant_models_missing",
+                "1 for each model that should be served and of which no version could be loaded; no series once it is served.",
+                &["model"],
+            )?,
             trials: TrialFamilies::new(&registry)?,
             drift: DriftFamilies::new(&registry)?,
             keys: KeyMetrics::new(&registry)?,
@@ -292,6 +299,16 @@ impl Metrics {
     /// Says which document of a model's rollout log is served.
     pub fn rollout_generation(&self, model: &str, number: u64) {
         self.generation.with_label_values(&[model]).set(number as i64);
+    }
+
+    /// Says whether a model that should be served is missing.
+    pub fn model_missing(&self, model: &str, is_missing: bool) {
+        if is_missing {
+            self.missing.with_label_values(&[model]).set(1);
+        } else {
+            // There is none if it was never missing.
+            let _ = self.missing.remove_label_values(&[model]);
+        }
     }
 
     /// Makes the series of a model's changes, so that they stand at 0 before the first.

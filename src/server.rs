@@ -4,8 +4,8 @@ mod accept;
 mod activity;
 pub mod connection;
 pub mod files;
+mod models;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::http::{self, App};
 use crate::keys::follow::Follower as KeyFollower;
 use crate::metrics::{GpuMetrics, Metrics};
 use crate::repository::{Repository, RepositoryError};
-use crate::rollout::{Damaged, Loader, Log, Sync};
+use crate::rollout::{Damaged, Loader, Sync};
 use crate::tls::{Identity, Shown};
 use crate::trace::{ExportError, Tracing};
 use accept::{Door, Phase};
@@ -126,7 +126,7 @@ impl Listeners {
 /// called inside a tokio runtime.
 ///
 /// # Errors
-/// If the runtime or the repository cannot be used, a version does not pass the gate, or there is none.
+/// If the runtime or the repository cannot be used, or no model can be loaded.
 pub async fn load(config: &Config) -> Result<App, ServeError> {
     let backend = config.execution.start()?;
     let mut repository = Repository::open(&config.models, false)?.with_cache(config.cache.clone());
@@ -151,38 +151,24 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
         metrics: Arc::clone(&metrics),
         references: Arc::clone(&references),
     };
-    let (mut models, mut logs) = (Vec::new(), BTreeMap::new());
-    for name in loader.repository.models().await? {
-        let seen = Log::open(&loader.repository, &name)?.current().await?;
-        for document in &seen.damaged {
-            tracing::warn!("{document}");
-        }
-        if let Some(rollout) = &seen.good {
-            let version = rollout.stable;
-            let model = loader.load(&name, version, None).await;
-            models.push(
-                model.map_err(|source| ServeError::Model { version: format!("{name}@{version}"), source })?,
-            );
-        } else if let Some(newest) = seen.damaged.first() {
-            return Err(ServeError::NoGoodDocument { model: name, newest: newest.clone() });
-        } else {
-            tracing::warn!(model = name, "no version of this model was ever activated: it is not served");
-        }
-        logs.insert(name, seen);
-    }
+    let found = models::load(&loader).await?;
+    found.warn_of_idle();
+    let models::Found { models, logs, missing } = found;
     let available: Vec<String> = models.iter().map(|model| model.manifest.model.clone()).collect();
     if models.is_empty() {
         return Err(ServeError::NoModels(config.models.clone()));
     }
+    let is_missing = |name: &String| missing.contains_key(name);
+    let asked = config.default_model.clone().filter(|name| !is_missing(name));
     let embedder = Embedder::new(models, config.default_model.clone(), config.http.resources())
         .map_err(|error| ServeError::Start(error.to_string()))?;
-    let embedder = Arc::new(embedder);
+    let embedder = Arc::new(embedder.without(missing));
     for (name, seen) in &logs {
         if let (Some(resident), Some(rollout)) = (embedder.resident(name), &seen.good) {
             embedder.serve(Resident { aliases: rollout.aliases.clone(), ..resident });
         }
     }
-    if let Some(asked) = config.default_model.clone() {
+    if let Some(asked) = asked {
         let meant = embedder.real_name(&asked).map_err(|error| ServeError::Start(error.to_string()))?;
         meant.ok_or(ServeError::NoSuchDefault { asked, available })?;
     }

@@ -30,6 +30,14 @@ pub enum EmbedError {
         /// The models.
         models: Vec<String>,
     },
+    /// A model of the repository, no version of which could be loaded.
+    #[error("the model `{model}` cannot be served at the moment: {reason}")]
+    Missing {
+        /// Its name.
+        model: String,
+        /// Why.
+        reason: String,
+    },
     /// Several models, none asked for and none the default.
     #[error("say which model: this server has {}, and none is the default", .0.join(", "))]
     NoDefaultModel(Vec<String>),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::missing::{Missing, Reasons};
 use super::{Candidate, EmbedError, Model};
 use crate::repository::manifest::{Source, Space};
 use crate::rollout::guard::Side;
@@ -134,6 +135,10 @@ pub(super) struct Served {
     /// Replaced as a whole: a request takes one look, and no lock is held while it runs.
     residents: ArcSwap<Residents>,
     default: Option<String>,
+    /// Whether the default was asked for, or is the only model.
+    is_default_asked: bool,
+    /// Models of which nothing is loaded.
+    pub(super) missing: Missing,
 }
 
 impl Served {
@@ -145,7 +150,20 @@ impl Served {
         let residents: Residents = residents.collect();
         // Not when a request comes: a model that is added later must not take it from those who name none.
         let single = if residents.len() == 1 { residents.keys().next().cloned() } else { None };
-        Self { default: default.or(single), residents: ArcSwap::from_pointee(residents) }
+        Self {
+            is_default_asked: default.is_some(),
+            default: default.or(single),
+            residents: ArcSwap::from_pointee(residents),
+            missing: Missing::new(Reasons::new()),
+        }
+    }
+
+    /// See [`Embedder::without`](super::Embedder::without).
+    pub(super) fn begin_without(&mut self, missing: Reasons) {
+        if !self.is_default_asked && !missing.is_empty() {
+            self.default = None;
+        }
+        self.missing = Missing::new(missing);
     }
 
     pub(super) fn residents(&self) -> Arc<Residents> {
@@ -187,12 +205,14 @@ impl Served {
             return Err(EmbedError::NoDefaultModel(residents.keys().cloned().collect()));
         };
         let (name, pin) = asked.split_once('@').map_or((asked, None), |(name, pin)| (name, Some(pin)));
-        named(&residents, name)?.and_then(|resident| of(resident, pin)).ok_or_else(|| {
-            EmbedError::UnknownModel {
-                asked: asked.to_owned(),
-                available: residents.values().flat_map(Resident::all).map(|model| model.id()).collect(),
-            }
-        })
+        let unknown = || EmbedError::UnknownModel {
+            asked: asked.to_owned(),
+            available: residents.values().flat_map(Resident::all).map(|model| model.id()).collect(),
+        };
+        match named(&residents, name)? {
+            Some(resident) => of(resident, pin).ok_or_else(unknown),
+            None => Err(self.missing.refusal(name).unwrap_or_else(unknown)),
+        }
     }
 
     /// See [`Embedder::real_name`](super::Embedder::real_name).
@@ -224,6 +244,7 @@ impl Served {
             changed.insert(name.clone(), resident.clone());
             changed
         });
+        self.missing.clear(name);
         let stays = |model: &&Arc<Model>| resident.all().any(|other| Arc::ptr_eq(model, other));
         for left in before.get(name).into_iter().flat_map(Resident::all).filter(|model| !stays(model)) {
             left.metrics.role(None);

@@ -171,7 +171,9 @@ impl From<EmbedError> for ApiError {
             EmbedError::Batch(BatchError::Engine(error)) if matches!(*error, EngineError::NoTokenOutput) => {
                 Self::new(Kind::Invalid, message)
             }
-            EmbedError::Batch(BatchError::Stopped) => Self::new(Kind::Unavailable, message),
+            EmbedError::Missing { .. } | EmbedError::Batch(BatchError::Stopped) => {
+                Self::new(Kind::Unavailable, message)
+            }
             // Elsewhere, or a little later, it may well succeed.
             EmbedError::Batch(BatchError::Engine(error))
                 if matches!(

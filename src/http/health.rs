@@ -34,7 +34,8 @@ pub(super) async fn alive(app: &App, caller: &Caller) -> Result<(), ApiError> {
     Err(ApiError::new(Kind::Unavailable, message))
 }
 
-/// Models are loaded before the first connection is accepted, so only a stop makes it unready. Where keys are set, it names them to
+/// Models are loaded before the first connection is accepted, so only a stop makes it unready. A missing model does not: it is missing on
+/// every replica, and unready replicas would take the other models down with it. Where keys are set, it names them to
 /// whoever has one.
 pub(super) async fn readyz(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     ready(&app)?;
@@ -44,6 +45,9 @@ pub(super) async fn readyz(State(app): State<App>, caller: Caller) -> Result<Res
         answer["models"] = models.iter().map(|model| model.id()).collect();
         let placed = models.iter().filter_map(|model| Some((model.id(), placed(model.placed.as_ref()?))));
         answer["placement"] = placed.collect::<serde_json::Map<_, _>>().into();
+        let missing = app.0.embedder.missing();
+        let missing = missing.iter().filter(|(model, _)| caller.may_use(model));
+        answer["missing"] = missing.map(|(model, reason)| (model.clone(), json!(reason))).collect();
     }
     answer::json(&answer)
 }

@@ -6,6 +6,7 @@
 
 pub mod claim;
 mod inspect;
+mod longest;
 mod report;
 
 use std::path::Path;

@@ -52,7 +52,9 @@ enum LookError {
 }
 
 /// What a look found of every model: the log as it was known when the look began, and what is new.
-type Looked = Vec<(String, Seen, Later)>;
+///
+/// A log that cannot be read is that model's trouble: the others are followed.
+type Looked = Vec<(String, Seen, Result<Later, RepositoryError>)>;
 
 /// Reads on in the log of every model.
 async fn read_on(repository: &Repository, mut known: BTreeMap<String, Seen>) -> Result<Looked, LookError> {
@@ -63,7 +65,10 @@ async fn read_on(repository: &Repository, mut known: BTreeMap<String, Seen>) -> 
     let mut newer = Vec::new();
     for model in models {
         let before = known.remove(&model).unwrap_or_else(Seen::nothing);
-        let later = Log::open(repository, &model)?.after(&before).await?;
+        let later = match Log::open(repository, &model) {
+            Ok(log) => log.after(&before).await,
+            Err(error) => Err(error),
+        };
         newer.push((model, before, later));
     }
     Ok(newer)
@@ -106,18 +111,31 @@ impl Sync {
         for (model, seen) in &logs {
             loader.metrics.prepare_changes(model);
             // What is on trial is not loaded yet; the rest is served from the start.
-            if let Some(rollout) = seen.good.as_ref().filter(|rollout| rollout.trial.is_none()) {
+            let resident = embedder.upgrade().and_then(|embedder| embedder.resident(model));
+            if let Some(rollout) =
+                seen.good.as_ref().filter(|rollout| rollout.trial.is_none() && resident.is_some())
+            {
                 loader.metrics.rollout_generation(model, rollout.number);
             }
-            let resident = embedder.upgrade().and_then(|embedder| embedder.resident(model));
             resident.iter().flat_map(Resident::all).for_each(|model| loaded.add(model));
+        }
+        let mut logs: BTreeMap<_, _> =
+            logs.into_iter().map(|(model, seen)| (model, Followed::from(seen))).collect();
+        let missing = embedder.upgrade().map(|embedder| embedder.missing()).unwrap_or_default();
+        for model in missing.keys() {
+            loader.metrics.model_missing(model, true);
+            let Some(followed) = logs.get_mut(model) else { continue };
+            if let Some(roles) = followed.roles() {
+                // It was tried just now.
+                followed.retry.insert(roles.stable, (Instant::now() + interval, interval));
+            }
         }
         Self {
             loader,
             embedder,
             interval,
             rules,
-            logs: logs.into_iter().map(|(model, seen)| (model, Followed::from(seen))).collect(),
+            logs,
             loads: Loads::default(),
             looks: JoinSet::new(),
             begun: 0,
@@ -168,7 +186,10 @@ impl Sync {
 
     /// Takes in what was read. What cannot be read leaves everything as it is.
     fn looked(&mut self, looked: Result<Looked, LookError>) {
-        let trouble = looked.as_ref().err().map(ToString::to_string);
+        let unread = |looked: &Looked| {
+            looked.iter().find_map(|(model, _, later)| Some(format!("{model}: {}", later.as_ref().err()?)))
+        };
+        let trouble = looked.as_ref().map_or_else(|error| Some(error.to_string()), unread);
         if trouble.is_some() {
             self.loader.metrics.sync_failures.repository.inc();
         }
@@ -181,6 +202,7 @@ impl Sync {
         }
         for (model, before, later) in looked.into_iter().flatten() {
             let begun = self.begun;
+            let Ok(later) = later else { continue };
             let followed = self.followed(&model);
             // A look that began before a change was made here ends with what is known already.
             if followed.seen == before {
@@ -285,14 +307,26 @@ impl Sync {
             "serving on with what is loaded: {model}@{version} cannot be served: {error}"
         );
         followed.answer(Err(format!("{model}@{version} cannot be served here: {error}")));
+        let since = followed.number();
+        if role == Some(Role::Stable) {
+            self.miss(model, &format!("{model}@{version} cannot be served: {error}"));
+        }
         // What fails here by its own fault fails elsewhere; a full disk is no fault of the version.
         if let (Some(Role::Canary), ModelError::Gate(GateError::NotPassed(report))) = (role, error) {
             let failed = report.with_verdict(Verdict::Failed).next();
             let bound = failed.and_then(|check| check.bound).map(|bound| bound.value());
             let value = failed.and_then(|check| check.figure).filter(|figure| figure.is_finite());
             let sentence = report.failures();
-            let since = followed.number();
             self.take_back(model, version, since, Cause { figure: Figure::Gate, value, bound, sentence });
+        }
+    }
+
+    /// A model that should be served is missing, unless a version of it is loaded.
+    fn miss(&self, model: &str, reason: &str) {
+        if let Some(embedder) = self.embedder.upgrade().filter(|embedder| embedder.resident(model).is_none())
+        {
+            embedder.miss(model, reason);
+            self.loader.metrics.model_missing(model, true);
         }
     }
 
@@ -358,6 +392,7 @@ impl Sync {
             tracing::info!("{} serves now", swapped.stable.id());
         }
         embedder.serve(swapped.clone());
+        self.loader.metrics.model_missing(model, false);
         // Only now: whoever waits for the new version should not wait for the others too.
         match (roles.trial, &swapped.candidate) {
             (Some(trial), None) => self.start(model, trial.version, Some(&swapped)),

@@ -24,6 +24,7 @@ mod inference;
 mod keys;
 mod lifecycle;
 mod limits;
+mod missing;
 mod names;
 mod openai;
 // It needs a device that is always full.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::{fs, thread};
 
 use super::claim::Parent;
+use super::longest::{self, Growth, Load, Step};
 use super::{Bound, Bounds, Check, GateReport, Name, Verdict};
 use crate::compare::{cosine, fault, largest, largest_difference, least, length};
 use crate::engine::{Batch, Chosen, Device, EngineError, Output, Session, Vector};
 use crate::import::probe::{self, Probe};
+use crate::memory::room::{self, Reading};
 use crate::repository::manifest::Manifest;
 use crate::tokenize::Tokenizer;
 
@@ -76,6 +78,33 @@ fn of_other_devices(chosen: &mut Chosen, rows: &[Arc<[u32]>]) -> Result<Vec<Vec<
     Ok(vectors)
 }
 
+/// Runs ever longer rows, and refuses the next one if by their memory it would not fit. At the end the longest row is known to fit, on all
+/// sessions at once. Says nothing where the system does not tell its memory.
+fn measure_growing(
+    load: Load,
+    read: impl Fn() -> Option<Reading>,
+    mut run: impl FnMut(usize) -> Result<(), String>,
+) -> Result<(), String> {
+    let Some(before) = read().filter(|_| load.longest > longest::UNASKED) else { return Ok(()) };
+    let mut steps: Vec<Step> = Vec::new();
+    let fits = |steps: &[Step]| {
+        let Some(now) = read() else { return Ok(()) };
+        // What the allocator kept of the steps is there for the next.
+        let kept = now.resident.saturating_sub(before.resident);
+        longest::check(&Growth::of(steps), load, now.available.saturating_add(kept))
+    };
+    for length in longest::lengths(load.longest) {
+        // The estimate of a single short row is all quadratic: two make one that is to be believed.
+        if steps.len() > 1 {
+            fits(&steps)?;
+        }
+        run(length)?;
+        let bytes = read().map_or(0, |after| after.peak.saturating_sub(before.resident));
+        steps.push(Step { tokens: length, bytes });
+    }
+    fits(&steps)
+}
+
 impl Inspection<'_> {
     /// Adds the checks to `report`, up to one that makes the next ones say nothing.
     pub(super) fn run(&self, chosen: &mut Chosen, report: &mut GateReport) {
@@ -115,15 +144,36 @@ impl Inspection<'_> {
     }
 
     /// Runs the largest shapes that will come: a full batch on every session, and the longest row on one, since a model of long
-    /// inputs takes seconds and gigabytes over it. The probes are the lengths in between.
-    fn warm_up(&self, chosen: &mut Chosen) -> Result<String, EngineError> {
-        let (vocabulary, longest) = (self.tokenizer.vocabulary().max(1), self.manifest.max_tokens);
-        let batch = |rows: usize, length: usize| {
-            let ids: Arc<[u32]> = (0..length).map(|place| (place * 7919 % vocabulary) as u32).collect();
-            Batch { rows: vec![ids; rows], output: Output::Pooled, ..Batch::default() }
+    /// inputs takes seconds and gigabytes over it. Of such a model shorter rows run first, and tell whether the memory will do. The probes
+    /// are the lengths in between.
+    fn warm_up(&self, chosen: &mut Chosen) -> Result<String, String> {
+        let batch_tokens = chosen.topology.batch_tokens.get();
+        let load = Load {
+            longest: self.manifest.max_tokens,
+            batch_tokens,
+            sessions: chosen.topology.sessions.get(),
         };
+        if let Some(first) = chosen.sessions.first_mut().filter(|first| first.device() == Device::Cpu) {
+            measure_growing(load, room::read, |length| {
+                room::forget_peak();
+                first.run(&self.batch(1, length)).map(drop).map_err(|error| error.to_string())
+            })?;
+        }
+        self.largest(chosen).map_err(|error| error.to_string())
+    }
+
+    /// Rows of the model's ids.
+    fn batch(&self, rows: usize, length: usize) -> Batch {
+        let vocabulary = self.tokenizer.vocabulary().max(1);
+        let ids: Arc<[u32]> = (0..length).map(|place| (place * 7919 % vocabulary) as u32).collect();
+        Batch { rows: vec![ids; rows], output: Output::Pooled, ..Batch::default() }
+    }
+
+    /// A full batch on every session and the longest row on one.
+    fn largest(&self, chosen: &mut Chosen) -> Result<String, EngineError> {
+        let longest = self.manifest.max_tokens;
         let short = SHORT.min(longest);
-        let full = batch((chosen.topology.batch_tokens.get() / short).max(1), short);
+        let full = self.batch((chosen.topology.batch_tokens.get() / short).max(1), short);
         let Some((first, others)) = chosen.sessions.split_first_mut() else {
             return Err(EngineError::Stopped);
         };
@@ -132,7 +182,7 @@ impl Inspection<'_> {
             let others = others.iter_mut().chain(&mut chosen.lone);
             let running: Vec<_> = others.map(|session| scope.spawn(move || run(session))).collect();
             run(first)?;
-            first.run(&batch(1, longest))?;
+            first.run(&self.batch(1, longest))?;
             running.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(EngineError::Stopped)))
         })?;
         Ok(format!("a row of {longest} tokens, a batch of {} rows of {short}", full.rows.len()))
@@ -231,5 +281,39 @@ impl Inspection<'_> {
             None => "its import did not measure it: import it again to have it marked",
         };
         Check { verdict: Verdict::Warning, sentence: format!("{}; {marked}", check.sentence), ..check }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Runs a model of 16 heads of up to 32,768 tokens with `available` bytes. The longest row that ran, and what was said.
+    fn measured(available: u64) -> (usize, Result<(), String>) {
+        let (peak, ran) = (Cell::new(1_000_000), Cell::new(0));
+        let read = || Some(Reading { resident: 1_000_000, peak: peak.get(), available });
+        let load = Load { longest: 32_768, batch_tokens: 512, sessions: 1 };
+        let result = measure_growing(load, read, |length| {
+            ran.set(length);
+            peak.set(1_000_000 + 16 * 4 * (length * length) as u64);
+            Ok(())
+        });
+        (ran.get(), result)
+    }
+
+    #[test]
+    fn a_row_that_would_not_fit_is_refused_after_two_short_ones() {
+        let (ran, refused) = measured(8 << 30);
+        assert_eq!(ran, 1024);
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("32768 tokens") && refused.contains("68.7 GB"), "{refused}");
+        assert!(refused.contains("--max-tokens 10240"), "{refused}");
+    }
+
+    #[test]
+    fn a_row_that_fits_is_measured_up_to_half_its_length() {
+        assert_eq!(measured(100 << 30), (16_384, Ok(())));
     }
 }
