@@ -40,6 +40,7 @@ test: setup test-tools ## run all tests, with the real runtime and weights
 	SEXTANT=$(SEXTANT) $(PYTHON) -m unittest discover --start-directory tests/gpu
 	@$(MAKE) --no-print-directory test-deploy
 	$(PYTHON) tests/supply/test_sbom.py
+	SEXTANT=$(SEXTANT) $(PYTHON) tests/supply/test_outbound.py
 	@FUZZ_PROFILE=dev PYTHON=$(PYTHON) scripts/fuzz.sh 5
 
 test-deploy: setup ## run the tests of the chart, the rules and the dashboards alone

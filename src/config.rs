@@ -24,10 +24,11 @@ use crate::embed::Resources;
 use crate::engine::Wanted;
 use crate::http::body;
 use crate::keys::Keys;
+use crate::repository::CacheSettings;
 use crate::repository::signing::TrustedKeys;
-use crate::repository::{CacheSettings, check_name};
 use crate::rollout::gate::Bounds;
 use crate::rollout::guard::Rules;
+use crate::rollout::is_alias;
 use crate::server::connection;
 use crate::telemetry::LogFormat;
 use crate::tokenize::Truncate;
@@ -243,8 +244,11 @@ impl Settings {
             },
             log: self.log.clone().unwrap_or_else(|| "info".to_owned()),
         };
-        if let Some(error) = config.default_model.as_deref().and_then(|name| check_name(name).err()) {
-            check.mistakes.push(format!("`default_model`: {error}"));
+        if let Some(name) = config.default_model.as_deref().filter(|name| !is_alias(name)) {
+            check.mistakes.push(format!(
+                "`default_model`: `{}` is neither a model's name nor an alias, as organisation/name",
+                name.escape_debug()
+            ));
         }
         if let Err(error) = config.log.parse::<tracing_subscriber::EnvFilter>() {
             check.mistakes.push(format!("`log` is `{}`: {error}", config.log));

@@ -189,6 +189,10 @@ impl Embedder {
         if let Some(budget) = &request.budget {
             budget.take_tokens(tokens).map_err(|wait| EmbedError::UsedUp { wait })?;
         }
+        let dimensions = match request.output {
+            Output::Pooled => dimensions,
+            Output::Tokens => model.token_dimensions,
+        };
         if request.output == Output::Tokens && tokens * dimensions > MOST_TOKEN_VALUES {
             return Err(EmbedError::TooManyTokenVectors { tokens, most: MOST_TOKEN_VALUES / dimensions });
         }
@@ -246,11 +250,6 @@ impl Embedder {
         timings.finish = started.elapsed();
         trace::note(|record| spans::finished(record, (started, timings.finish), dimensions));
         model.observe(vectors.len(), &timings);
-        // Vectors of tokens may be wider than that of the text: a graph can make it narrower.
-        let dimensions = match (request.output, vectors.first(), inputs.first()) {
-            (Output::Tokens, Some(vector), Some(input)) => vector.len() / input.tokens.max(1),
-            _ => dimensions,
-        };
         Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, outlying, timings })
     }
 

@@ -27,5 +27,5 @@ pub use operator::{OperateError, Operator};
 pub use overview::{Facts, Overview, Version};
 pub use roles::{Percent, Role, Roles, State, Trial};
 pub use seen::{Damaged, Later, Seen};
-pub use state::{Change, Crossing, Refusal};
+pub use state::{Change, Crossing, Refusal, is_alias};
 pub use sync::Sync;

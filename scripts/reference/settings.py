@@ -35,6 +35,7 @@ TEXTS = [
     "a\tb\nc",
     "[CLS] said [SEP] and [MASK]",
     "<s> </s> <mask> <unk>",
+    "pad <pad> in a text <pad><pad> about models",
     "``quoted'' text, quickly",
     "\u0130stanbul \u00df \ufb01ne",
     "x" * 130,

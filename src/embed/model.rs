@@ -42,6 +42,8 @@ pub struct Model {
     pub topology: Option<Topology>,
     /// Where it runs, likewise.
     pub placed: Option<Placed>,
+    /// Width of the vectors of single tokens.
+    pub(super) token_dimensions: usize,
     pub(super) tokenizer: Tokenizer,
     pub(super) batcher: Batcher,
     /// What the gate found when it was loaded. None where a test made it.
@@ -117,6 +119,7 @@ impl Model {
             ?nodes,
             "loaded"
         );
+        let token_dimensions = sessions.first().and_then(Session::token_dimensions);
         let nodes: BTreeMap<String, usize> =
             nodes.into_iter().map(|(provider, count)| (provider.to_owned(), count)).collect();
         let engine = Engine::start(&manifest.model, sessions, lone)?;
@@ -133,6 +136,7 @@ impl Model {
         let model = Self::assemble(manifest, tokenizer, engine, beats, limits, metrics);
         model.metrics.gate_probe_min_cosine.set(report.figure(Name::ProbeCosine).unwrap_or_default());
         Ok(Self {
+            token_dimensions: token_dimensions.unwrap_or(model.token_dimensions),
             topology: Some(topology),
             placed: Some(placement),
             gate: Some(report),
@@ -178,6 +182,7 @@ impl Model {
             last: tokio::sync::Mutex::new(None),
         };
         let (topology, placed, gate, files) = (None, None, None, None);
+        let token_dimensions = manifest.dimensions;
         let watcher = ArcSwapOption::empty();
         Self {
             manifest,
@@ -185,6 +190,7 @@ impl Model {
             topology,
             placed,
             gate,
+            token_dimensions,
             tokenizer,
             batcher,
             metrics,

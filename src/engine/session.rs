@@ -226,6 +226,11 @@ impl Session {
         pooled.as_ref().or(tokens.as_ref()).map_or(0, |(_, width)| *width)
     }
 
+    /// Width of the vectors of single tokens, if they can be had: a graph may make that of the text narrower.
+    pub fn token_dimensions(&self) -> Option<usize> {
+        self.outputs.tokens.as_ref().map(|(_, width)| *width)
+    }
+
     /// Whether the graph computes no padding.
     pub fn is_packed(&self) -> bool {
         !matches!(self.layout, Layout::Padded { .. })

@@ -73,6 +73,8 @@ fn requests_are_read_with_the_documented_fields_and_no_others() {
         ("RolloutRequest", read::<admin::RolloutRequest>()),
         ("PromoteRequest", read::<admin::PromoteRequest>()),
         ("RollbackRequest", read::<admin::RollbackRequest>()),
+        ("RetireRequest", read::<admin::RetireRequest>()),
+        ("AliasRequest", read::<admin::AliasRequest>()),
         ("VerifyRequest", read::<admin::VerifyRequest>()),
     ];
     for (name, fields) in &checked {

@@ -47,6 +47,9 @@ pub struct Rollout {
     /// Whether it left the space, and for which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crossed: Option<Crossing>,
+    /// Who ended a trial, if nothing but names and standbys changed since: a rollback that names no version would take back one more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_ended_by: Option<String>,
     /// Who made the change.
     pub by: String,
     /// RFC 3339, UTC.
@@ -106,6 +109,7 @@ impl From<Activation> for Rollout {
             change: Change::Rollout { version: stable, force: true },
             from: number.checked_sub(1).filter(|from| *from > 0),
             crossed: None,
+            trial_ended_by: None,
             by,
             at,
             reason,
@@ -128,6 +132,16 @@ impl Rollout {
             trial: *trial,
             standby: standby.clone(),
             aliases: aliases.clone(),
+        }
+    }
+
+    /// Who ended a trial with this change, or with one since which nothing but names and standbys changed.
+    pub(super) fn trial_ended_by(&self) -> Option<&str> {
+        match &self.change {
+            // Of all documents only one that ended a trial and nothing else is a rollback with a previous version.
+            Change::Rollback { .. } => self.previous.map(|_| self.by.as_str()),
+            change if change.is_of_names() => self.trial_ended_by.as_deref(),
+            _ => None,
         }
     }
 
@@ -236,6 +250,7 @@ mod tests {
             change: Change::Rollout { version: 2, force: true },
             from: Some(2),
             crossed: Some(Crossing { from: None, to: Space("b".into()) }),
+            trial_ended_by: None,
             by: "me".into(),
             at: "2026-01-01T00:00:00Z".into(),
             reason: "why".into(),

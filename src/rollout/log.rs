@@ -235,12 +235,12 @@ impl<'a> Log<'a> {
         if let Some(newer) = seen.damaged.iter().find(is_newer) {
             return Err(RolloutError::Newer(newer.clone()));
         }
-        // Of all documents only one that ended a trial and nothing else is a rollback with a previous version.
-        if let Some(Rollout { change: Change::Rollback { .. }, previous: Some(_), stable, by, .. }) =
-            &seen.good
+        let ended_by = seen.good.as_ref().and_then(Rollout::trial_ended_by);
+        if let (Some(by), Some(good)) = (ended_by, &seen.good)
             && *change == UNNAMED_ROLLBACK
         {
-            return Err(self.refused(Refusal::TrialJustEnded { by: by.clone(), stable: *stable }));
+            let (by, stable) = (by.to_owned(), good.stable);
+            return Err(self.refused(Refusal::TrialJustEnded { by, stable }));
         }
         let step = state::next(&seen.state(), change, versions).map_err(|refusal| self.refused(refusal))?;
         if seen.last >= LAST_NUMBER {
@@ -255,6 +255,7 @@ impl<'a> Log<'a> {
             change: change.clone(),
             from: seen.good.as_ref().map(|rollout| rollout.number),
             crossed: step.crossed,
+            trial_ended_by: ended_by.filter(|_| change.is_of_names()).map(str::to_owned),
             by: signature.by.to_owned(),
             at: signature.at.to_owned(),
             reason: signature.reason.to_owned(),

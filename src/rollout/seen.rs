@@ -100,6 +100,7 @@ mod tests {
             change: Change::Rollout { version: 1, force: true },
             from: None,
             crossed: None,
+            trial_ended_by: None,
             by: String::new(),
             at: String::new(),
             reason: String::new(),

@@ -4,32 +4,33 @@
 //! One task for all models. It waits neither for a load nor for the repository: a rollback must not stand behind the version that it
 //! takes back.
 
+mod failed;
 mod followed;
 mod loaded;
 mod loads;
+mod look;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::gate::{GateError, Verdict};
 use super::guard::{Cause, Figure, Rules, Watch};
 use super::loader::Loader;
-use super::log::{Log, Signature};
+use super::log::Signature;
 use super::operator::{Command, Operator};
 use super::roles::{Role, Trial};
 use super::seen::{Later, Seen};
 use super::state::Change;
 use crate::embed::{Candidate, Embedder, ModelError, Resident};
-use crate::repository::{Repository, RepositoryError};
 use followed::{Followed, Waiting};
 use loaded::LoadedVersions;
 use loads::Loads;
+use look::{LookError, Looked, read_on};
 
 /// A version that cannot be loaded is tried again after ever longer pauses: each try reads all of its files.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -37,42 +38,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const COMMANDS: usize = 16;
 /// As the log names whoever takes back a canary.
 const GUARD: &str = "guard";
-
-/// Why the log could not be read.
-#[derive(Debug, Error)]
-enum LookError {
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// A directory that is not mounted looks like an empty one.
-    #[error("the repository has no model `{0}` any more")]
-    Gone(String),
-    /// A mistake in this file.
-    #[error("reading the logs ended early: {0}")]
-    Ended(#[from] JoinError),
-}
-
-/// What a look found of every model: the log as it was known when the look began, and what is new.
-///
-/// A log that cannot be read is that model's trouble: the others are followed.
-type Looked = Vec<(String, Seen, Result<Later, RepositoryError>)>;
-
-/// Reads on in the log of every model.
-async fn read_on(repository: &Repository, mut known: BTreeMap<String, Seen>) -> Result<Looked, LookError> {
-    let models = repository.models().await?;
-    if let Some(gone) = known.keys().find(|known| !models.contains(known)) {
-        return Err(LookError::Gone(gone.clone()));
-    }
-    let mut newer = Vec::new();
-    for model in models {
-        let before = known.remove(&model).unwrap_or_else(Seen::nothing);
-        let later = match Log::open(repository, &model) {
-            Ok(log) => log.after(&before).await,
-            Err(error) => Err(error),
-        };
-        newer.push((model, before, later));
-    }
-    Ok(newer)
-}
 
 /// Follows the logs of all models for one server.
 pub struct Sync {
@@ -289,81 +254,6 @@ impl Sync {
             }
             Err(error) => self.not_loaded(&model, version, &error),
         }
-    }
-
-    /// A version could not be loaded, which matters if it has a role.
-    fn not_loaded(&mut self, model: &str, version: u32, error: &ModelError) {
-        let Some(followed) = self.logs.get_mut(model) else { return };
-        let role = followed.seen.state().role(version);
-        if !followed.roles().is_some_and(|roles| roles.versions().any(|known| known == version)) {
-            return;
-        }
-        self.loader.metrics.sync_failures.load.inc();
-        let before = followed.retry.get(&version);
-        let pause = before.map_or(self.interval, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
-        followed.retry.insert(version, (Instant::now() + pause, pause));
-        tracing::warn!(
-            retry = ?pause,
-            "serving on with what is loaded: {model}@{version} cannot be served: {error}"
-        );
-        followed.answer(Err(format!("{model}@{version} cannot be served here: {error}")));
-        let since = followed.number();
-        if role == Some(Role::Stable) {
-            self.miss(model, &format!("{model}@{version} cannot be served: {error}"));
-        }
-        // What fails here by its own fault fails elsewhere; a full disk is no fault of the version.
-        if let (Some(Role::Canary), ModelError::Gate(GateError::NotPassed(report))) = (role, error) {
-            let failed = report.with_verdict(Verdict::Failed).next();
-            let bound = failed.and_then(|check| check.bound).map(|bound| bound.value());
-            let value = failed.and_then(|check| check.figure).filter(|figure| figure.is_finite());
-            let sentence = report.failures();
-            self.take_back(model, version, since, Cause { figure: Figure::Gate, value, bound, sentence });
-        }
-    }
-
-    /// A model that should be served is missing, unless a version of it is loaded.
-    fn miss(&self, model: &str, reason: &str) {
-        if let Some(embedder) = self.embedder.upgrade().filter(|embedder| embedder.resident(model).is_none())
-        {
-            embedder.miss(model, reason);
-            self.loader.metrics.model_missing(model, true);
-        }
-    }
-
-    /// Holds every canary to the rules.
-    fn guard(&mut self) {
-        let Some(embedder) = self.embedder.upgrade() else { return };
-        for model in self.logs.keys().cloned().collect::<Vec<_>>() {
-            let Some(Candidate { watch, trial, since, .. }) =
-                embedder.resident(&model).and_then(|resident| resident.candidate)
-            else {
-                continue;
-            };
-            if let Some(cause) = watch.look() {
-                self.take_back(&model, trial.version, since, cause.clone());
-            }
-        }
-    }
-
-    /// Writes a rollback of a canary, on the document that put it on trial and on no later one. It gets no requests here any more;
-    /// should the log not be writable now, it is tried again at the next look.
-    fn take_back(&mut self, model: &str, version: u32, since: u64, cause: Cause) {
-        let Some(followed) = self.logs.get_mut(model) else { return };
-        if followed.number() != since || followed.taking_back.as_ref().is_some_and(|task| !task.is_finished())
-        {
-            return;
-        }
-        tracing::warn!("the guard takes back {model}@{version}: {}: {}", cause.figure, cause.sentence);
-        let (operator, model) = (self.operator.clone(), model.to_owned());
-        followed.taking_back = Some(tokio::spawn(async move {
-            let at = Signature::now();
-            let reason = format!("{}: {}", cause.figure, cause.sentence);
-            let signature = Signature { by: GUARD, at: &at, reason: &reason, cause: Some(&cause) };
-            let change = Change::Rollback { of: Some(version), to: None };
-            if let Err(error) = operator.change(&model, change, Some(since), signature).await {
-                tracing::warn!("{model}@{version} is not taken back yet: {error}");
-            }
-        }));
     }
 
     /// Brings what is served of a model in line with its roles, as far as it is loaded, and has loaded what is missing.

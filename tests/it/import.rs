@@ -1,7 +1,9 @@
 //! Checkpoint directories become versions with the vectors that they must have, or are refused by name.
 
 mod compiled;
+mod exports;
 mod hostile;
+mod models;
 mod references;
 mod refused;
 mod spaces;

@@ -133,7 +133,7 @@ async fn a_name_that_means_two_models_is_refused_and_names_both() {
     let (models, roles) = (Some(path(&directory, "models")), &["embed", "admin"][..]);
     let keys = entry("all", roles, "")
         + &entry("one", roles, "models = ['twin']")
-        + &entry("none", roles, "models = ['x']");
+        + &entry("stranger", roles, "models = ['x']");
     let app = TestApp::with(&Settings { models, keys: Some(keys), ..settings() }).await;
     let ask = async |who: &str, model: &str| {
         let body = json!({ "model": model, "input": "a" }).to_string().into_bytes();
@@ -144,7 +144,7 @@ async fn a_name_that_means_two_models_is_refused_and_names_both() {
     assert!(refused.text().contains("tiny, twin"), "{}", refused.text());
     let refused = ask("one", "org/x").await;
     assert!(refused.status == 400 && !refused.text().contains("tiny"), "{}", refused.text());
-    assert_eq!(ask("none", "org/x").await.status, 403);
+    assert_eq!(ask("stranger", "org/x").await.status, 403);
     assert_eq!(ask("all", "tiny").await.status, 200);
     assert!(!app.send("GET", "/v1/models", bearer(&key("all")), Vec::new()).await.text().contains("org/x"));
 }
@@ -156,7 +156,7 @@ async fn a_key_is_held_to_the_model_that_an_alias_stands_for() {
     // A key that is for a model of the alias' own name is not for the model that has the alias.
     assert!(change(&directory, &["alias", "tiny", "other"]).0);
     let roles = &["embed", "admin"][..];
-    let keys = entry("tiny", roles, "models = ['tiny']") + &entry("other", roles, "models = ['other']");
+    let keys = entry("tiny", roles, "models = ['tiny']") + &entry("second", roles, "models = ['other']");
     let models = Some(path(&directory, "models"));
     let app = TestApp::with(&Settings { models, keys: Some(keys), ..settings() }).await;
     let ask = async |who: &str, method: &str, path: &str, body: Value| {
@@ -164,7 +164,7 @@ async fn a_key_is_held_to_the_model_that_an_alias_stands_for() {
         app.send(method, path, bearer(&key(who)), body).await
     };
     for name in ["org/x", "other", "tiny", "org/x@1", "other@stable"] {
-        for (who, expected) in [("tiny", 200), ("other", 403)] {
+        for (who, expected) in [("tiny", 200), ("second", 403)] {
             let body = json!({ "model": name, "input": "a", "inputs": "a" });
             for (method, path) in [
                 ("POST", "/v1/embeddings".to_owned()),
@@ -180,7 +180,7 @@ async fn a_key_is_held_to_the_model_that_an_alias_stands_for() {
             }
         }
     }
-    for (who, expected) in [("tiny", 200), ("other", 403)] {
+    for (who, expected) in [("tiny", 200), ("second", 403)] {
         assert_eq!(ask(who, "GET", "/admin/v1/models/org/x", json!(0)).await.status, expected);
         assert_eq!(ask(who, "POST", "/v2/models/org/x/infer", infer()).await.status, expected);
     }

@@ -33,11 +33,11 @@ struct Case {
     document: Option<Vec<Vec<f32>>>,
 }
 
-fn data() -> PathBuf {
+pub(super) fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/references")
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
@@ -46,6 +46,11 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(entry.path(), to).unwrap()),
         }
     }
+}
+
+/// What was recorded.
+pub(super) fn recorded() -> Value {
+    serde_json::from_slice(&fs::read(data().join("settings.json")).unwrap()).unwrap()
 }
 
 /// JSON merge patch, with "(removed)" in the place of null, which is a value here.
@@ -64,7 +69,7 @@ fn patch(value: &mut Value, with: &Value) {
 }
 
 /// The base checkpoint with these edits.
-pub(super) fn edited(base: &str, edits: &BTreeMap<String, Value>, into: &Path) {
+fn edited(base: &str, edits: &BTreeMap<String, Value>, into: &Path) {
     copy(&data().join(base), into);
     for (name, with) in edits {
         let path = into.join(name);

@@ -90,12 +90,12 @@ async fn nothing_is_decided_above_a_document_of_a_newer_server() {
     models.publish_in("aa").await;
     let log = Log::open(&models.repository, "m").unwrap();
     log.change(rollout(1), SIGNATURE).await.unwrap();
-    write(&models, "00000002.json", "{\"schema\": 2, \"serves\": [2]}");
+    write(&models, "00000002.json", "{\"schema\": 3, \"serves\": [2]}");
     assert_eq!(log.current().await.unwrap().state(), known(1, None));
     for change in [rollout(2), BACK] {
         let error = log.change(change, SIGNATURE).await.unwrap_err();
         assert!(matches!(error, RolloutError::Newer(_)), "{error}");
-        assert!(error.to_string().contains("written by a newer sextant: schema 2"), "{error}");
+        assert!(error.to_string().contains("written by a newer sextant: schema 3"), "{error}");
     }
     assert!(!models.path("m/rollouts/00000003.json").exists());
 }
@@ -268,6 +268,13 @@ async fn whoever_has_not_seen_that_a_trial_was_ended_does_not_take_back_the_stab
         refused.contains("ended by guard in the last change; to take back version 2 as well"),
         "{refused}"
     );
+    // Names and standbys say nothing of it.
+    let alias = Change::Alias { name: "org/m".to_owned(), remove: false };
+    for change in [alias, Change::Standby { version: 3 }, Change::Retire { version: 3 }] {
+        log.change(change, SIGNATURE).await.unwrap();
+        let refused = log.change(BACK, SIGNATURE).await.unwrap_err().to_string();
+        assert!(refused.contains("ended by guard"), "{refused}");
+    }
     let named = log.change(Change::Rollback { of: Some(2), to: None }, SIGNATURE).await.unwrap();
-    assert_eq!(named.roles(), Roles { stable: 1, previous: None, trial: None, ..Roles::alone(1) });
+    assert_eq!(named.roles(), Roles { aliases: vec!["org/m".to_owned()], ..Roles::alone(1) });
 }

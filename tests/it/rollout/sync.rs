@@ -196,7 +196,7 @@ async fn a_log_that_lost_its_end_is_followed_as_it_is() {
 async fn what_a_newer_server_wrote_is_neither_followed_nor_taken_back() {
     let tiny = Tiny::new();
     let app = TestApp::repository(&tiny.models()).await;
-    fs::write(tiny.models().join("tiny/rollouts/00000002.json"), "{\"schema\": 2}").unwrap();
+    fs::write(tiny.models().join("tiny/rollouts/00000002.json"), "{\"schema\": 3}").unwrap();
     until("it is told", async || app.metric("sextant_sync_failures_total", &["document"]).await >= 1.0).await;
     assert_eq!(ask(&app, "tiny").await, (200, "tiny@1".to_owned()));
     let answer = app.post("/admin/v1/models/tiny/rollback", json!({ "to": 1, "reason": "a test" })).await;
