@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::repository::manifest::Space;
 use super::MOST_ALIAS_BYTES;
+use crate::repository::manifest::Space;
 use crate::rollout::roles::Role;
 
 /// Why a change is not allowed.

@@ -123,6 +123,9 @@ async fn the_examples_of_the_administrators_routes_are_real() {
         ("/verify", "a version"),
         ("/rollout", "at once, into another space"),
         ("/rollback", "to a version"),
+        ("/rollout", "on standby"),
+        ("/retire", "a version on standby"),
+        ("/alias", "a hub id"),
     ] {
         replay(&app, &model(action), "tiny", name).await;
         sent.insert((model(action), name.to_owned()));
