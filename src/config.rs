@@ -245,10 +245,7 @@ impl Settings {
             log: self.log.clone().unwrap_or_else(|| "info".to_owned()),
         };
         if let Some(name) = config.default_model.as_deref().filter(|name| !is_alias(name)) {
-            check.mistakes.push(format!(
-                "`default_model`: `{}` is neither a model's name nor an alias, as organisation/name",
-                name.escape_debug()
-            ));
+            check.mistakes.push(format!("`default_model` is {name:?}, neither a model's name nor an alias"));
         }
         if let Err(error) = config.log.parse::<tracing_subscriber::EnvFilter>() {
             check.mistakes.push(format!("`log` is `{}`: {error}", config.log));

@@ -9,7 +9,8 @@ use std::sync::Once;
 use super::checkpoint::Checkpoint;
 use super::encoder::{Encoder, WORD_EMBEDDINGS};
 use super::weights::Weights;
-use super::{Request, Source, parts};
+use super::{Request, parts};
+use crate::repository::manifest::Source;
 use crate::tokenize::Truncate;
 
 /// What a checkpoint is read from, in the order that their contents come in.

@@ -50,7 +50,7 @@ pub struct Patience {
 /// Which of a model's graphs and weights are fetched.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
-    /// Compile or take over; if not said, as [`plan`](super::plan) has it.
+    /// Compile or take over; if not said, compiled where that is possible.
     pub graph: Option<Graph>,
     /// The ONNX file to take over, by its path within the model.
     pub onnx_file: Option<&'a str>,

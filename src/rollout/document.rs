@@ -19,7 +19,7 @@ pub const NAMES_SCHEMA: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// [`SCHEMA`] or [`NAMES_SCHEMA`], see [`Rollout::schema_of`].
+    /// [`SCHEMA`], or [`NAMES_SCHEMA`] where it is about names or standbys.
     pub schema: u32,
     /// The document's own number, from 1.
     pub number: u64,

@@ -98,7 +98,7 @@ impl Change {
         }
     }
 
-    /// Whether only documents of [`NAMES_SCHEMA`](super::document::NAMES_SCHEMA) can hold it.
+    /// Whether only documents of [`NAMES_SCHEMA`](crate::rollout::document::NAMES_SCHEMA) can hold it.
     pub(in crate::rollout) fn is_of_names(&self) -> bool {
         matches!(self, Self::Standby { .. } | Self::Retire { .. } | Self::Alias { .. })
     }
