@@ -26,6 +26,9 @@ def before_call(context, case, kwargs):
     waits = (case.headers or {}).get("x-request-timeout-ms")
     if waits is not None and str(waits).isdigit() and 0 < int(waits) < 60_000:
         case.headers["x-request-timeout-ms"] = "60000"
+    # A name that is given would be one that the document of this server does not know.
+    if case.operation.label == "POST /admin/v1/models/{model}/alias" and isinstance(case.body, dict) and case.body.get("dry_run", False) is False:
+        case.body["dry_run"] = True
     # Answers that name `minilm@1` lead it to paths that have the version apart, and take a bare name.
     path = case.path_parameters or {}
     if not is_wrong and {"model", "version"} <= path.keys():
