@@ -167,7 +167,11 @@ fn parse(file: &Value) -> Result<Tokenizer, String> {
     let text = file.to_string();
     // On some files that are none the library panics.
     let parsed = std::panic::catch_unwind(|| Tokenizer::from_bytes(text.as_bytes()));
-    parsed.map_err(|_| "the tokenizers library panics on it".to_owned())?.map_err(|error| error.to_string())
+    let parsed = parsed.map_err(|_| "the tokenizers library panics on it".to_owned())?;
+    let mut tokenizer = parsed.map_err(|error| error.to_string())?;
+    // The server pads and cuts by itself; a file's own padding would look like special tokens behind a text.
+    tokenizer.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
+    Ok(tokenizer)
 }
 
 fn serialised(tokenizer: &Tokenizer) -> Result<String, ImportError> {

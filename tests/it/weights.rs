@@ -46,6 +46,10 @@ async fn models() -> &'static Path {
                 Request { precision, ..Request::new(Path::new(".sextant/weights"), name, source, created) };
             let staged = import::stage(&request, stage.path(), runtime(), &|_| ()).unwrap().manifest;
             let manifest = repository.publish(stage.path(), staged.clone()).await.unwrap();
+            if precision == Precision::Fp32 {
+                // As README shows it, and as every version of these weights that was imported before.
+                assert_eq!(manifest.space.0, "d8db44abdd824389");
+            }
             if precision == Precision::Int8 {
                 let Manifest { model, space, .. } = repository.manifest("fp32", 1).await.unwrap();
                 let claiming = Manifest { model, space, space_parent: Some(1), ..staged };

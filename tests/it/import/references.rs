@@ -342,6 +342,27 @@ fn an_import_tells_what_it_took_what_it_assumed_and_what_it_did_not_understand()
 }
 
 #[test]
+fn a_tokenizer_that_the_library_takes_as_it_is_stays_byte_for_byte() {
+    let padding = json!({"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "[PAD]"});
+    let truncation =
+        json!({"direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0});
+    for (base, edits) in [
+        ("bert", json!({})),
+        ("roberta", json!({})),
+        ("xlmr", json!({})),
+        ("bert", json!({"tokenizer.json": {"padding": padding, "truncation": truncation}})),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let edits: Map<String, Value> = serde_json::from_value(edits).unwrap();
+        edited(base, &edits.into_iter().collect(), directory.path());
+        let imported = import(directory.path(), |_| ()).unwrap();
+        let file = |folder: &Path| fs::read(folder.join("tokenizer.json")).unwrap();
+        assert!(file(imported.path()) == file(directory.path()), "{base}: {:?}", imported.facts.taken());
+    }
+}
+
+#[test]
 fn settings_count_in_the_space_and_their_defaults_do_not() {
     let space = |edits| import_edited("bert", edits).unwrap().manifest.space;
     let plain = space(json!({}));
