@@ -179,12 +179,7 @@ impl Tokenizer {
     ) -> Result<Self, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_bytes(file).map_err(&unreadable)?;
         inner.with_padding(None).with_truncation(None).map_err(&unreadable)?;
-        // Where the special tokens go is seen from a text framed by them.
-        let framed = inner.encode("a", true).map_err(&unreadable)?;
-        let (ids, special) = (framed.get_ids(), framed.get_special_tokens_mask());
-        let leading = special.iter().take_while(|mask| **mask == 1).count();
-        let trailing = special[leading..].iter().rev().take_while(|mask| **mask == 1).count();
-        let (prefix, suffix) = (ids[..leading].to_vec(), ids[ids.len() - trailing..].to_vec());
+        let (prefix, suffix) = frame_of(&inner).map_err(&unreadable)?;
         let added = prefix.len() + suffix.len();
         if added >= max_tokens {
             return Err(TokenizerError::NoRoom { max_tokens, added });
@@ -346,6 +341,15 @@ impl Tokenizer {
     fn room(&self, most: usize) -> usize {
         most.saturating_sub(self.prefix.len() + self.suffix.len())
     }
+}
+
+/// The ids that a tokenizer, which must not pad, puts before and behind a text: seen from a text framed by them.
+pub(crate) fn frame_of(tokenizer: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
+    let framed = tokenizer.encode("a", true)?;
+    let (ids, special) = (framed.get_ids(), framed.get_special_tokens_mask());
+    let leading = special.iter().take_while(|mask| **mask == 1).count();
+    let trailing = special[leading..].iter().rev().take_while(|mask| **mask == 1).count();
+    Ok((ids[..leading].to_vec(), ids[ids.len() - trailing..].to_vec()))
 }
 
 /// The largest vocabularies there are, of 256,000 tokens, take 35 MB. More is not read into memory.

@@ -18,7 +18,7 @@ use super::ImportError;
 use super::checkpoint::{check_inside, json, missing};
 use super::facts::Facts;
 use crate::files::read_whole;
-use crate::tokenize::MOST_BYTES;
+use crate::tokenize::{MOST_BYTES, frame_of};
 use class::Class;
 
 /// What a checkpoint's files make of a text.
@@ -134,7 +134,8 @@ impl Source<'_> {
         };
         let before = frame.before.iter().map(id).collect::<Result<Vec<_>, _>>()?;
         let after = frame.after.iter().map(id).collect::<Result<Vec<_>, _>>()?;
-        if framed(tokenizer, self.path)? != (before, after) {
+        let there = frame_of(tokenizer).map_err(|error| ImportError::malformed(self.path, error))?;
+        if there != (before, after) {
             let mut file = reread(&*tokenizer)?;
             file["post_processor"] = frame.template(|token| tokenizer.token_to_id(token).unwrap_or_default());
             *tokenizer = self.parsed(file)?;
@@ -197,15 +198,6 @@ fn same(left: &Tokenizer, right: &Tokenizer) -> Result<bool, ImportError> {
         })
     };
     Ok(essence(left)? == essence(right)?)
-}
-
-/// The ids before and after a text.
-fn framed(tokenizer: &Tokenizer, path: &Path) -> Result<(Vec<u32>, Vec<u32>), ImportError> {
-    let encoding = tokenizer.encode_fast("a", true).map_err(|error| ImportError::malformed(path, error))?;
-    let (ids, special) = (encoding.get_ids(), encoding.get_special_tokens_mask());
-    let leading = special.iter().take_while(|mask| **mask == 1).count();
-    let trailing = special[leading..].iter().rev().take_while(|mask| **mask == 1).count();
-    Ok((ids[..leading].to_vec(), ids[ids.len() - trailing..].to_vec()))
 }
 
 /// Whether capitals make no difference to it.
