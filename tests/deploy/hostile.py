@@ -1,4 +1,5 @@
-"""Clients that mean harm, all at once, against one server: `hostile.py HOST PORT` goes on until its input ends, and then says what it did.
+"""Clients that mean harm, all at once, against one server: `hostile.py HOST PORT` goes on until its input ends, and says what it did so
+far for each line of it.
 
 A process of its own, since none of this is to slow down whoever measures beside it.
 """
@@ -236,9 +237,9 @@ async def attack(host: str, port: int) -> None:
               rapid_reset: 1, many_streams: 1, endless_head: 1, control: 1}  # fmt: skip
     # Kept: the loop itself holds tasks weakly.
     crowd = [asyncio.create_task(again(one, server)) for one, count in crowds.items() for _ in range(count)]
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     DONE["clients"] = len(crowd)
-    print(json.dumps(DONE), flush=True)
+    while await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(DONE), flush=True)
     # Nobody says goodbye, and none of thousands can hold the others up.
     os._exit(0)
 

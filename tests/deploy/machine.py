@@ -12,7 +12,10 @@ import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = pathlib.Path(os.environ.get("SEXTANT") or pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/sextant")
+# A test may run it in another directory.
+BINARY = pathlib.Path(
+    os.environ.get("SEXTANT") or pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/sextant"
+).resolve()
 MODELS = ROOT / ".sextant/models"
 WEIGHTS = ROOT / ".sextant/weights"
 RUNTIME = ROOT / ".sextant/runtime/libonnxruntime.so"
