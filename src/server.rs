@@ -58,7 +58,7 @@ pub enum ServeError {
     Repository(#[from] RepositoryError),
     /// A model was rolled out, and no document of its log can be read.
     #[error(
-        "nobody can say which version of `{model}` serves: {newest}; name one with `sextant rollout --force`"
+        "which version of `{model}` serves cannot be told: {newest}; name one with `sextant rollout --force`"
     )]
     NoGoodDocument {
         /// The model.

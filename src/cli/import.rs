@@ -107,6 +107,7 @@ impl Import {
         let tokio = tokio::runtime::Runtime::new()?;
         // Before a checkpoint is fetched and int8 ranges are measured.
         tokio.block_on(Repository::check_writable(&self.models, &self.name))?;
+        tokio.block_on(self.check_no_alias())?;
         let claim = match self.claim_space_of {
             Some(parent) => {
                 // A probe set is read from the repository itself.
@@ -202,6 +203,20 @@ impl Import {
     }
 
     /// Makes `version` the one that serves, if that was asked for or it is the model's first. Whether it did.
+    /// Refuses a name that is another model's alias: requests for it would get this model's vectors from then on.
+    async fn check_no_alias(&self) -> Result<(), Failure> {
+        // One that cannot be opened holds no names yet, or is refused when it is written to.
+        let Ok(repository) = Repository::open(&self.models, false) else { return Ok(()) };
+        match Log::holder(&repository, &self.name).await? {
+            Some(model) => Err(Failure::usage(format!(
+                "`{0}` is an alias of the model `{model}`: take another name, or take the alias away with `sextant alias {model} {0} \
+                 --remove`",
+                self.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
     async fn activate_published(
         &self,
         repository: &Repository,

@@ -74,7 +74,7 @@ impl Resident {
     fn route(&self, space: Option<&Space>, key: Option<&str>) -> Result<Routed, EmbedError> {
         let elsewhere = space.filter(|space| **space != self.stable.manifest.space);
         if let Some(asked) = elsewhere {
-            // A canary is in the stable version's space, and a shadow answers nobody. Of several on standby in this space the
+            // A canary is in the stable version's space, and a shadow answers no request. Of several on standby in this space the
             // newest answers: their vectors meet in one index anyway.
             let mut others = self.previous.iter().chain(self.standby.iter().rev());
             let other = others.find(|other| other.manifest.space == *asked);

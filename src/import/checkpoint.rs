@@ -289,7 +289,7 @@ fn positions(config: &Value, architecture: &str) -> Option<usize> {
 struct Length {
     asked: Option<usize>,
     sentence: Option<usize>,
-    /// 1e30 and the like where nobody set it.
+    /// 1e30 and the like where it was not set.
     tokenizer: Option<f64>,
     positions: Option<usize>,
 }

@@ -85,7 +85,7 @@ pub(super) fn check_kind(config: &Value) -> Result<(), ImportError> {
 }
 
 /// Refuses a checkpoint that its config.json says to be for something else. Where modules.json says that it is an embedder (`is_declared`), the
-/// class is of its training only. A language model may be an embedder if somebody says how it pools (`is_pooled`).
+/// class is of its training only. A language model may be an embedder if `--pooling` or modules.json says how it pools (`is_pooled`).
 pub(super) fn check_architectures(
     config: &Value,
     is_declared: bool,

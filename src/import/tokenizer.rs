@@ -28,7 +28,7 @@ pub(super) struct Effective {
     pub(super) file: Vec<u8>,
     /// A text that is too long loses its start, not its end.
     pub(super) cuts_start: bool,
-    /// `model_max_length`: 1e30 and the like where nobody set it.
+    /// `model_max_length`: 1e30 and the like where it was not set.
     pub(super) longest: Option<f64>,
     /// tokenizer_config.json, for messages.
     pub(super) config_path: PathBuf,

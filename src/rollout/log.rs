@@ -185,18 +185,27 @@ impl<'a> Log<'a> {
     /// requests for the name are refused.
     async fn check_alias(&self, alias: &str) -> Result<(), RolloutError> {
         let taken = |model: String| self.refused(Refusal::AliasTaken { alias: alias.to_owned(), model });
-        for model in self.repository.models().await? {
-            if model == alias {
-                return Err(taken(model));
-            }
-            let is_other = model != self.model;
-            let seen =
-                if is_other { Log::open(self.repository, &model)?.current().await? } else { Seen::nothing() };
+        if self.repository.models().await?.iter().any(|model| model == alias) {
+            return Err(taken(alias.to_owned()));
+        }
+        match Self::holder(self.repository, alias).await? {
+            Some(model) if model != self.model => Err(taken(model)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The model that has this alias, if one has.
+    ///
+    /// # Errors
+    /// If the repository fails.
+    pub async fn holder(repository: &Repository, alias: &str) -> Result<Option<String>, RepositoryError> {
+        for model in repository.models().await? {
+            let seen = Log::open(repository, &model)?.current().await?;
             if seen.good.is_some_and(|rollout| rollout.aliases.iter().any(|known| known == alias)) {
-                return Err(taken(model));
+                return Ok(Some(model));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Refuses to decide a change on other roles than those that whoever asked for it may have seen: a rollback that does not say

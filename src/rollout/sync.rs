@@ -18,15 +18,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::gate::{GateError, Verdict};
-use super::guard::{Cause, Figure, Rules, Watch};
+use super::guard::{Rules, Watch};
 use super::loader::Loader;
-use super::log::Signature;
 use super::operator::{Command, Operator};
 use super::roles::{Role, Trial};
 use super::seen::{Later, Seen};
-use super::state::Change;
-use crate::embed::{Candidate, Embedder, ModelError, Resident};
+use crate::embed::{Candidate, Embedder, Resident};
 use followed::{Followed, Waiting};
 use loaded::LoadedVersions;
 use loads::Loads;

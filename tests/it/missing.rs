@@ -7,7 +7,7 @@ use serde_json::json;
 use sextant::config::Settings;
 use tokio::task::block_in_place;
 
-use crate::command::{imported, path, run};
+use crate::command::{Server, imported, path, run, sextant};
 use crate::support::app::{TestApp, settings, until};
 use crate::support::checkpoint::{HIDDEN, TinyCheckpoint, Weight};
 use crate::support::{edit_json, skipped};
@@ -45,28 +45,60 @@ fn flip_a_byte(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
+/// A repository with the good model `tiny` and three that cannot be served: `large`, `damaged`, and `lost`, of which nothing can be said.
+fn with_missing_models() -> tempfile::TempDir {
+    let directory = imported();
+    write_large(&directory.path().join("large"));
+    import(&directory, "large", "large");
+    import(&directory, "checkpoint", "damaged");
+    flip_a_byte(&directory.path().join("models/damaged/versions/1/model.onnx.data"));
+    fs::create_dir_all(directory.path().join("models/lost/rollouts")).unwrap();
+    fs::write(directory.path().join("models/lost/rollouts/00000001.json"), "{").unwrap();
+    directory
+}
+
+/// Imports and activates it, whatever served before.
+fn import(directory: &tempfile::TempDir, checkpoint: &str, name: &str) {
+    let (checkpoint, models) = (path(directory, checkpoint), path(directory, "models"));
+    let arguments = ["import", &checkpoint, "--models", &models, "--name", name, "--activate", "--force"];
+    let output = block_in_place(|| run(&[&arguments[..], &["--reason", "a test"]].concat()));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_which_models_are_missing_and_why() {
+    if memory() > TOO_MUCH {
+        return skipped("a machine on which 137 GB do not fit");
+    }
+    let directory = with_missing_models();
+    let log = directory.path().join("log");
+    let command = sextant(&["serve", "--models", &path(&directory, "models"), "--log-format", "json"]);
+    let _server = Server::start_telling(command, fs::File::create(&log).unwrap().into());
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (model, reason) in
+        [("large", "--max-tokens "), ("damaged", "model.onnx.data"), ("lost", "sextant rollout --force")]
+    {
+        let told: Vec<_> = lines
+            .iter()
+            .filter(|line| line["level"] == "ERROR" && line["model"] == model)
+            .map(|line| line["message"].as_str().unwrap())
+            .collect();
+        assert_eq!(told.len(), 1, "{text}");
+        assert!(told[0].starts_with("this model is missing") && told[0].contains(reason), "{}", told[0]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_and_a_damaged_model_are_told_beside_a_good_one_and_come_up_once_they_are_mended() {
     if memory() > TOO_MUCH {
         return skipped("a machine on which 137 GB do not fit");
     }
-    let directory = imported();
-    let (models, tiny) = (path(&directory, "models"), path(&directory, "checkpoint"));
-    let import = |checkpoint: &str, name: &str| {
-        let arguments = ["import", checkpoint, "--models", &models, "--name", name, "--activate", "--force"];
-        let arguments = [&arguments[..], &["--reason", "a test"]].concat();
-        let output = block_in_place(|| run(&arguments));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    write_large(&directory.path().join("large"));
-    import(&path(&directory, "large"), "large");
-    import(&tiny, "damaged");
-    flip_a_byte(&directory.path().join("models/damaged/versions/1/model.onnx.data"));
-    // A directory of which nothing can be said.
-    fs::create_dir_all(directory.path().join("models/lost/rollouts")).unwrap();
-    fs::write(directory.path().join("models/lost/rollouts/00000001.json"), "{").unwrap();
+    let directory = with_missing_models();
+    let models = path(&directory, "models");
 
-    let app = TestApp::with(&Settings { models: Some(models.clone()), ..settings() }).await;
+    let app = TestApp::with(&Settings { models: Some(models), ..settings() }).await;
     let embed =
         async |model: &str| app.post("/v1/embeddings", json!({ "model": model, "input": "a cat" })).await;
     assert_eq!(embed("tiny").await.header("x-sextant-version"), "tiny@1");
@@ -90,7 +122,7 @@ async fn a_large_and_a_damaged_model_are_told_beside_a_good_one_and_come_up_once
     assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
 
     for model in ["large", "damaged"] {
-        import(&tiny, model);
+        import(&directory, "checkpoint", model);
         until("the mended model is served", async || embed(model).await.status == 200).await;
         assert_eq!(embed(model).await.header("x-sextant-version"), format!("{model}@2"));
         assert_eq!(app.get("/readyz").await.json()["missing"].get(model), None);

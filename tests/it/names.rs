@@ -126,6 +126,11 @@ async fn a_name_that_means_two_models_is_refused_and_names_both() {
     assert!(change(&directory, &["alias", "tiny", "org/x"]).0);
     let (good, text) = change(&directory, &["alias", "twin", "org/x"]);
     assert!(!good && text.contains("`org/x` is a name of the model `tiny` already"), "{text}");
+    assert!(change(&directory, &["alias", "tiny", "spare"]).0);
+    let (good, text) = change(&directory, &["import", &checkpoint, "--name", "spare"]);
+    assert!(!good && text.contains("`spare` is an alias of the model `tiny`"), "{text}");
+    assert!(!directory.path().join("models/spare").exists());
+    assert!(change(&directory, &["alias", "tiny", "spare", "--remove"]).0);
 
     // Two writers at the same moment do not see each other.
     let document = |model: &str| directory.path().join(format!("models/{model}/rollouts/00000002.json"));

@@ -1,4 +1,4 @@
-//! The keys of tokenizer_config.json: which shape ids, which shape nothing, and which nobody here knows.
+//! The keys of tokenizer_config.json: which shape ids, which shape nothing, and which are not known here.
 
 use std::path::Path;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rollout::roles::{Percent, Trial};
 
-/// What somebody wants.
+/// A change that an operator or the guard asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {

@@ -52,7 +52,7 @@ pub enum Refusal {
         /// Its space.
         from: Space,
     },
-    /// Nobody can say whether its vectors would meet others.
+    /// The stable version's space is not known: its vectors may not be comparable with the new ones.
     #[error(
         "version {version} writes into the space {to}, and which one the version before it wrote into cannot be read: if it \
          was the same, or the index has been made anew, force the rollout"
@@ -144,7 +144,7 @@ pub enum Refusal {
     /// Nothing to promote.
     #[error("no version is on trial")]
     NoTrial,
-    /// Somebody put another one on trial.
+    /// Another version was put on trial.
     #[error("version {trial} is on trial, not version {asked}")]
     OtherTrial {
         /// The version to promote.
@@ -162,7 +162,7 @@ pub enum Refusal {
         /// The stable version.
         stable: u32,
     },
-    /// The roles are others now, and a rollback by whoever has not seen them could take back too much.
+    /// The roles are others now, and a rollback decided on the old ones could take back too much.
     #[error("somebody else changed the roles meanwhile: look again")]
     Overtaken,
     /// Of and to are one.

@@ -1,6 +1,14 @@
 //! What becomes of a version that does not load, and of a canary that the guard finds bad.
 
-use super::*;
+use tokio::time::Instant;
+
+use super::{GUARD, LONGEST_PAUSE, Sync};
+use crate::embed::{Candidate, ModelError};
+use crate::rollout::gate::{GateError, Verdict};
+use crate::rollout::guard::{Cause, Figure};
+use crate::rollout::log::Signature;
+use crate::rollout::roles::Role;
+use crate::rollout::state::Change;
 
 impl Sync {
     /// A version could not be loaded, which matters if it has a role.
