@@ -3,15 +3,23 @@
 //! Not here, because they are private: the tensors of a batch. `server` measures them with the rest of the way.
 #![expect(clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
 
+use std::collections::BTreeMap;
+use std::future::{Pending, pending};
 use std::hint::black_box;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sextant::batch::policy::{Class, Key, Limits, Waiting, next_batch};
-use sextant::engine::{Output, Pooling, pooling};
+use sextant::batch::policy::next_batch;
+use sextant::batch::{BatchLayer, Class, Limits, Request};
+use sextant::engine::{Batch, Device, EngineError, Output, Pooling, Vector, pooling};
 use sextant::http::encode::{Dtype, Encoded, Format};
+use sextant::metrics::Metrics;
+use sextant::repository::manifest::Manifest;
 use sextant::tokenize::{Tokenizer, Truncate};
+use tokio::runtime::Builder;
+use tower::{Layer as _, Service};
 
 const TOKENIZER: &str = ".sextant/weights/tokenizer.json";
 /// Width of all-MiniLM-L6-v2.
@@ -62,23 +70,86 @@ fn finish(criterion: &mut Criterion) {
     });
 }
 
-/// One choice among as many rows as wait.
+/// One choice among the lengths that a batch is picked from.
 fn policy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("policy");
     let mut random = fastrand::Rng::with_seed(1);
-    let since = Instant::now();
-    for rows in [64, 1024, 8192] {
-        let row = |_| Waiting {
-            key: Key { ids: vec![0; random.usize(4..256)].into(), output: Output::Pooled },
-            class: Class::Interactive,
-            since,
-            within: usize::MAX,
-        };
-        let waiting: Vec<Waiting> = (0..rows).map(row).collect();
-        group.bench_function(format!("{rows} waiting"), |bencher| {
-            bencher.iter(|| next_batch(black_box(&waiting), &Limits::default(), since));
+    for rows in [64, 1024] {
+        let lengths: Vec<usize> = (0..rows).map(|_| random.usize(4..256)).collect();
+        group.bench_function(format!("{rows} rows"), |bencher| {
+            bencher.iter(|| next_batch(black_box(&lengths), 256, 0.25));
         });
     }
+}
+
+/// An engine that is never free.
+#[derive(Clone)]
+struct Busy;
+
+impl Service<Batch> for Busy {
+    type Response = Vec<Vector>;
+    type Error = EngineError;
+    type Future = Pending<Result<Vec<Vector>, EngineError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Batch) -> Self::Future {
+        pending()
+    }
+}
+
+/// A request that arrives where so many rows wait, and is given up: of a row of its own, and of one that waits already.
+#[expect(clippy::unwrap_used, reason = "a benchmark that cannot begin has nothing to say")]
+fn queue(criterion: &mut Criterion) {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let request = |caller: &str, id: usize| Request {
+        rows: vec![vec![id as u32; 16].into()],
+        output: Output::Pooled,
+        class: Class::Interactive,
+        caller: caller.into(),
+    };
+    let mut group = criterion.benchmark_group("queue");
+    for rows in [1_000, 100_000] {
+        let limits = Limits { queue_tokens: usize::MAX, ..Limits::default() };
+        let metrics = Metrics::new().unwrap().version(&manifest(), Device::Cpu, &BTreeMap::new());
+        let mut batcher = runtime.block_on(async { BatchLayer::new(limits, metrics).layer(Busy) });
+        let waiting: Vec<_> = (0..rows).map(|id| batcher.call(request("greedy", id))).collect();
+        for (name, id) in [("a new row", rows), ("an equal row", rows / 2)] {
+            group.bench_function(format!("{name}, {rows} waiting"), |bencher| {
+                bencher.iter(|| {
+                    drop(batcher.call(request("honest", id)));
+                    runtime.block_on(tokio::task::yield_now());
+                });
+            });
+        }
+        drop(waiting);
+    }
+}
+
+#[expect(clippy::unwrap_used, reason = "a benchmark that cannot begin has nothing to say")]
+fn manifest() -> Manifest {
+    let toml = r#"
+        schema = 1
+        model = "m"
+        version = 1
+        created = "2026-01-01T00:00:00Z"
+        licence = "MIT"
+        architecture = "bert"
+        graph = "packed"
+        precision = "fp32"
+        dimensions = 1
+        max_tokens = 512
+        pooling = "mean"
+        normalise = true
+        space = "s"
+        training_data = ""
+        intended_use = ""
+        source = { kind = "directory", name = "d" }
+        files = []
+    "#;
+    toml::from_str(toml).unwrap()
 }
 
 fn encode(criterion: &mut Criterion) {
@@ -102,6 +173,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(50);
-    targets = tokenize, policy, finish, encode
+    targets = tokenize, policy, queue, finish, encode
 }
 criterion_main!(benches);

@@ -1,10 +1,13 @@
 //! Batching as middleware: a [`tower::Layer`] that turns a service of batches into a service of requests.
 //!
-//! A request is admitted whole or refused whole; its rows wait in one queue with everybody's, a large request's slice by
-//! slice; the policy picks which run next, and a worker starts a batch as soon as a session is free: no timer stands in the way of an idle server.
+//! A request is admitted whole or refused whole. Its rows, a large request's slice by slice, wait in lanes that are fair between callers; the
+//! policy picks which of those whose turn it is run together, and a worker starts a batch as soon as a session is free: no timer stands in the
+//! way of an idle server.
 
+mod lane;
 pub mod policy;
 mod queue;
+mod sending;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::account::Caller;
 use crate::engine::{EngineError, Output, Vector};
 use policy::Key;
 pub use policy::{Class, Limits};
@@ -29,13 +33,15 @@ pub struct Request {
     pub output: Output,
     /// How urgent.
     pub class: Class,
+    /// Between whom sessions are shared.
+    pub caller: Caller,
 }
 
 /// One row's vector and where its time went.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// As the engine gave it, not normalised.
-    pub vector: Vector,
+    /// As the engine gave it, not normalised. Requests for the same row share it.
+    pub vector: Arc<Vector>,
     /// From admission to the start of its batch.
     pub queued: Duration,
     /// The run of its batch.

@@ -189,10 +189,7 @@ impl Settings {
                 tensorrt_cache: self.tensorrt_cache.clone(),
             },
             wanted,
-            limits: Limits {
-                queue_tokens: check.positive("max_queue_tokens", self.max_queue_tokens, 262_144).get(),
-                ..Limits::default()
-            },
+            limits: check.limits(self.max_queue_tokens, self.bulk_share),
             gate: self.gate.validate().unwrap_or_else(|mistakes| {
                 check.mistakes.extend(mistakes);
                 Bounds::DEFAULT
@@ -293,6 +290,7 @@ impl Config {
             lone_threads: Some(self.wanted.lone_threads.map_or(Count::Auto(Auto::Auto), Count::Of)),
             max_batch_tokens: Some(or_auto(self.wanted.batch_tokens)),
             max_queue_tokens: Some(self.limits.queue_tokens),
+            bulk_share: Some(self.limits.bulk_share),
             cache_bytes: Some(self.http.cache_bytes),
             max_requests: Some(self.http.max_requests),
             max_inputs: Some(self.http.max_inputs),

@@ -11,6 +11,7 @@ mod served;
 mod spans;
 mod spread;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ use crate::batch::{self, Finished};
 use crate::drift::inputs::InputFacts;
 use crate::drift::monitor::Drawn;
 use crate::drift::sides::Sides;
-use crate::engine::Output;
 use crate::engine::pooling::normalise;
+use crate::engine::{Output, Vector};
 use crate::rollout::guard::Side;
 use crate::tokenize::{InputError, Piece, Tokens, Truncate};
 use crate::trace;
@@ -32,7 +33,7 @@ pub(crate) use error::NOT_FINITE;
 pub use missing::Reasons as MissingReasons;
 pub use model::{Model, ModelError, Placed};
 pub use outlying::Outlying;
-pub use request::{EmbedRequest, Embeddings, Input, Prompt, Timings};
+pub use request::{AnswerRoom, EmbedRequest, Embeddings, Input, Prompt, Timings, tokenizing_cost};
 pub use served::Resident;
 use served::{Routed, Served};
 
@@ -174,12 +175,16 @@ impl Embedder {
             None => return Err(EmbedError::NoReference { version: model.id() }),
         };
 
+        let work = request.inputs.iter().map(Input::tokenizing_cost).sum();
+        if let Some(budget) = &request.budget {
+            budget.take_tokens(work).map_err(|wait| EmbedError::UsedUp { wait })?;
+        }
         let started = Instant::now();
         let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
         let mut timings = Timings { tokenize: started.elapsed(), ..Timings::default() };
         let tokens: usize = tokenized.iter().map(|input| input.ids.len()).sum();
         if let Some(budget) = &request.budget {
-            budget.take_tokens(tokens).map_err(|wait| EmbedError::UsedUp { wait })?;
+            budget.owe_tokens(tokens.saturating_sub(work));
         }
         let dimensions = match request.output {
             Output::Pooled => dimensions,
@@ -194,8 +199,22 @@ impl Embedder {
         model.metrics.truncated.inc_by(truncated as u64);
         model.metrics.unknown.inc_by(tokenized.iter().map(|input| input.unknown as u64).sum());
 
-        let rows = tokenized.into_iter().map(|input| input.ids).collect();
-        let batch = batch::Request { rows, output: request.output, class: request.class };
+        let (rows, places) = distinct(tokenized);
+        let room = match &request.answer {
+            Some(answer) => {
+                let (values, computed) = match request.output {
+                    Output::Pooled => (places.len() * dimensions, rows.len() * model.manifest.dimensions),
+                    Output::Tokens => {
+                        (tokens * dimensions, rows.iter().map(|row| row.len()).sum::<usize>() * dimensions)
+                    }
+                };
+                let room = answer.reserve(&request.caller, values, computed);
+                Some(Arc::new(room.map_err(|bytes| EmbedError::NoRoom { bytes })?))
+            }
+            None => None,
+        };
+        let (output, class, caller) = (request.output, request.class, request.caller);
+        let batch = batch::Request { rows, output, class, caller };
         let since = Instant::now();
         let finished = self.run(&model, batch).await?;
         trace::note(|record| spans::ran(record, since, &finished));
@@ -203,13 +222,17 @@ impl Embedder {
             let (counts, side) =
                 (watcher.wants(request.key.as_deref()), side.filter(|(sides, _)| sides.wants()));
             // One, because the texts of a request resemble each other.
-            let drawn = fastrand::choice(finished.iter().zip(&inputs)).filter(|_| counts || side.is_some());
-            if let Some((row, input)) = drawn {
-                watcher.give(Drawn { vector: row.vector.clone(), input: *input, counts, side });
+            let drawn = fastrand::choice(places.iter().zip(&inputs)).filter(|_| counts || side.is_some());
+            if let Some((&place, input)) = drawn {
+                let vector = Vector::clone(&finished[place].vector);
+                watcher.give(Drawn { vector, input: *input, counts, side });
             }
         }
         let outlying = match scorer {
-            Some(scorer) => Some(self.outlying(scorer, &finished).await?),
+            Some(scorer) => {
+                let outlying = self.outlying(scorer, &finished).await?;
+                Some(places.iter().map(|&place| outlying[place]).collect())
+            }
             None => None,
         };
 
@@ -219,30 +242,31 @@ impl Embedder {
         let manifest = &model.manifest;
         let is_own = request.normalise.is_none() && dimensions == manifest.dimensions;
         let normalised = request.normalise.unwrap_or(manifest.normalise);
-        let vectors = finished
-            .into_iter()
-            .map(|mut row| match request.output {
-                Output::Pooled if is_own => {
-                    manifest.finish(&mut row.vector);
-                    row.vector
-                }
-                Output::Pooled => finish(row.vector, dimensions, normalised),
-                // Token vectors are compared with each other inside the model's own space: they stay as they are.
-                Output::Tokens => row.vector,
-            })
-            .enumerate()
-            .map(|(index, vector)| {
-                if vector.iter().all(|value| value.is_finite()) {
-                    Ok(vector)
+        let finish_row = |row: Finished| match output {
+            // Copied only where another request waits for the same row.
+            Output::Pooled => {
+                let mut vector = Arc::unwrap_or_clone(row.vector);
+                if is_own {
+                    manifest.finish(&mut vector);
+                    Arc::new(vector)
                 } else {
-                    Err(EmbedError::NotFinite { index })
+                    Arc::new(finish(vector, dimensions, normalised))
                 }
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+            }
+            // Token vectors are compared with each other inside the model's own space: they stay as they are.
+            Output::Tokens => row.vector,
+        };
+        let computed: Vec<Arc<Vector>> = finished.into_iter().map(finish_row).collect();
+        let is_finite = |vector: &Arc<Vector>| vector.iter().all(|value| value.is_finite());
+        if let Some(fault) = computed.iter().position(|vector| !is_finite(vector)) {
+            let index = places.iter().position(|place| *place == fault).unwrap_or_default();
+            return Err(EmbedError::NotFinite { index });
+        }
+        let vectors: Vec<_> = places.iter().map(|&place| Arc::clone(&computed[place])).collect();
         timings.finish = started.elapsed();
         trace::note(|record| spans::finished(record, (started, timings.finish), dimensions));
         model.observe(vectors.len(), &timings);
-        Ok(Embeddings { model, vectors, dimensions, tokens, truncated, inputs, outlying, timings })
+        Ok(Embeddings { model, vectors, room, dimensions, tokens, truncated, inputs, outlying, timings })
     }
 
     /// Vectors from the cache, where there is one and it has them, and the others from the engine.
@@ -330,6 +354,20 @@ impl Embedder {
     }
 }
 
+/// The different rows of a request, and for each input the place of its row among them: equal inputs are computed once.
+fn distinct(inputs: Vec<Tokens>) -> (Vec<Arc<[u32]>>, Vec<usize>) {
+    let mut known = HashMap::with_capacity(inputs.len());
+    let mut rows = Vec::new();
+    let mut place = |input: Tokens| {
+        *known.entry(input.ids).or_insert_with_key(|ids| {
+            rows.push(Arc::clone(ids));
+            rows.len() - 1
+        })
+    };
+    let places = inputs.into_iter().map(&mut place).collect();
+    (rows, places)
+}
+
 /// Cuts a vector to `dimensions` and, where asked, brings it to unit length: in this order, or the result is not normal.
 fn finish(mut vector: Vec<f32>, dimensions: usize, normalised: bool) -> Vec<f32> {
     vector.truncate(dimensions);
@@ -342,6 +380,13 @@ fn finish(mut vector: Vec<f32>, dimensions: usize, normalised: bool) -> Vec<f32>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_inputs_share_a_row() {
+        let tokens = |ids: &[u32]| Tokens { ids: ids.into(), cut: 0, unknown: 0 };
+        let (rows, places) = distinct(vec![tokens(&[1]), tokens(&[2]), tokens(&[1])]);
+        assert_eq!((rows.len(), places), (2, vec![0, 1, 0]));
+    }
 
     #[test]
     fn a_cut_vector_is_normalised_after_the_cut() {

@@ -10,6 +10,7 @@ mod statistics;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use thiserror::Error;
@@ -258,7 +259,8 @@ async fn embed(
                 truncate: None,
                 ..EmbedRequest::default()
             };
-            vectors.extend(subject.embedder.embed(request).await?.vectors);
+            let embedded = subject.embedder.embed(request).await?;
+            vectors.extend(embedded.vectors.into_iter().map(Arc::unwrap_or_clone));
             progress(part.len() as u64);
         }
         Ok(vectors)

@@ -24,6 +24,7 @@ mod request_id;
 pub(crate) mod room;
 mod slashes;
 mod tei;
+mod tokens;
 mod trace;
 
 use std::sync::Arc;
@@ -186,8 +187,8 @@ fn embedding() -> Routes {
         .post("/embed", tei::embed)
         .post("/embed_all", tei::embed_all)
         .post("/similarity", tei::similarity)
-        .post("/tokenize", tei::tokenize)
-        .post("/decode", tei::decode)
+        .post("/tokenize", tokens::tokenize)
+        .post("/decode", tokens::decode)
         .post("/rerank", tei::other_task)
         .post("/predict", tei::other_task)
         .post("/embed_sparse", tei::other_task)

@@ -24,6 +24,7 @@
 //! - [`embed`]: the pipeline of a request, and a loaded version.
 //! - [`tokenize`]: text to token ids; token ids checked.
 //! - [`batch`]: which rows run together, and when.
+//! - [`account`]: how much callers may hold at once.
 //! - [`engine`]: the runtime library, devices, sessions and their threads, tensors, pooling.
 //! - [`repository`]: versions in a directory or a bucket, with [`repository::manifest`] for what a version is.
 //! - [`rollout`]: which version serves, who changes that, how a server follows; and what a version must show before, in
@@ -40,6 +41,7 @@
 //!
 //! `http` knows `embed`, `embed` knows `batch`, `batch` knows `engine`'s types; nothing lower knows `http`.
 
+pub mod account;
 pub mod batch;
 pub mod bench;
 pub mod cli;

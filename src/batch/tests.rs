@@ -54,7 +54,13 @@ fn request(rows: &[&[u32]]) -> Request {
         rows: rows.iter().map(|&row| Arc::from(row)).collect(),
         output: Output::Pooled,
         class: Class::Interactive,
+        caller: "one".into(),
     }
+}
+
+/// The same of another caller.
+fn request_of(caller: &str, rows: &[&[u32]]) -> Request {
+    Request { caller: caller.into(), ..request(rows) }
 }
 
 /// The next batch the engine gets, answered with the first id of each row.
@@ -79,9 +85,9 @@ fn a_batch_starts_as_soon_as_a_session_is_free_and_holds_all_that_waits() {
     assert_eq!(metrics.queue_tokens.get(), 0);
     assert_pending!(worker.poll());
     let vectors: Vec<Vector> =
-        assert_ready!(first.poll()).unwrap().into_iter().map(|row| row.vector).collect();
-    assert_eq!(vectors, [[1.0], [2.0]], "each caller has its own, in order");
-    assert_eq!(assert_ready!(second.poll()).unwrap()[0].vector, [3.0]);
+        assert_ready!(first.poll()).unwrap().into_iter().map(|row| row.vector.to_vec()).collect();
+    assert_eq!(vectors, [[1.0], [2.0]], "each request has its own, in order");
+    assert_eq!(*assert_ready!(second.poll()).unwrap()[0].vector, [3.0]);
 }
 
 #[test]
@@ -173,7 +179,7 @@ fn a_failed_batch_is_tried_again_row_by_row() {
     assert_eq!(run_next(&mut engine), [[1]]);
     assert_eq!(fail(&mut engine), 1);
     assert_pending!(worker.poll());
-    assert_eq!(assert_ready!(good.poll()).unwrap()[0].vector, [1.0]);
+    assert_eq!(*assert_ready!(good.poll()).unwrap()[0].vector, [1.0]);
     assert!(matches!(assert_ready!(bad.poll()), Err(BatchError::Engine(_))));
     assert_eq!((metrics.retried.get(), metrics.queue_items.get(), metrics.queue_tokens.get()), (1, 0, 0));
 }
@@ -193,34 +199,63 @@ fn the_worker_finishes_what_it_has_and_ends_with_its_last_handle() {
 }
 
 #[test]
-fn a_large_request_waits_slice_by_slice_and_keeps_nobody_out() {
+fn a_large_request_is_counted_whole_and_enters_the_queue_slice_by_slice() {
     let (mut batcher, mut worker, mut engine, metrics) =
-        batcher(Limits { queue_tokens: 10_000, batch_tokens: 256, ..Limits::default() });
+        batcher(Limits { queue_tokens: 70_000, batch_tokens: 256, ..Limits::default() });
     engine.allow(0);
     let rows: Vec<Vec<u32>> = (0..200).map(|id| vec![id; 256]).collect();
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let mut large = task::spawn(batcher.call(request(&rows)));
     assert_pending!(large.poll());
-    assert_eq!(metrics.queue_tokens.get(), 8192, "one slice of 51,200 tokens");
-    let mut small = task::spawn(batcher.call(request(&[&[7, 7]])));
-    assert_pending!(small.poll(), "there is room for others");
+    assert_eq!(metrics.queue_tokens.get(), 51_200);
+    let mut refused = task::spawn(batcher.call(request(&rows)));
+    assert!(matches!(assert_ready!(refused.poll()), Err(BatchError::Overloaded { .. })));
+    // Behind the slice, and not behind all of it.
+    let mut small = task::spawn(batcher.call(request(&[&[1000; 256]])));
     engine.allow(1000);
     assert_pending!(worker.poll());
-    let mut ran = 0;
+    let (mut ran, mut small_ran) = (0, 0);
     let vectors = loop {
-        ran += run_next(&mut engine).len();
+        let batch = run_next(&mut engine);
+        ran += batch.len();
+        if batch.iter().any(|row| row[0] == 1000) {
+            small_ran = ran;
+        }
         assert_pending!(worker.poll());
         if let std::task::Poll::Ready(answer) = large.poll() {
             break answer.unwrap();
         }
-        assert!(metrics.queue_tokens.get() <= 8192 + 2);
         assert_pending!(worker.poll());
     };
-    assert!(ran >= 200);
+    assert_eq!((ran, small_ran), (201, 5), "four batches of the large request were there before");
     let firsts: Vec<f32> = vectors.iter().map(|row| row.vector[0]).collect();
     assert_eq!(firsts, (0..200).map(|id| id as f32).collect::<Vec<_>>());
-    assert_eq!(assert_ready!(small.poll()).unwrap()[0].vector, [7.0]);
-    assert_eq!(metrics.queue_tokens.get(), 0);
+    assert_eq!(*assert_ready!(small.poll()).unwrap()[0].vector, [1000.0]);
+    assert_eq!((metrics.queue_items.get(), metrics.queue_tokens.get()), (0, 0));
+}
+
+#[test]
+fn a_caller_with_many_rows_does_not_refuse_or_delay_another() {
+    let (mut batcher, mut worker, mut engine, _) =
+        batcher(Limits { queue_tokens: 4096, batch_tokens: 256, ..Limits::default() });
+    engine.allow(0);
+    let rows: Vec<Vec<u32>> = (0..100).map(|id| vec![id; 64]).collect();
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let mut greedy: Vec<_> =
+        rows.chunks(10).map(|rows| task::spawn(batcher.call(request_of("greedy", rows)))).collect();
+    let refused = greedy.iter_mut().filter_map(|answer| match answer.poll() {
+        std::task::Poll::Ready(answer) => Some(answer.unwrap_err()),
+        std::task::Poll::Pending => None,
+    });
+    assert_eq!(refused.count(), 5, "of 640 tokens each, beyond four fifths of the limit");
+    assert_pending!(worker.poll());
+    let mut honest = task::spawn(batcher.call(request_of("honest", &[&[500; 64]])));
+    assert_pending!(honest.poll());
+    engine.allow(100);
+    assert_pending!(worker.poll());
+    assert!(run_next(&mut engine).iter().any(|row| row[0] == 500), "beside the row that was due");
+    assert_pending!(worker.poll());
+    assert_eq!(*assert_ready!(honest.poll()).unwrap()[0].vector, [500.0]);
 }
 
 #[test]

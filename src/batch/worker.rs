@@ -14,6 +14,14 @@ use super::service::Shared;
 use super::{BatchError, Finished, Key, Ran};
 use crate::engine::{Batch, EngineError, Vector};
 
+/// What requests tell the worker.
+pub(super) enum Message {
+    /// Rows to run.
+    Rows(Vec<Row>),
+    /// Requests for these rows were given up; their replies are closed.
+    GivenUp(Vec<Key>),
+}
+
 /// A batch that has run.
 struct Done {
     rows: Vec<Key>,
@@ -25,7 +33,7 @@ struct Done {
 /// Runs until every [`Batcher`](super::Batcher) is dropped and everything admitted is answered.
 pub(super) async fn run<S>(
     mut engine: S,
-    mut incoming: mpsc::UnboundedReceiver<Vec<Row>>,
+    mut messages: mpsc::UnboundedReceiver<Message>,
     limits: Limits,
     shared: Arc<Shared>,
 ) where
@@ -39,8 +47,12 @@ pub(super) async fn run<S>(
             // Arrivals before the choice, so that a batch is chosen from all that is there; answers before both.
             biased;
             Some(done) = running.next() => answer(done, &mut queue, &shared),
-            rows = incoming.recv(), if open => match rows {
-                Some(rows) => arrive(rows, &mut queue, &shared),
+            message = messages.recv(), if open => match message {
+                Some(Message::Rows(rows)) => arrive(rows, &mut queue, &shared),
+                Some(Message::GivenUp(keys)) => {
+                    let (rows, tokens) = queue.give_up(&keys);
+                    shared.left(rows, tokens);
+                }
                 None => open = false,
             },
             ready = poll_fn(|context| engine.poll_ready(context)), if !queue.is_empty() => {
@@ -50,7 +62,7 @@ pub(super) async fn run<S>(
                     let ran = Duration::ZERO;
                     answer(Done { rows, started, ran, result: Err(error) }, &mut queue, &shared);
                 } else if rows.is_empty() {
-                    // Everybody has gone: a clone gives the reserved session back, for the liveness probe to find.
+                    // All requests were given up: a clone gives the reserved session back, for the liveness probe to find.
                     engine = engine.clone();
                 } else {
                     let ids = rows.iter().map(|row| Arc::clone(&row.ids)).collect();
@@ -76,18 +88,15 @@ fn arrive(rows: Vec<Row>, queue: &mut Queue, shared: &Shared) {
     }
 }
 
-/// The rows of the next batch, none if everybody has gone.
+/// The rows of the next batch; none if no request wants them any more.
 fn choose(queue: &mut Queue, limits: &Limits, shared: &Shared) -> Vec<Key> {
-    if shared.somebody_left() {
-        let (rows, tokens) = queue.sweep();
-        shared.left(rows, tokens);
-    }
-    let rows = queue.take(limits, Instant::now());
+    let mut rows = queue.take(limits);
     shared.left(rows.len(), rows.iter().map(|row| row.ids.len()).sum());
+    rows.retain(|key| queue.is_wanted(key));
     rows
 }
 
-/// Answers everybody who waits for the rows of a batch. A failed batch of several rows is tried again in halves: so a batch becomes as small as
+/// Answers the requests that wait for the rows of a batch. A failed batch of several rows is tried again in halves: so a batch becomes as small as
 /// memory wants it, and one bad row is found in few runs and fails alone. Not one whose device is lost: a row that broke it would break
 /// the next one too.
 fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
@@ -103,17 +112,12 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
         Ok(vectors) => {
             let batch = Ran { started, rows: rows.len(), tokens: observe(&rows, ran, shared) };
             for (key, vector) in rows.iter().zip(vectors) {
-                let send = |waiter: Waiter, vector| {
-                    let queued = started.saturating_duration_since(waiter.since);
-                    // A caller that has gone needs no answer.
-                    let _ = waiter.reply.send(Ok(Finished { vector, queued, ran, batch: Some(batch) }));
-                };
-                let mut waiters = queue.finished(key);
-                // Nearly always the only one: it gets the vector, those who share it get copies.
-                let last = waiters.pop();
-                waiters.into_iter().for_each(|waiter| send(waiter, vector.clone()));
-                if let Some(last) = last {
-                    send(last, vector);
+                let vector = Arc::new(vector);
+                for Waiter { since, reply } in queue.finished(key) {
+                    let queued = started.saturating_duration_since(since);
+                    let vector = Arc::clone(&vector);
+                    // One that was given up needs no answer.
+                    let _ = reply.send(Ok(Finished { vector, queued, ran, batch: Some(batch) }));
                 }
             }
         }
@@ -132,8 +136,8 @@ fn answer(done: Done, queue: &mut Queue, shared: &Shared) {
                 shared.metrics.retried.inc();
             }
             let within = padded_tokens(&rows) / 2;
-            shared.back(rows.len(), rows.iter().map(|row| row.ids.len()).sum());
-            queue.retry(rows, started, within);
+            shared.entered(rows.len(), rows.iter().map(|row| row.ids.len()).sum());
+            queue.retry(rows, within);
         }
         Err(error) => {
             // Told to callers as the server's state, so that nobody else would log why.

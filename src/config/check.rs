@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Count;
+use crate::batch::Limits;
 use crate::engine::Asked;
 use crate::keys::Keys;
 
@@ -55,6 +56,17 @@ impl Check {
             self.mistakes.push(format!("`{name}` is `0`: expected at least 1"));
             NonZeroUsize::MIN
         })
+    }
+
+    /// What the queue may hold, and how it is shared.
+    pub(super) fn limits(&mut self, queue_tokens: Option<usize>, bulk_share: Option<f64>) -> Limits {
+        let default = Limits::default();
+        let bulk_share = bulk_share.unwrap_or(default.bulk_share);
+        if !(0.0..=0.5).contains(&bulk_share) {
+            self.mistakes.push(format!("`bulk_share` is `{bulk_share}`: expected 0 to 0.5"));
+        }
+        let queue_tokens = self.positive("max_queue_tokens", queue_tokens, default.queue_tokens).get();
+        Limits { queue_tokens, bulk_share, ..default }
     }
 
     /// A number that was given, `None` if it is to be measured.

@@ -89,10 +89,14 @@ pub struct Settings {
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_BATCH_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_batch_tokens: Option<Count>,
-    /// Most tokens waiting before requests get 429 [default: 262144]
+    /// Most tokens of all requests that wait or run; a caller that holds four times what is free gets 429 [default: 262144]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_QUEUE_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue_tokens: Option<usize>,
+    /// Share of the tokens that run while interactive requests wait that is of bulk requests, 0 to 0.5 [default: 0.05]
+    #[arg(long, value_name = "SHARE", env = "SEXTANT_BULK_SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bulk_share: Option<f64>,
     /// Memory for vectors of inputs that come again, in bytes [default: 0, none]
     #[arg(long, value_name = "BYTES", env = "SEXTANT_CACHE_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]

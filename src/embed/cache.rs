@@ -44,7 +44,7 @@ impl VectorCache {
     pub(super) fn get(&self, version: &Arc<str>, ids: &Arc<[u32]>) -> Option<Finished> {
         let vector = self.0.get(&Key { version: Arc::clone(version), ids: Arc::clone(ids) })?;
         let none = Duration::ZERO;
-        Some(Finished { vector: vector.to_vec(), queued: none, ran: none, batch: None })
+        Some(Finished { vector: Arc::new(vector.to_vec()), queued: none, ran: none, batch: None })
     }
 
     /// Keeps a vector, unless it is not finite: that is an error each time.
@@ -65,7 +65,7 @@ mod tests {
         let (one, two): (Arc<str>, Arc<str>) = ("m@1".into(), "m@2".into());
         let ids: Arc<[u32]> = [1, 2, 3].into();
         cache.keep(&one, Arc::clone(&ids), &vec![0.5; 384]);
-        assert_eq!(cache.get(&one, &ids).unwrap().vector, [0.5; 384]);
+        assert_eq!(*cache.get(&one, &ids).unwrap().vector, [0.5; 384]);
         assert!(cache.get(&two, &ids).is_none());
         for id in 0..1000 {
             cache.keep(&one, [id].into(), &vec![id as f32; 384]);

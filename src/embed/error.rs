@@ -97,6 +97,15 @@ pub enum EmbedError {
         /// Allowed.
         most: usize,
     },
+    /// The answer would be larger than there is room for beside those that are not taken yet.
+    #[error(
+        "other requests and answers that are not taken yet have the room (max_held_bytes), and this answer needs {bytes} bytes: ask \
+         later, or for less at once"
+    )]
+    NoRoom {
+        /// What it needs.
+        bytes: usize,
+    },
     /// The caller's key has used up its tokens.
     #[error("this key has used up its tokens for now")]
     UsedUp {

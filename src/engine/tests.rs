@@ -90,7 +90,7 @@ fn start_idle(gpus: Vec<Gpu>, idle: Duration) -> (Engine, Batcher, crate::metric
 
 async fn ask(batcher: &mut Batcher, rows: Vec<Vec<u32>>) -> Result<Vec<Finished>, BatchError> {
     let rows = rows.into_iter().map(Arc::from).collect();
-    let request = Request { rows, output: Output::Pooled, class: Class::Interactive };
+    let request = Request { rows, output: Output::Pooled, class: Class::Interactive, caller: "one".into() };
     batcher.ready().await.unwrap().call(request).await
 }
 

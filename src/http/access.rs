@@ -1,6 +1,7 @@
 //! Who asks, and whether they may: one layer in front of every route, so that none can be forgotten.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::App;
-use super::admin::is_from_here;
+use super::admin::{Peer, is_from_here};
 use super::error::{ApiError, Kind};
+use crate::account;
 use crate::embed::{EmbedError, Model};
 use crate::keys::{Budget, Key, Keys, Role};
 
@@ -49,9 +51,9 @@ impl Needs {
 /// Who asks. The layer puts it beside the request for handlers, and beside the answer for whoever counts and logs.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
-    /// Nobody needs a key.
-    Anybody,
-    /// Nobody needs a key, and an administrator is whoever is on this machine.
+    /// No keys are set. With the address that the request came from, where it came over a connection.
+    Anybody(Option<IpAddr>),
+    /// No keys are set, and the request is an administrator's from this machine.
     Loopback,
     /// Has no key, or none that is known.
     Nameless,
@@ -63,7 +65,7 @@ impl Caller {
     /// For logs, metrics and the rollout log.
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Anybody | Self::Nameless => "none",
+            Self::Anybody(_) | Self::Nameless => "none",
             Self::Loopback => "loopback",
             Self::Key(key) => key.name(),
         }
@@ -83,7 +85,16 @@ impl Caller {
     fn models(&self) -> Option<&[String]> {
         match self {
             Self::Key(key) => key.models(),
-            Self::Anybody | Self::Loopback | Self::Nameless => None,
+            Self::Anybody(_) | Self::Loopback | Self::Nameless => None,
+        }
+    }
+
+    /// Between whom sessions and room are shared: the key's name, or else the address.
+    pub(super) fn account(&self) -> account::Caller {
+        match self {
+            Self::Key(key) => key.name().into(),
+            Self::Anybody(Some(address)) => network(*address).into(),
+            Self::Anybody(None) | Self::Loopback | Self::Nameless => account::Caller::from(""),
         }
     }
 
@@ -115,11 +126,30 @@ impl Caller {
         self.budget().map_or(Ok(()), |budget| budget.take_tokens(count).map_err(used_up))
     }
 
+    /// Takes more tokens of a request that was let in: those that are not there are owed.
+    pub(super) fn owe_tokens(&self, count: usize) {
+        if let Some(budget) = self.budget() {
+            budget.owe_tokens(count);
+        }
+    }
+
     /// What it may still use up.
     pub(super) fn budget(&self) -> Option<Arc<Budget>> {
         match self {
             Self::Key(key) => Some(Arc::clone(key.budget())),
-            Self::Anybody | Self::Loopback | Self::Nameless => None,
+            Self::Anybody(_) | Self::Loopback | Self::Nameless => None,
+        }
+    }
+}
+
+/// An address as one of those between whom the server is shared. Of IPv6 the first half: a host has as many addresses of the other half as
+/// it likes.
+fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
         }
     }
 }
@@ -227,14 +257,15 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
 }
 
 fn without_keys(request: &Request, needs: Needs) -> (Caller, Result<(), ApiError>) {
+    let address = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
     if needs != Needs::Role(Role::Admin) {
-        return (Caller::Anybody, Ok(()));
+        return (Caller::Anybody(address), Ok(()));
     }
     if is_from_here(request) {
         return (Caller::Loopback, Ok(()));
     }
     let message = "no keys are set, so only this machine may ask: see --keys-file";
-    (Caller::Anybody, Err(ApiError::new(Kind::Forbidden, message)))
+    (Caller::Anybody(address), Err(ApiError::new(Kind::Forbidden, message)))
 }
 
 fn with_key(keys: &Keys, request: &Request, needs: Needs) -> (Caller, Result<(), ApiError>) {
@@ -291,6 +322,15 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn an_ipv6_host_is_one_caller() {
+        let network = |address: &str| network(address.parse().unwrap());
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2:ffff::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), "10.0.0.1");
+        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
+    }
 
     #[test]
     fn a_key_is_read_from_one_header_of_one_scheme() {

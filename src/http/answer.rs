@@ -1,28 +1,39 @@
 //! What every embedding answer says besides its vectors.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::access::{Caller, seen_by};
+use super::body::Reserved;
 use super::error::{ApiError, Kind};
 use super::extract::timeout;
 use super::{App, beside_others};
-use crate::embed::{EmbedRequest, Embeddings};
+use crate::embed::{EmbedError, EmbedRequest, Embeddings};
 
 impl App {
-    /// Embeds, what its key allows, for as long as the caller's headers say that it waits.
+    /// Embeds, what its key allows, for as long as the caller's headers say that it waits. The answer will have `value_bytes` for each
+    /// value of a vector, which are reserved before anything is computed.
     pub(super) async fn embed(
         &self,
         request: EmbedRequest,
+        value_bytes: usize,
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Embeddings, ApiError> {
         let timeout = timeout(headers)?;
         let model = self.asked_model(request.model.as_deref(), caller)?;
-        let request = EmbedRequest { model, budget: caller.budget(), ..request };
-        let embeddings =
-            async { self.0.embedder.embed(request).await.map_err(|error| seen_by(caller, error)) };
+        let answer = Some(self.0.intake.answer_room(value_bytes));
+        let request =
+            EmbedRequest { model, budget: caller.budget(), caller: caller.account(), answer, ..request };
+        let embeddings = async {
+            self.0.embedder.embed(request).await.map_err(|error| match error {
+                EmbedError::NoRoom { bytes } => self.no_room(bytes),
+                error => seen_by(caller, error),
+            })
+        };
         let Some(timeout) = timeout else { return embeddings.await };
         // What is dropped leaves the queue before it is run.
         match tokio::time::timeout(timeout, embeddings).await {
@@ -38,14 +49,18 @@ impl App {
 /// `body` as JSON with the headers that say which version made the vectors and where the time went.
 pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result<Response, ApiError> {
     // As base64 a value takes six bytes, as a number about eleven.
-    let bytes = embeddings.vectors.iter().map(Vec::len).sum::<usize>() * 8;
+    let bytes = embeddings.vectors.iter().map(|vector| vector.len()).sum::<usize>() * 8;
     let mut response = beside_others(bytes, || json_in(Vec::with_capacity(bytes), body))?;
-    said(response.headers_mut(), embeddings);
+    said(&mut response, embeddings);
     Ok(response)
 }
 
-/// Sets the headers that say which version made the vectors and where the time went.
-pub(super) fn said(headers: &mut HeaderMap, embeddings: &Embeddings) {
+/// Sets the headers that say which version made the vectors and where the time went, and hands over what is reserved for the answer.
+pub(super) fn said(response: &mut Response, embeddings: &Embeddings) {
+    if let Some(room) = &embeddings.room {
+        response.extensions_mut().insert(Reserved(Arc::clone(room)));
+    }
+    let headers = response.headers_mut();
     let timings = &embeddings.timings;
     set(headers, "x-sextant-version", &embeddings.model.id());
     set(headers, "x-sextant-space", &embeddings.model.manifest.space.0);

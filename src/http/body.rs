@@ -19,9 +19,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::App;
+use super::access::Caller;
 use super::error::{ApiError, Kind};
 use super::room::{Place, Room};
+use crate::account::{self, Account, Reservation};
 use crate::config::HttpConfig;
+use crate::embed::{AnswerRoom, EmbedError};
 
 /// Of each body and each answer so many bytes are not counted among those that are held: large ones take room from each other, and not
 /// from a client with a sentence.
@@ -55,7 +58,7 @@ pub(super) struct Intake {
     /// Requests that are being answered.
     places: Arc<Semaphore>,
     /// Bytes.
-    held: Arc<Semaphore>,
+    held: Arc<Account>,
 }
 
 impl Intake {
@@ -64,15 +67,24 @@ impl Intake {
         Self {
             coming: Room::new(config.max_requests),
             places: semaphore(config.max_requests),
-            held: semaphore(config.bodies.max_held_bytes),
+            held: Account::new(config.bodies.max_held_bytes),
         }
     }
+
+    /// Where the bytes of an answer are reserved that has `value_bytes` for each value of a vector.
+    pub(super) fn answer_room(&self, value_bytes: usize) -> AnswerRoom {
+        AnswerRoom { account: Arc::clone(&self.held), value_bytes, free_bytes: SMALL }
+    }
 }
+
+/// What is reserved for an answer, put beside it by the handler that knew its size before it was made.
+#[derive(Debug, Clone)]
+pub(super) struct Reserved(pub(super) Arc<Reservation>);
 
 /// What a request holds until it is answered.
 #[derive(Default)]
 struct Held {
-    bytes: Option<OwnedSemaphorePermit>,
+    bytes: Option<Reservation>,
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -110,12 +122,14 @@ pub(super) async fn receive(State(app): State<App>, request: Request, next: Next
         refused.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         return refused;
     }
+    let caller = parts.extensions.get::<Caller>().map_or_else(|| account::Caller::from(""), Caller::account);
     let held = Arc::new(Mutex::new(Held::default()));
-    let body = Incoming::new(body, app.clone(), needs_place, Arc::clone(&held));
+    let body =
+        Incoming::new(body, app.clone(), account::Caller::clone(&caller), needs_place, Arc::clone(&held));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     drop(held);
     // Metrics and what an administrator asks for must get through, and files of the documentation are there anyway.
-    if needs_place { app.hold(response) } else { response }
+    if needs_place { app.hold(response, &caller) } else { response }
 }
 
 fn is_encoded(encoding: &HeaderValue) -> bool {
@@ -130,34 +144,46 @@ impl App {
         ApiError::overloaded(message, self.0.embedder.retry_after())
     }
 
-    /// Holds room for an answer until the last of it is taken. One that is larger than all the room has it to itself.
-    fn hold(&self, response: Response) -> Response {
+    /// Holds room for an answer until the last of it is taken: what was reserved for it, as far as it needs that.
+    fn hold(&self, mut response: Response, caller: &account::Caller) -> Response {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        let most = self.0.config.bodies.max_held_bytes;
-        let more = length.unwrap_or(most).saturating_sub(SMALL).min(most);
+        let more = length.unwrap_or(self.0.config.bodies.max_held_bytes).saturating_sub(SMALL);
+        let room = response.extensions_mut().remove::<Reserved>().map(|Reserved(room)| room);
+        if let Some(room) = &room {
+            room.shrink_to(more);
+        }
         if more == 0 {
             return response;
         }
-        match self.room_for(more) {
-            Some(room) => response.map(|body| Body::new(Outgoing { body, room: Arc::new(room) })),
-            None => {
-                let message = format!(
-                    "other requests and answers that are not taken yet have {most} bytes already (max_held_bytes), and this answer \
-                     needs {more}: ask later, or for less at once"
-                );
-                ApiError::overloaded(message, self.0.embedder.retry_after()).into_response()
-            }
+        match room.or_else(|| self.room_for(caller, more).map(Arc::new)) {
+            Some(room) => response.map(|body| Body::new(Outgoing { body, room })),
+            None => self.no_room(more).into_response(),
         }
     }
 
-    /// Room for so many bytes, or one more refusal.
-    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let semaphore = Arc::clone(&self.0.intake.held);
-        let room = u32::try_from(bytes).ok().and_then(|bytes| semaphore.try_acquire_many_owned(bytes).ok());
-        if room.is_none() {
-            self.0.metrics.shed("held_bytes");
-        }
-        room
+    /// Room for an answer of so many bytes, before it is made.
+    ///
+    /// # Errors
+    /// 429 if the caller may not hold them now.
+    pub(super) fn reserve(&self, caller: &Caller, bytes: usize) -> Result<Reservation, ApiError> {
+        let more = bytes.saturating_sub(SMALL);
+        self.room_for(&caller.account(), more).ok_or_else(|| self.no_room(more))
+    }
+
+    /// Room for so many bytes, if the caller may hold them.
+    fn room_for(&self, caller: &account::Caller, bytes: usize) -> Option<Reservation> {
+        self.0.intake.held.reserve(caller, bytes)
+    }
+
+    /// Refuses an answer of so many bytes.
+    pub(super) fn no_room(&self, bytes: usize) -> ApiError {
+        self.not_held(EmbedError::NoRoom { bytes }.to_string())
+    }
+
+    /// Refuses bytes for which there is no room.
+    fn not_held(&self, message: String) -> ApiError {
+        self.0.metrics.shed("held_bytes");
+        ApiError::overloaded(message, self.0.embedder.retry_after())
     }
 }
 
@@ -165,6 +191,7 @@ impl App {
 struct Incoming {
     body: Body,
     app: App,
+    caller: account::Caller,
     needs_place: bool,
     held: Arc<Mutex<Held>>,
     received: usize,
@@ -181,8 +208,8 @@ struct Waiting {
 }
 
 impl Incoming {
-    fn new(body: Body, app: App, needs_place: bool, held: Arc<Mutex<Held>>) -> Self {
-        Self { body, app, needs_place, held, received: 0, waiting: None }
+    fn new(body: Body, app: App, caller: account::Caller, needs_place: bool, held: Arc<Mutex<Held>>) -> Self {
+        Self { body, app, caller, needs_place, held, received: 0, waiting: None }
     }
 
     /// Counts what came, and asks for room for it.
@@ -192,17 +219,20 @@ impl Incoming {
         self.received += bytes;
         let more = self.received.saturating_sub(before);
         if more > 0 {
-            let Some(room) = self.app.room_for(more) else {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_held = match &held.bytes {
+                Some(bytes) => bytes.grow(more),
+                None => {
+                    held.bytes = self.app.room_for(&self.caller, more);
+                    held.bytes.is_some()
+                }
+            };
+            if !is_held {
                 let message = format!(
                     "other requests and answers that are not taken yet have {} bytes already (max_held_bytes): send this one later, or in parts",
                     limits.max_held_bytes
                 );
-                return Err(ApiError::overloaded(message, self.app.0.embedder.retry_after()));
-            };
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            match &mut held.bytes {
-                Some(bytes) => bytes.merge(room),
-                none => *none = Some(room),
+                return Err(self.app.not_held(message));
             }
         }
         if let Some(waiting) = &mut self.waiting {
@@ -289,14 +319,14 @@ impl HttpBody for Incoming {
 /// The body of a large answer, with the room that it takes.
 struct Outgoing {
     body: Body,
-    room: Arc<OwnedSemaphorePermit>,
+    room: Arc<Reservation>,
 }
 
 /// A part of it. The room is held by the bytes, not by the body: whoever cuts them into pieces has all of them in memory until the
 /// last piece is gone.
 struct Roomed {
     bytes: Bytes,
-    _room: Arc<OwnedSemaphorePermit>,
+    _room: Arc<Reservation>,
 }
 
 impl AsRef<[u8]> for Roomed {

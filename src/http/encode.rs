@@ -32,7 +32,22 @@ pub enum Dtype {
     Ubinary,
 }
 
+/// Of a float in JSON, at most, with its comma: as `-1.2345678e-10,`, where most take eleven.
+pub(super) const JSON_VALUE_BYTES: usize = 15;
+
 impl Dtype {
+    /// Bytes of a value in an answer, at most.
+    pub(super) fn value_bytes(self, format: Format) -> usize {
+        match (self, format) {
+            (Self::Float, Format::Float) => JSON_VALUE_BYTES,
+            // Four bytes in base64.
+            (Self::Float, Format::Base64) => 6,
+            // As `-127,`; of packed bits an eighth of that.
+            (Self::Int8 | Self::Uint8, _) => 5,
+            (Self::Binary | Self::Ubinary, _) => 1,
+        }
+    }
+
     /// Whether its scale is that of vectors of unit length.
     pub(super) fn needs_unit_vectors(self) -> bool {
         matches!(self, Self::Int8 | Self::Uint8)

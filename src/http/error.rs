@@ -183,6 +183,7 @@ impl From<EmbedError> for ApiError {
             {
                 Self::new(Kind::Unavailable, message)
             }
+            EmbedError::NoRoom { .. } => Self::new(Kind::Overloaded, message),
             EmbedError::UsedUp { wait } => used_up(wait),
             EmbedError::NoReference { .. } => Self::new(Kind::StateConflict, message).at("ood"),
             EmbedError::Batch(BatchError::Engine(_)) | EmbedError::Scoring | EmbedError::Tokenizing => {

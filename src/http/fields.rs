@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
-use super::{admin, inference, openai, tei};
+use super::{admin, inference, openai, tei, tokens};
 
 /// Fails on purpose, with the names of the fields that the type asks for.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ fn requests_are_read_with_the_documented_fields_and_no_others() {
         ("CreateEmbeddings", read::<openai::CreateEmbeddings>()),
         ("Embed", read::<tei::Embed>()),
         ("Similarity", read::<tei::Similarity>()),
-        ("Tokenize", read::<tei::Tokenize>()),
-        ("Decode", read::<tei::Decode>()),
+        ("Tokenize", read::<tokens::Tokenize>()),
+        ("Decode", read::<tokens::Decode>()),
         ("InferRequest", read::<inference::InferRequest>()),
         ("IndexRequest", read::<inference::IndexRequest>()),
         ("RolloutRequest", read::<admin::RolloutRequest>()),

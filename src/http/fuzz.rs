@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::error::ApiError;
 use super::extract::Json;
 use super::inputs::Inputs;
-use super::{admin, inference, openai, tei};
+use super::{admin, inference, openai, tei, tokens};
 use crate::config::{HttpConfig, Settings};
 use crate::embed::Input;
 
@@ -38,8 +38,8 @@ pub fn requests(body: &[u8]) {
         read::<openai::CreateEmbeddings>(body).await;
         read::<tei::Embed>(body).await;
         read::<tei::Similarity>(body).await;
-        read::<tei::Tokenize>(body).await;
-        read::<tei::Decode>(body).await;
+        read::<tokens::Tokenize>(body).await;
+        read::<tokens::Decode>(body).await;
         read::<admin::RolloutRequest>(body).await;
         read::<admin::PromoteRequest>(body).await;
         read::<admin::RollbackRequest>(body).await;

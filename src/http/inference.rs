@@ -139,7 +139,7 @@ pub(super) async fn infer(
     let request = read(&headers, &body)?;
     let (id, binary) = (request.id(), request.wants_binary()?);
     let asked = beside_others(body.len(), || request.embed(named.asked(), &headers, &app.0.config))?;
-    let embeddings = app.embed(asked, &headers, &caller).await?;
+    let embeddings = app.embed(asked, answer::value_bytes(binary), &headers, &caller).await?;
     answer::answered(&embeddings, id.as_deref(), binary)
 }
 

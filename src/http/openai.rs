@@ -95,7 +95,6 @@ pub(super) async fn create_embeddings(
     let request = EmbedRequest {
         model: Some(body.model.clone()),
         key: body.user,
-        budget: None,
         space: space(&headers),
         inputs,
         prompt: prompt(body.prompt_name, body.input_type),
@@ -105,9 +104,10 @@ pub(super) async fn create_embeddings(
         output: Output::Pooled,
         class: class(&headers)?,
         ood: body.ood.unwrap_or(false),
+        ..EmbedRequest::default()
     };
-    let embeddings = app.embed(request, &headers, &caller).await?;
     let format = body.encoding_format.unwrap_or_default();
+    let embeddings = app.embed(request, dtype.value_bytes(format), &headers, &caller).await?;
     let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding",
         index,

@@ -11,15 +11,16 @@ use serde_json::json;
 use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::choice::choice;
+use super::encode::JSON_VALUE_BYTES;
 use super::error::{ApiError, Kind};
 use super::extract::{Json, Object, class, space};
 use super::inputs::{Inputs, check_count, list_of_texts};
-use super::{App, answer, beside_others};
+use super::{App, answer};
 use crate::compare::dot;
 use crate::embed::{EmbedRequest, Embeddings, Input, Prompt};
 use crate::engine::Output;
 use crate::repository::manifest::Precision;
-use crate::tokenize::{Piece, Truncate};
+use crate::tokenize::Truncate;
 
 /// How to cut, as this dialect says it.
 #[derive(Deserialize, Default)]
@@ -86,38 +87,6 @@ pub(super) struct Pairs {
     sentences: Inputs<String>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct Tokenize {
-    inputs: Inputs<String>,
-    #[serde(default)]
-    add_special_tokens: Option<bool>,
-    #[serde(default)]
-    prompt_name: Option<String>,
-    #[serde(default)]
-    model: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Decode {
-    ids: Inputs<Vec<i64>>,
-    #[serde(default)]
-    skip_special_tokens: Option<bool>,
-    #[serde(default)]
-    model: Option<String>,
-}
-
-/// Of one token in JSON, about.
-const TOKEN_BYTES: usize = 64;
-
-#[derive(Serialize)]
-struct Token {
-    id: u32,
-    text: String,
-    special: bool,
-    start: Option<usize>,
-    stop: Option<usize>,
-}
-
 impl Cut {
     /// The server's way, or the model's where it has none, unless the request says otherwise.
     fn truncate(&self, server: Option<Truncate>) -> Option<Truncate> {
@@ -149,7 +118,6 @@ impl Embed {
         let request = EmbedRequest {
             model: self.model,
             key: None,
-            budget: None,
             space: space(headers),
             inputs,
             truncate: cut.truncate(app.0.config.truncate),
@@ -159,6 +127,7 @@ impl Embed {
             output: Output::Pooled,
             class: class(headers)?,
             ood: self.ood.unwrap_or(false),
+            ..EmbedRequest::default()
         };
         Ok((request, characters))
     }
@@ -172,9 +141,10 @@ pub(super) async fn embed(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
-    let embeddings = app.embed(request, &headers, &caller).await?;
+    let embeddings = app.embed(request, JSON_VALUE_BYTES, &headers, &caller).await?;
     if embeddings.outlying.is_none() {
-        return answered(&embeddings, &embeddings.vectors, characters, started);
+        let vectors: Vec<&[f32]> = embeddings.vectors.iter().map(|vector| vector.as_slice()).collect();
+        return answered(&embeddings, &vectors, characters, started);
     }
     let judged = embeddings.vectors.iter().enumerate();
     let judged: Vec<_> = judged
@@ -196,7 +166,12 @@ pub(super) async fn embed_all(
         return Err(ApiError::new(Kind::Invalid, message).at("ood"));
     }
     let embeddings = app
-        .embed(EmbedRequest { output: Output::Tokens, dimensions: None, ..request }, &headers, &caller)
+        .embed(
+            EmbedRequest { output: Output::Tokens, dimensions: None, ..request },
+            JSON_VALUE_BYTES,
+            &headers,
+            &caller,
+        )
         .await?;
     let rows: Vec<Vec<&[f32]>> =
         embeddings.vectors.iter().map(|row| row.chunks_exact(embeddings.dimensions).collect()).collect();
@@ -232,7 +207,8 @@ pub(super) async fn similarity(
         ..EmbedRequest::default()
     };
     let embeddings = app
-        .embed(request, &headers, &caller)
+        // Of each text there is one number in the answer.
+        .embed(request, 0, &headers, &caller)
         .await
         .map_err(|refused| refused.naming_input(field_of_pairs))?;
     let cosines: Vec<f32> = match embeddings.vectors.split_first() {
@@ -245,57 +221,6 @@ pub(super) async fn similarity(
 /// The field of [`Pairs`] that has the text at this place among all.
 fn field_of_pairs(index: usize) -> String {
     index.checked_sub(1).map_or_else(|| "source_sentence".into(), |index| format!("sentences[{index}]"))
-}
-
-pub(super) async fn tokenize(
-    State(app): State<App>,
-    caller: Caller,
-    Json(body): Json<Tokenize>,
-) -> Result<Response, ApiError> {
-    let model = app.model(body.model.as_deref(), &caller)?;
-    let texts = body.inputs.counted(app.0.config.max_inputs)?;
-    // Nothing is cut off here, so all of it is work and answer.
-    let (bytes, most) = (texts.iter().map(String::len).sum::<usize>(), app.0.config.max_input_bytes);
-    if bytes > most {
-        let message = format!("the texts have {bytes} bytes, at most {most} are tokenized at once");
-        return Err(ApiError::new(Kind::TooLarge, message));
-    }
-    let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
-    let special = body.add_special_tokens.unwrap_or(true);
-    let pieces = app.0.embedder.pieces(&model, texts, &prompt, special).await?;
-    let count = pieces.iter().map(Vec::len).sum();
-    caller.take_tokens(count)?;
-    let token = |piece: Piece| Token {
-        id: piece.id,
-        text: piece.text,
-        special: piece.special,
-        start: piece.span.as_ref().map(|span| span.start),
-        stop: piece.span.as_ref().map(|span| span.end),
-    };
-    beside_others(count * TOKEN_BYTES, || {
-        let tokens: Vec<Vec<Token>> =
-            pieces.into_iter().map(|text| text.into_iter().map(token).collect()).collect();
-        answer::json(&tokens)
-    })
-}
-
-pub(super) async fn decode(
-    State(app): State<App>,
-    caller: Caller,
-    Json(body): Json<Decode>,
-) -> Result<Response, ApiError> {
-    let model = app.model(body.model.as_deref(), &caller)?;
-    let lists = body.ids.counted(app.0.config.max_inputs)?;
-    // A token has a byte at least, and no more may be decoded than is tokenized.
-    let (ids, most) = (lists.iter().map(Vec::len).sum::<usize>(), app.0.config.max_input_bytes);
-    if ids > most {
-        let message = format!("the lists have {ids} ids, at most {most} are decoded at once");
-        return Err(ApiError::new(Kind::TooLarge, message).at("ids"));
-    }
-    caller.take_tokens(ids)?;
-    let skip = body.skip_special_tokens.unwrap_or(true);
-    let texts = app.0.embedder.decode(&model, lists, skip).await?;
-    beside_others(texts.iter().map(String::len).sum(), || answer::json(&texts))
 }
 
 /// Answers for the routes of this dialect that other kinds of models have, as it does where the model is of none of them.

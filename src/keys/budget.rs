@@ -74,6 +74,13 @@ impl Budget {
     pub fn take_tokens(&self, count: usize) -> Result<(), Duration> {
         self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.take(count))
     }
+
+    /// Takes more tokens of a request that was let in: those that are not there are owed.
+    pub fn owe_tokens(&self, count: usize) {
+        if let Some(tokens) = &self.tokens {
+            tokens.owe(count);
+        }
+    }
 }
 
 /// Lets a request in while one token is left, and takes all of its tokens: what is not there is owed, and nobody gets in until it is
@@ -105,6 +112,11 @@ impl Tokens {
         self.wait(*paid, now)?;
         *paid = now.max(*paid) + Duration::from_secs_f64(self.of_one * count as f64);
         Ok(())
+    }
+
+    fn owe(&self, count: usize) {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        *paid = Instant::now().max(*paid) + Duration::from_secs_f64(self.of_one * count as f64);
     }
 
     /// Until one token is left.

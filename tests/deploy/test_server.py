@@ -21,7 +21,7 @@ ALL_SETTINGS = {
         "onnxruntime": '/opt/a "b" <c> é/lib.so', "default_model": "minilm", "sync_interval": "1m 30s", "truncate": "error",
         "require_signed": "/etc/sextant/trusted.pem",
         "sessions": "auto", "threads": 3, "lone_threads": 0, "max_batch_tokens": 512, "device_memory": "auto",
-        "tensorrt_cache": "/cache/tensorrt", "max_queue_tokens": 262144,
+        "tensorrt_cache": "/cache/tensorrt", "max_queue_tokens": 262144, "bulk_share": 0.1,
         "cache_bytes": 34359738368, "max_requests": 4096, "max_inputs": 2048, "max_input_bytes": 1048576, "max_body_bytes": 33554432,
         "log_format": "json", "log": "info,sextant=debug",
         "gate": {"min_probe_cosine": 0.9999, "min_probe_cosine_int8": 1, "min_probe_cosine_gpu": 0.99999, "min_probe_cosine_gpu_fp16": 0.999,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -107,7 +108,7 @@ impl<'a> Source<'a> {
             let prompt = self.subject.prompt_name.clone().map_or(Prompt::Default, Prompt::Named);
             let request = EmbedRequest { inputs, prompt, ..EmbedRequest::default() };
             let embedded = embedder.embed(request).await?;
-            let vectors = embedded.vectors.into_iter().zip(embedded.inputs);
+            let vectors = embedded.vectors.into_iter().map(Arc::unwrap_or_clone).zip(embedded.inputs);
             self.known.extend(part.iter().map(|text| (*text).to_owned()).zip(vectors));
             bar.inc(part.len() as u64);
         }

@@ -1,5 +1,7 @@
 //! Vectors as an output tensor: in JSON, or as bytes behind it.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::ser::SerializeSeq;
@@ -7,8 +9,9 @@ use serde::{Serialize, Serializer};
 
 use super::{EMBEDDING, version};
 use crate::embed::Embeddings;
+use crate::engine::Vector;
 use crate::http::answer::{said, set, to_json};
-use crate::http::encode::push_le_bytes;
+use crate::http::encode::{JSON_VALUE_BYTES, push_le_bytes};
 use crate::http::error::ApiError;
 use crate::http::{answer, beside_others};
 
@@ -38,14 +41,19 @@ struct Parameters {
 }
 
 /// Vectors as one list, row after row.
-struct Flat<'a>(&'a [Vec<f32>]);
+struct Flat<'a>(&'a [Arc<Vector>]);
 
 impl Serialize for Flat<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.iter().map(Vec::len).sum()))?;
-        self.0.iter().flatten().try_for_each(|value| list.serialize_element(value))?;
+        let mut list = serializer.serialize_seq(Some(self.0.iter().map(|vector| vector.len()).sum()))?;
+        self.0.iter().flat_map(|vector| vector.iter()).try_for_each(|value| list.serialize_element(value))?;
         list.end()
     }
+}
+
+/// Bytes of a value in the answer.
+pub(super) fn value_bytes(binary: bool) -> usize {
+    if binary { size_of::<f32>() } else { JSON_VALUE_BYTES }
 }
 
 /// The answer to a request called `id`.
@@ -76,7 +84,7 @@ pub(super) fn answered(
     });
     let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], body)
         .into_response();
-    said(response.headers_mut(), embeddings);
+    said(&mut response, embeddings);
     set(response.headers_mut(), "inference-header-content-length", &length.to_string());
     Ok(response)
 }
