@@ -21,7 +21,7 @@ pub struct Limits {
     pub batch_tokens: usize,
     /// Largest share of `longest * rows` that may be padding, 0 to 1.
     pub padding_share: f64,
-    /// Tokens of admitted requests that wait or run, shared between callers: see [`crate::account`].
+    /// Tokens of admitted requests that wait, shared between callers: see [`crate::account`].
     pub queue_tokens: usize,
     /// Batches that run at once: rows that would fit into one batch are spread over all.
     pub sessions: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -9,7 +10,7 @@ use tokio::sync::oneshot;
 use super::lane::{Lane, Place};
 use super::policy::{Class, Limits};
 use super::{BatchError, Finished, Key};
-use crate::account::Caller;
+use crate::account::{Caller, Reservation};
 
 /// A request that waits for a row.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Row {
     pub(super) caller: Caller,
     pub(super) class: Class,
     pub(super) waiter: Waiter,
+    /// Of its request: its tokens are given back when it waits no longer.
+    pub(super) room: Arc<Reservation>,
 }
 
 /// A row that waits or runs.
@@ -34,6 +37,8 @@ struct Wanted {
     waiters: Vec<Waiter>,
     /// Where it waits; none while it runs, and before it is tried again.
     place: Option<(Class, Place)>,
+    /// As long as it waits.
+    room: Option<Arc<Reservation>>,
 }
 
 /// Rows of a batch that failed.
@@ -64,11 +69,12 @@ impl Queue {
     /// Adds a row. Returns false if an equal one is here already, waiting or running: its vector serves both. An equal row that waits moves
     /// forward if the new caller's turn is sooner, so that a row is not late because another caller has asked for it before.
     pub(super) fn push(&mut self, row: Row) -> bool {
-        let Row { key, caller, class, waiter } = row;
+        let Row { key, caller, class, waiter, room } = row;
         match self.rows.entry(key.clone()) {
             Entry::Occupied(mut equal) => {
                 let wanted = equal.get_mut();
                 wanted.waiters.push(waiter);
+                room.release(key.ids.len());
                 if let Some((before, place)) = wanted.place {
                     let lane = if before == Class::Bulk { &mut self.bulk } else { &mut self.interactive };
                     if class < before || (class == before && lane.is_sooner(&caller, place)) {
@@ -82,7 +88,7 @@ impl Queue {
             Entry::Vacant(vacant) => {
                 let lane = if class == Class::Bulk { &mut self.bulk } else { &mut self.interactive };
                 let place = Some((class, lane.push(key, &caller)));
-                vacant.insert(Wanted { waiters: vec![waiter], place });
+                vacant.insert(Wanted { waiters: vec![waiter], place, room: Some(room) });
                 true
             }
         }
@@ -134,6 +140,9 @@ impl Queue {
         for key in &keys {
             if let Some(wanted) = self.rows.get_mut(key) {
                 wanted.place = None;
+                if let Some(room) = wanted.room.take() {
+                    room.release(key.ids.len());
+                }
             }
         }
         keys
@@ -182,6 +191,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Account;
     use crate::engine::Output;
 
     type Answer = oneshot::Receiver<Result<Finished, BatchError>>;
@@ -189,7 +199,11 @@ mod tests {
     fn row_of(caller: &str, ids: &[u32], class: Class) -> (Row, Answer) {
         let (reply, answer) = oneshot::channel();
         let key = Key { ids: ids.into(), output: Output::Pooled };
-        (Row { key, caller: caller.into(), class, waiter: Waiter { since: Instant::now(), reply } }, answer)
+        let room = Arc::new(Account::new(1 << 20).reserve(&caller.into(), ids.len()).unwrap());
+        (
+            Row { key, caller: caller.into(), class, waiter: Waiter { since: Instant::now(), reply }, room },
+            answer,
+        )
     }
 
     fn row(ids: &[u32], class: Class) -> (Row, Answer) {

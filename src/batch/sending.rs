@@ -21,7 +21,7 @@ const SLICE_BATCHES: usize = 4;
 pub(super) struct Sending {
     batcher: Batcher,
     request: Request,
-    room: Reservation,
+    room: Arc<Reservation>,
     since: Instant,
     /// The rows in the order in which they are sent.
     order: Vec<usize>,
@@ -42,7 +42,7 @@ impl Sending {
         let mut sending = Self {
             batcher,
             request,
-            room,
+            room: Arc::new(room),
             since: Instant::now(),
             order,
             sent: 0,
@@ -78,6 +78,7 @@ impl Sending {
                 caller: Arc::clone(&self.request.caller),
                 class: self.request.class,
                 waiter: Waiter { since: self.since, reply },
+                room: Arc::clone(&self.room),
             });
             self.answers.push_back((index, answer));
             self.outstanding += tokens;
@@ -108,7 +109,6 @@ impl Sending {
             self.answers.pop_front();
             let tokens = self.tokens(index);
             self.outstanding -= tokens;
-            self.room.release(tokens);
             // At half a slice, so that neither the engine waits for rows nor the worker for each single one.
             if self.outstanding <= self.slice() / 2 {
                 self.send()?;
@@ -120,6 +120,8 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
+        // Also of rows that are in the queue still, which share it.
+        self.room.shrink_to(0);
         let unsent = &self.order[self.sent..];
         if !unsent.is_empty() {
             let tokens = unsent.iter().map(|&index| self.tokens(index)).sum();

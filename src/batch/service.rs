@@ -106,7 +106,7 @@ pub struct Batcher {
     pub(super) queue: mpsc::UnboundedSender<Message>,
     pub(super) limits: Limits,
     pub(super) shared: Arc<Shared>,
-    /// Tokens of admitted requests that are not answered.
+    /// Tokens of admitted requests that wait.
     account: Arc<Account>,
 }
 

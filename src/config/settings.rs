@@ -89,7 +89,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_BATCH_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_batch_tokens: Option<Count>,
-    /// Most tokens of all requests that wait or run; a caller that holds four times what is free gets 429 [default: 262144]
+    /// Most tokens that wait; a caller that holds four times what is free gets 429 [default: 262144]
     #[arg(long, value_name = "N", env = "SEXTANT_MAX_QUEUE_TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queue_tokens: Option<usize>,

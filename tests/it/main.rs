@@ -16,6 +16,7 @@ mod docs;
 mod drift;
 mod engine;
 mod evaluate;
+mod fairness;
 mod faults;
 mod gate;
 mod hub;
