@@ -1,5 +1,7 @@
 //! Whether the server lives and is ready, what it measures, and its contract.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 use super::access::Caller;
 use super::error::{ApiError, Kind};
 use super::{App, answer};
-use crate::embed::Placed;
+use crate::embed::{Model, Placed};
 
 /// The contract of all routes, served as it is.
 const OPENAPI: &str = include_str!("../../openapi.yaml");
@@ -23,9 +25,19 @@ pub(super) async fn livez(State(app): State<App>, caller: Caller) -> Result<Resp
 pub(super) async fn alive(app: &App, caller: &Caller) -> Result<(), ApiError> {
     let deadline = app.0.config.liveness_deadline;
     let models = app.0.embedder.models();
-    let checks = models.iter().map(async |model| (model.id(), model.is_alive(deadline).await));
+    let told = |model: &Model| match model.longest_run(deadline) {
+        longest if longest > deadline => {
+            format!(
+                "{} (whose runs may take {})",
+                model.id(),
+                humantime::format_duration(Duration::from_secs(longest.as_secs() + 1))
+            )
+        }
+        _ => model.id(),
+    };
+    let checks = models.iter().map(async |model| (told(model), model.is_alive(deadline).await));
     let dead: Vec<String> =
-        join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id).collect();
+        join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(name, _)| name).collect();
     if dead.is_empty() {
         return Ok(());
     }
