@@ -207,6 +207,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
+    app.warn_of_open_keys();
     let (phase, phases) = watch::channel(Phase::Serving);
     // Dropped, it ends all that is in it.
     let mut following = JoinSet::new();

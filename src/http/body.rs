@@ -25,7 +25,7 @@ use crate::config::HttpConfig;
 
 /// Of each body and each answer so many bytes are not counted among those that are held: large ones take room from each other, and not
 /// from a client with a sentence.
-const SMALL: usize = 1 << 14;
+pub(super) const SMALL: usize = 1 << 14;
 
 /// Limits of the bodies of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,8 @@ impl Error for Unread {}
 /// Holds a request to the limits of its body. What a client may ask for without work, by GET, needs no place, and a rollback must get
 /// through a server that is full.
 pub(super) async fn receive(State(app): State<App>, request: Request, next: Next) -> Response {
-    let needs_place = request.method() == Method::POST && !request.uri().path().starts_with("/admin/");
+    let (is_read, is_admin) = (request.method() != Method::POST, request.uri().path().starts_with("/admin/"));
+    let needs_place = !is_read && !is_admin;
     if needs_place && app.0.intake.places.available_permits() == 0 {
         return app.shed().into_response();
     }
@@ -114,8 +115,8 @@ pub(super) async fn receive(State(app): State<App>, request: Request, next: Next
     let body = Incoming::new(body, app.clone(), needs_place, Arc::clone(&held));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     drop(held);
-    // Metrics and what an administrator asks for must get through, and files of the documentation are there anyway.
-    if needs_place { app.hold(response) } else { response }
+    // Metrics and what an administrator asks for must get through, however many vectors wait to be taken.
+    if needs_place { app.hold(response) } else { app.hold_beside(response, is_read, is_admin) }
 }
 
 fn is_encoded(encoding: &HeaderValue) -> bool {
@@ -139,7 +140,7 @@ impl App {
             return response;
         }
         match self.room_for(more) {
-            Some(room) => response.map(|body| Body::new(Outgoing { body, room: Arc::new(room) })),
+            Some(room) => response.map(|body| Body::new(Outgoing::new(body, room))),
             None => {
                 let message = format!(
                     "other requests and answers that are not taken yet have {most} bytes already (max_held_bytes), and this answer \
@@ -287,9 +288,15 @@ impl HttpBody for Incoming {
 }
 
 /// The body of a large answer, with the room that it takes.
-struct Outgoing {
+pub(super) struct Outgoing {
     body: Body,
     room: Arc<OwnedSemaphorePermit>,
+}
+
+impl Outgoing {
+    pub(super) fn new(body: Body, room: OwnedSemaphorePermit) -> Self {
+        Self { body, room: Arc::new(room) }
+    }
 }
 
 /// A part of it. The room is held by the bytes, not by the body: whoever cuts them into pieces has all of them in memory until the

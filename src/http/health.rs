@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +10,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::access::Caller;
+use super::beside::Unheld;
 use super::error::{ApiError, Kind};
 use super::{App, answer};
 use crate::embed::{Model, Placed};
@@ -82,11 +84,12 @@ pub(super) fn ready(app: &App) -> Result<(), ApiError> {
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
-    let text = app.0.metrics.render().map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
+    let render = || app.0.metrics.render().map_err(|error| ApiError::new(Kind::Internal, error.to_string()));
+    let page = app.0.beside.page(render)?;
     let kind = HeaderValue::from_static(prometheus::TEXT_FORMAT);
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], Extension(Unheld), page).into_response())
 }
 
 pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))], OPENAPI)
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))], Extension(Unheld), OPENAPI)
 }
