@@ -4,6 +4,7 @@ mod access;
 pub mod admin;
 mod answer;
 mod audit;
+mod beside;
 pub mod body;
 mod choice;
 mod docs;
@@ -73,6 +74,8 @@ struct State {
     docs: docs::Files,
     /// Places for embedding requests, and room for their bodies.
     intake: Intake,
+    /// Room for answers without vectors.
+    beside: beside::Beside,
     draining: AtomicBool,
     /// Who may ask.
     keys: Arc<Current>,
@@ -86,7 +89,7 @@ impl App {
         let (operator, tracing, docs, draining) = (None, None, docs::Files::new(), AtomicBool::new(false));
         let keys = Arc::new(Current::new(config.keys.clone()));
         metrics.keys.prepare(keys.get().names());
-        let ledger = audit::Ledger::default();
+        let (beside, ledger) = (beside::Beside::default(), audit::Ledger::default());
         Self(Arc::new(State {
             embedder,
             metrics,
@@ -95,6 +98,7 @@ impl App {
             tracing,
             docs,
             intake,
+            beside,
             draining,
             keys,
             ledger,
@@ -142,7 +146,22 @@ impl App {
     /// Tells and counts what a look at the keys file led to.
     pub fn keys_looked_at(&self, look: &Look) {
         audit::keys(look);
+        if matches!(look, Look::Changed { .. }) {
+            self.warn_of_open_keys();
+        }
         self.0.metrics.keys.looked_at(look, self.0.keys.get().names());
+    }
+
+    /// Warns of keys that are for every model only because their entries say nothing of models: a cut entry looks the same.
+    pub(crate) fn warn_of_open_keys(&self) {
+        let keys = self.0.keys.get();
+        let names: Vec<&str> = keys.without_models().collect();
+        if !names.is_empty() {
+            tracing::warn!(
+                keys = names.join(" "),
+                "these keys are for every model, because their entries do not say for which: say `models = [\"*\"]` if that is meant"
+            );
+        }
     }
 
     /// A model to show in an example: the default, or the first.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq};
 
 pub use budget::{Budget, Limits};
+use file::ALL_MODELS;
 pub use file::{Entry, KeysError};
 pub use secret::{Digest, SHORTEST_KEY, Secret};
 
@@ -42,7 +43,7 @@ impl fmt::Display for Role {
 pub struct Key {
     entry: Entry,
     digest: Digest,
-    /// Outlives a change of the file that leaves the limits as they are: touching a file must not refill a bucket.
+    /// Outlives a change of the file, also one of its limits: touching a file must not refill a bucket.
     budget: Arc<Budget>,
 }
 
@@ -59,7 +60,7 @@ impl Key {
 
     /// The models that it may use; `None` for all, those to come included.
     pub fn models(&self) -> Option<&[String]> {
-        self.entry.models.as_deref()
+        self.entry.models.as_deref().filter(|models| *models != [ALL_MODELS])
     }
 
     /// What it may still use up.
@@ -70,40 +71,69 @@ impl Key {
 
 /// Every key, in the order of the file; none where nobody needs one.
 #[derive(Clone, Default)]
-pub struct Keys(Vec<Arc<Key>>);
+pub struct Keys {
+    keys: Vec<Arc<Key>>,
+    /// Whether the file says where it ends, so that no part of it can be missing.
+    ended: bool,
+}
 
 impl Keys {
     /// Whether nobody needs a key.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     /// The names, in the order of the file.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|key| key.name())
+        self.keys.iter().map(|key| key.name())
     }
 
     /// The key, found in a time that depends on its length and on how many keys there are.
     pub fn find(&self, key: &str) -> Option<&Arc<Key>> {
         let digest = Digest::of(key);
-        let place = place(self.0.iter().map(|key| &key.digest), &digest);
-        self.0.get(usize::try_from(place).ok()?)
+        let place = place(self.keys.iter().map(|key| &key.digest), &digest);
+        self.keys.get(usize::try_from(place).ok()?)
     }
 
-    /// These keys, with what the same names have used up already where their limits are the same.
+    /// The names of keys that are for every model because their entries do not say for which.
+    pub fn without_models(&self) -> impl Iterator<Item = &str> {
+        let unsaid = |key: &&Arc<Key>| key.entry.models.is_none() && !key.entry.is_for_metrics_alone();
+        self.keys.iter().filter(unsaid).map(|key| key.name())
+    }
+
+    /// Refuses a file that may have lost its end since `before` was read, where the loss would let a key do more. A cut file can only have
+    /// lost lines of its last entry, and entries behind it.
+    ///
+    /// # Errors
+    /// With the name of the entry, and the remedy.
+    fn check_end(&self, before: &Self) -> Result<(), KeysError> {
+        if self.ended {
+            return Ok(());
+        }
+        if before.ended {
+            return Err(KeysError::EndLost);
+        }
+        let Some(last) = self.keys.last() else { return Ok(()) };
+        let Some(old) = before.keys.iter().find(|old| old.name() == last.name()) else { return Ok(()) };
+        let (now, then) = (&last.entry, &old.entry);
+        if (then.models.is_some() && now.models.is_none()) || now.limits.lost(&then.limits) {
+            return Err(KeysError::Widened { name: now.name.clone() });
+        }
+        Ok(())
+    }
+
+    /// These keys, with what the same names have used up already.
     fn after(self, before: &Self) -> Self {
-        let of_old = |key: Arc<Key>| {
-            let old = before.0.iter().find(|old| old.name() == key.name());
-            match old.filter(|old| old.entry.limits == key.entry.limits) {
-                Some(old) if old.entry == key.entry => Arc::clone(old),
-                Some(old) => {
-                    let (entry, digest) = (key.entry.clone(), key.digest.clone());
-                    Arc::new(Key { entry, digest, budget: Arc::clone(&old.budget) })
-                }
-                None => key,
+        let of_old = |key: Arc<Key>| match before.keys.iter().find(|old| old.name() == key.name()) {
+            Some(old) if old.entry == key.entry => Arc::clone(old),
+            Some(old) => {
+                let (entry, digest) = (key.entry.clone(), key.digest.clone());
+                old.budget.change(&entry.limits);
+                Arc::new(Key { entry, digest, budget: Arc::clone(&old.budget) })
             }
+            None => key,
         };
-        Self(self.0.into_iter().map(of_old).collect())
+        Self { keys: self.keys.into_iter().map(of_old).collect(), ended: self.ended }
     }
 }
 
@@ -113,7 +143,8 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The place of the digest that is `given`, `u64::MAX` if it is not there. Looks at all of all of them, and branches on none.
+/// The place of the digest that is `given`, `u64::MAX` if it is not there. Compares every byte of every digest,
+/// without branching.
 fn place<'a, T: ConstantTimeEq + 'a>(known: impl Iterator<Item = &'a T>, given: &T) -> u64 {
     let mut found = u64::MAX;
     for (place, digest) in (0..).zip(known) {

@@ -90,6 +90,8 @@ pub struct SyncFailures {
     pub repository: IntCounter,
     /// A version that was rolled out could not be loaded.
     pub load: IntCounter,
+    /// A version was not loaded because the memory would not suffice, whoever asked for it.
+    pub memory: IntCounter,
     /// A document could not be read, or one that was followed is not there any more.
     pub document: IntCounter,
 }
@@ -107,7 +109,8 @@ impl Metrics {
         let sync_failures = counter(
             &registry,
             "sextant_sync_failures_total",
-            "What went wrong in following the rollout logs: looks at the repository, loads of versions that were rolled out, documents.",
+            "What went wrong in following the rollout logs: looks at the repository, loads of versions that were rolled out, memory for a version, \
+             documents.",
             &["reason"],
         )?;
         let metrics = Self {
@@ -255,6 +258,7 @@ impl Metrics {
             sync_failures: SyncFailures {
                 repository: sync_failures.with_label_values(&["repository"]),
                 load: sync_failures.with_label_values(&["load"]),
+                memory: sync_failures.with_label_values(&["memory"]),
                 document: sync_failures.with_label_values(&["document"]),
             },
             dropped_spans: DroppedSpans::new(&registry)?,

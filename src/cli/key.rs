@@ -57,7 +57,8 @@ impl New {
             name: self.name,
             hash: Digest::of(secret.text()).to_string(),
             roles: self.role,
-            models: (!self.model.is_empty()).then_some(self.model),
+            // Said in any case: an entry without it may have lost it.
+            models: Some(if self.model.is_empty() { vec!["*".to_owned()] } else { self.model }),
             limits: Limits {
                 requests_per_second: self.requests_per_second,
                 requests_burst: self.requests_burst,

@@ -125,7 +125,7 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SEXTANT_DRAIN_TIMEOUT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<String>,
-    /// How long /livez waits for an inference [default: 10s]
+    /// How long /livez waits for an inference; batches that took longer when they were measured may run on [default: 10s]
     #[arg(long, value_name = "TIME", env = "SEXTANT_LIVENESS_DEADLINE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub liveness_deadline: Option<String>,

@@ -42,6 +42,8 @@ pub struct Model {
     pub topology: Option<Topology>,
     /// Where it runs, likewise.
     pub placed: Option<Placed>,
+    /// Bytes that its largest batches took when it was loaded; 0 if that was not measured.
+    pub activations: u64,
     /// Width of the vectors of single tokens.
     pub(super) token_dimensions: usize,
     pub(super) tokenizer: Tokenizer,
@@ -71,12 +73,17 @@ struct Probe {
     engine: BoxCloneSyncService<Batch, Vec<Vector>, EngineError>,
     /// Whether no session's thread is gone or has hung for longer than that.
     beats: Box<dyn Fn(Duration) -> bool + Send + Sync>,
+    /// How long a batch may run, by what was measured when it was loaded. 0 if nothing was.
+    longest_run: Duration,
     /// When it last answered and what. Held while it is asked, so that many askers cost one inference.
     last: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 /// For this long an answer of the probe holds.
 const PROBE_HOLDS: Duration = Duration::from_millis(500);
+/// A run may take so many times as long as the longest that was measured at load: then the other sessions ran short rows, and other models
+/// nothing.
+const SLACK: u32 = 5;
 
 impl Model {
     /// Loads a version from `repository`, through the gate.
@@ -92,7 +99,7 @@ impl Model {
         bounds: Bounds,
         metrics: &Metrics,
     ) -> Result<Self, ModelError> {
-        let Passed { files, tokenizer, chosen, report } =
+        let Passed { files, tokenizer, chosen, measured, report } =
             gate::pass(repository, &manifest, backend, wanted, bounds).await?;
         for warning in report.with_verdict(Verdict::Warning) {
             tracing::warn!(version = report.version, "{warning}");
@@ -117,6 +124,7 @@ impl Model {
             devices = %backend.devices,
             ?form,
             ?nodes,
+            longest_run = ?measured.longest_run,
             "loaded"
         );
         let token_dimensions = sessions.first().and_then(Session::token_dimensions);
@@ -140,9 +148,16 @@ impl Model {
             topology: Some(topology),
             placed: Some(placement),
             gate: Some(report),
+            activations: measured.activations,
             _files: Some(files),
-            ..model
+            ..model.with_longest_run(measured.longest_run)
         })
+    }
+
+    /// The same, of which a batch may run for so long: `/livez` waits for longer then.
+    pub fn with_longest_run(mut self, longest_run: Duration) -> Self {
+        self.probe.longest_run = longest_run;
+        self
     }
 
     /// A version whose batches `engine` runs, whose threads `beats` tells of: the seam for tests. Must be called inside a
@@ -179,6 +194,7 @@ impl Model {
         let probe = Probe {
             engine: BoxCloneSyncService::new(engine),
             beats: Box::new(beats),
+            longest_run: Duration::ZERO,
             last: tokio::sync::Mutex::new(None),
         };
         let (topology, placed, gate, files) = (None, None, None, None);
@@ -190,6 +206,7 @@ impl Model {
             topology,
             placed,
             gate,
+            activations: 0,
             token_dimensions,
             tokenizer,
             batcher,
@@ -220,8 +237,14 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Whether the engine answers one short inference, outside the queue, within `deadline`, and none of its sessions has
-    /// hung for longer. Half a second old at most.
+    /// How long a run may take before its session counts as hung: `deadline`, or more where the longest batch needs more.
+    pub fn longest_run(&self, deadline: Duration) -> Duration {
+        deadline.max(self.probe.longest_run.saturating_mul(SLACK))
+    }
+
+    /// Whether the engine answers one short inference, outside the queue, within `deadline`, and none of its sessions has hung. Where a batch
+    /// may run for longer than the deadline, an engine that is at work on such a one lives as well. Told within the deadline, since a
+    /// probe does not wait for longer, and half a second old at most.
     pub async fn is_alive(&self, deadline: Duration) -> bool {
         let mut last = self.probe.last.lock().await;
         if let Some((when, alive)) = *last
@@ -232,7 +255,13 @@ impl Model {
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
         let batch = Batch { rows: vec![tokens.ids], unqueued: true, ..Batch::default() };
         let answer = tokio::time::timeout(deadline, self.probe.engine.clone().oneshot(batch)).await;
-        let alive = matches!(answer, Ok(Ok(_))) && (self.probe.beats)(deadline);
+        let (longest, beats) = (self.longest_run(deadline), &self.probe.beats);
+        let alive = beats(longest)
+            && match answer {
+                Ok(answer) => answer.is_ok(),
+                // A session that is at work does not keep to the shortest time, and an idle engine has no reason to be late.
+                Err(_) => longest > deadline && !beats(Duration::ZERO),
+            };
         *last = Some((Instant::now(), alive));
         alive
     }

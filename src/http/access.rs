@@ -71,11 +71,6 @@ impl Caller {
         }
     }
 
-    /// Whether it is somebody of whom the operator knows.
-    pub(super) fn is_known(&self) -> bool {
-        matches!(self, Self::Loopback | Self::Key(_))
-    }
-
     /// Whether it may know what is served.
     pub(super) fn may_see_models(&self) -> bool {
         !matches!(self, Self::Nameless)

@@ -14,7 +14,8 @@ use super::error::{ApiError, Kind};
 use super::extract::Json;
 use super::{App, answer};
 use crate::drift::watcher::Watcher;
-use crate::embed::Resident;
+use crate::embed::{ModelError, Resident};
+use crate::rollout::gate::GateError;
 use crate::rollout::{
     Change, Log, OperateError, Operator, Overview, Percent, Refusal, RolloutError, Signature,
 };
@@ -325,6 +326,11 @@ impl From<OperateError> for ApiError {
         let (kind, details) = match error {
             OperateError::Rollout(error) => return error.into(),
             OperateError::NotLoaded { .. } if report.is_some() => (Kind::GateNotPassed, report),
+            OperateError::NotLoaded { ref source, .. }
+                if matches!(**source, ModelError::Gate(GateError::NoRoom(_))) =>
+            {
+                (Kind::StateConflict, None)
+            }
             OperateError::NotServed { written, .. } => (Kind::NotServedYet, Some(json!(written))),
             OperateError::NotLoaded { .. } | OperateError::Stopping => (Kind::Unavailable, None),
         };

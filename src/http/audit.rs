@@ -1,8 +1,9 @@
 //! One line for each action of an administrator, whatever came of it, and for each change of the keys. It is for whoever keeps logs:
 //! the rollout log has the changes that were made, and neither those that were refused nor where they came from.
 
+mod tally;
+
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
@@ -18,67 +19,31 @@ use super::access::Caller;
 use super::admin::Peer;
 use super::error::{ApiError, Kind};
 use crate::keys::follow::Look;
+use tally::{Line, Rest, Tallies};
 
 /// Characters of a path's part that are told: the rest can only be nonsense.
 const LONGEST: usize = 128;
 
-/// Denials of callers whom nobody knows that are told one by one, of each [`PERIOD`]; the rest is a number. Whoever finds the port could
-/// fill a disk with them otherwise.
-const STRANGERS_TOLD: u64 = 10;
-const PERIOD: Duration = Duration::from_secs(10);
-
 /// What is kept from one action to the next.
 #[derive(Default)]
 pub(super) struct Ledger {
-    strangers: Mutex<Strangers>,
+    tallies: Mutex<Tallies>,
     /// Read while an action is at work.
     at_work: Arc<RwLock<()>>,
 }
 
 impl Ledger {
-    /// Waits for the actions whose callers have hung up. Only when no more can begin.
+    /// Waits for the actions whose callers have hung up, and tells the number of the lines that were left out. Only when no more actions can
+    /// begin.
     pub(super) async fn finished(&self) {
         drop(self.at_work.write().await);
-    }
-
-    fn strangers<T>(&self, change: impl FnOnce(&mut Strangers) -> T) -> T {
-        change(&mut self.strangers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Denials of those whom nobody knows, in this period.
-#[derive(Default)]
-struct Strangers {
-    since: Option<Instant>,
-    denied: u64,
-}
-
-/// What becomes of the denial of a stranger.
-#[derive(Debug, PartialEq, Eq)]
-enum Denial {
-    Told,
-    /// The first that is not told: from now on somebody must tell their number, when the period ends.
-    FirstCounted(Instant),
-    Counted,
-}
-
-impl Strangers {
-    fn denied(&mut self, now: Instant) -> Denial {
-        // A period with a rest ends when that is told.
-        if self.denied <= STRANGERS_TOLD && self.since.is_none_or(|since| now >= since + PERIOD) {
-            *self = Self { since: Some(now), denied: 0 };
-        }
-        self.denied += 1;
-        match self.denied.saturating_sub(STRANGERS_TOLD) {
-            0 => Denial::Told,
-            1 => Denial::FirstCounted(self.since.unwrap_or(now) + PERIOD),
-            _ => Denial::Counted,
+        for (caller, rest) in self.tallies(Tallies::all) {
+            tell_rest(&caller, rest);
         }
     }
 
-    /// How many were not told. The period is over.
-    fn rest(&mut self) -> u64 {
-        std::mem::take(self).denied.saturating_sub(STRANGERS_TOLD)
+    fn tallies<T>(&self, change: impl FnOnce(&mut Tallies) -> T) -> T {
+        change(&mut self.tallies.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -163,15 +128,17 @@ impl Action {
             status if status.is_client_error() => "refused",
             _ => "failed",
         };
-        let caller = response.extensions().get::<Caller>();
-        if outcome == "denied" && caller.is_none_or(|caller| !caller.is_known()) && !is_told(app) {
+        let who = response.extensions().get::<Caller>().map_or("none", Caller::name);
+        let error = response.extensions().get::<ApiError>();
+        let Details { version, reason, dry_run, outcome: came_to } = asked.change(|details| details.clone());
+        let is_written = error.is_some_and(|error| error.kind == Kind::NotServedYet);
+        let has_changed = (outcome == "done" && !dry_run) || is_written;
+        if !has_changed && !is_told(app, who, outcome) {
             return;
         }
-        let Details { version, reason, dry_run, outcome: came_to } = asked.change(|details| details.clone());
-        let who = caller.map_or("none", Caller::name);
         let Self { what, model, id, from, .. } = self;
         // What was malformed may be anything, a text too, and its message says what it was.
-        let error = response.extensions().get::<ApiError>().map_or("", |error| match error.kind {
+        let error = error.map_or("", |error| match error.kind {
             Kind::Malformed => "the body is not what the route takes",
             _ => &error.message,
         });
@@ -180,18 +147,23 @@ impl Action {
     }
 }
 
-/// Whether another denial of a stranger is told. The number of those that are not will be.
-fn is_told(app: &App) -> bool {
-    let denial = app.0.ledger.strangers(|strangers| strangers.denied(Instant::now()));
-    if let Denial::FirstCounted(end) = denial {
-        let app = app.clone();
+/// Whether another line of a caller is told. The number of those that are not will be.
+fn is_told(app: &App, who: &str, outcome: &'static str) -> bool {
+    let line = app.0.ledger.tallies(|tallies| tallies.count(who, outcome, Instant::now()));
+    if let Line::FirstCounted(end) = line {
+        let (app, who) = (app.clone(), who.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep_until(end).await;
-            let count = app.0.ledger.strangers(Strangers::rest);
-            tracing::info!(target: "audit", who = "none", what = "more", outcome = "denied", count, "audit");
+            tell_rest(&who, app.0.ledger.tallies(|tallies| tallies.rest(&who)));
         });
     }
-    denial == Denial::Told
+    line == Line::Told
+}
+
+fn tell_rest(who: &str, rest: Rest) {
+    for (outcome, count) in rest {
+        tracing::info!(target: "audit", who, what = "more", outcome, count, "audit");
+    }
 }
 
 /// Tells what an administrator asked for and what came of it.
@@ -224,30 +196,5 @@ pub(super) fn keys(look: &Look) {
             tracing::info!(target: "audit", what = "keys", outcome = "failed", error = %error, "audit");
             tracing::error!(%error, "the keys file is wrong: the keys before stay in force");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_denials_of_strangers_are_told_and_the_rest_is_a_number() {
-        let (mut strangers, begun) = (Strangers::default(), Instant::now());
-        for _ in 0..STRANGERS_TOLD {
-            assert_eq!(strangers.denied(begun), Denial::Told);
-        }
-        // A new period, without a rest.
-        let later = begun + PERIOD;
-        for _ in 0..STRANGERS_TOLD {
-            assert_eq!(strangers.denied(later), Denial::Told);
-        }
-        assert_eq!(strangers.denied(later), Denial::FirstCounted(later + PERIOD));
-        assert_eq!(strangers.denied(later), Denial::Counted);
-        // Whoever tells the number may come late.
-        assert_eq!(strangers.denied(later + PERIOD * 2), Denial::Counted);
-        assert_eq!(strangers.rest(), 3);
-        assert_eq!(strangers.denied(later), Denial::Told);
-        assert_eq!(strangers.rest(), 0);
     }
 }

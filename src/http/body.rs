@@ -28,7 +28,7 @@ use crate::embed::{AnswerRoom, EmbedError};
 
 /// Of each body and each answer so many bytes are not counted among those that are held: large ones take room from each other, and not
 /// from a client with a sentence.
-const SMALL: usize = 1 << 14;
+pub(super) const SMALL: usize = 1 << 14;
 
 /// Limits of the bodies of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,8 @@ impl Error for Unread {}
 /// Holds a request to the limits of its body. What a client may ask for without work, by GET, needs no place, and a rollback must get
 /// through a server that is full.
 pub(super) async fn receive(State(app): State<App>, request: Request, next: Next) -> Response {
-    let needs_place = request.method() == Method::POST && !request.uri().path().starts_with("/admin/");
+    let (is_read, is_admin) = (request.method() != Method::POST, request.uri().path().starts_with("/admin/"));
+    let needs_place = !is_read && !is_admin;
     if needs_place && app.0.intake.places.available_permits() == 0 {
         return app.shed().into_response();
     }
@@ -128,8 +129,8 @@ pub(super) async fn receive(State(app): State<App>, request: Request, next: Next
         Incoming::new(body, app.clone(), account::Caller::clone(&caller), needs_place, Arc::clone(&held));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     drop(held);
-    // Metrics and what an administrator asks for must get through, and files of the documentation are there anyway.
-    if needs_place { app.hold(response, &caller) } else { response }
+    // Metrics and what an administrator asks for must get through, however many vectors wait to be taken.
+    if needs_place { app.hold(response, &caller) } else { app.hold_beside(response, is_read, is_admin) }
 }
 
 fn is_encoded(encoding: &HeaderValue) -> bool {
@@ -156,7 +157,7 @@ impl App {
             return response;
         }
         match room.or_else(|| self.room_for(caller, more).map(Arc::new)) {
-            Some(room) => response.map(|body| Body::new(Outgoing { body, room })),
+            Some(room) => response.map(|body| Body::new(Outgoing::new(body, room))),
             None => self.no_room(more).into_response(),
         }
     }
@@ -317,9 +318,15 @@ impl HttpBody for Incoming {
 }
 
 /// The body of a large answer, with the room that it takes.
-struct Outgoing {
+pub(super) struct Outgoing {
     body: Body,
     room: Arc<Reservation>,
+}
+
+impl Outgoing {
+    pub(super) fn new(body: Body, room: Arc<Reservation>) -> Self {
+        Self { body, room }
+    }
 }
 
 /// A part of it. The room is held by the bytes, not by the body: whoever cuts them into pieces has all of them in memory until the

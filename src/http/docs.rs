@@ -1,11 +1,13 @@
 //! A page with the contract and a form to try it: Swagger UI, out of the binary, with nothing from elsewhere.
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
 use super::App;
+use super::beside::Unheld;
 use super::error::{ApiError, Kind};
 
 /// The browser loads nothing from other hosts and sends nothing there, runs no script that is in a page's text, and shows the page
@@ -43,7 +45,7 @@ impl File {
         if self.is_known(headers) {
             return (StatusCode::NOT_MODIFIED, own).into_response();
         }
-        (own, [(header::CONTENT_TYPE, self.kind.clone())], self.body).into_response()
+        (own, [(header::CONTENT_TYPE, self.kind.clone())], Extension(Unheld), self.body).into_response()
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {

@@ -208,6 +208,7 @@ impl From<GateError> for ApiError {
         match error {
             GateError::Repository(error) => error.into(),
             GateError::NotPassed(_) => Self::new(Kind::GateNotPassed, error.to_string()),
+            GateError::NoRoom(_) => Self::new(Kind::StateConflict, error.to_string()),
             GateError::Interrupted => Self::new(Kind::Internal, error.to_string()),
         }
     }

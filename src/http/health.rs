@@ -1,5 +1,8 @@
 //! Whether the server lives and is ready, what it measures, and its contract.
 
+use std::time::Duration;
+
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -7,9 +10,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::access::Caller;
+use super::beside::Unheld;
 use super::error::{ApiError, Kind};
 use super::{App, answer};
-use crate::embed::Placed;
+use crate::embed::{Model, Placed};
 
 /// The contract of all routes, served as it is.
 const OPENAPI: &str = include_str!("../../openapi.yaml");
@@ -23,9 +27,19 @@ pub(super) async fn livez(State(app): State<App>, caller: Caller) -> Result<Resp
 pub(super) async fn alive(app: &App, caller: &Caller) -> Result<(), ApiError> {
     let deadline = app.0.config.liveness_deadline;
     let models = app.0.embedder.models();
-    let checks = models.iter().map(async |model| (model.id(), model.is_alive(deadline).await));
+    let told = |model: &Model| match model.longest_run(deadline) {
+        longest if longest > deadline => {
+            format!(
+                "{} (whose runs may take {})",
+                model.id(),
+                humantime::format_duration(Duration::from_secs(longest.as_secs() + 1))
+            )
+        }
+        _ => model.id(),
+    };
+    let checks = models.iter().map(async |model| (told(model), model.is_alive(deadline).await));
     let dead: Vec<String> =
-        join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id).collect();
+        join_all(checks).await.into_iter().filter(|(_, alive)| !alive).map(|(name, _)| name).collect();
     if dead.is_empty() {
         return Ok(());
     }
@@ -70,11 +84,12 @@ pub(super) fn ready(app: &App) -> Result<(), ApiError> {
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
-    let text = app.0.metrics.render().map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
+    let render = || app.0.metrics.render().map_err(|error| ApiError::new(Kind::Internal, error.to_string()));
+    let page = app.0.beside.page(render)?;
     let kind = HeaderValue::from_static(prometheus::TEXT_FORMAT);
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], Extension(Unheld), page).into_response())
 }
 
 pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))], OPENAPI)
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))], Extension(Unheld), OPENAPI)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::budget::{Budget, Limits};
@@ -15,6 +15,11 @@ use crate::repository::check_name;
 
 /// What logs and metrics call whoever has no key, or acts without one.
 const TAKEN_NAMES: &[&str] = &["none", "other", "loopback", "guard"];
+
+/// In the place of models: all, those to come included.
+pub(super) const ALL_MODELS: &str = "*";
+/// The last line of a file that says where it ends. A comment, so that older servers take it as well.
+const END: &str = "# end";
 
 /// Why there are no keys. No message repeats what may be a key in the wrong place.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,10 +52,26 @@ pub enum KeysError {
         "there is no key in it: expected at least one [[keys]]; `sextant key new NAME --role embed` makes one"
     )]
     Empty,
+    /// The file in force said where it ends.
+    #[error(
+        "the file in force ended with the line `{end}`, and this one does not: the rest of it is missing, or the line is not its last",
+        end = END
+    )]
+    EndLost,
+    /// A running server would let a key do more because lines of its entry are gone.
+    #[error(
+        "the last entry, of the key `{name}`, has lost its `models` or a limit, which it had before: the file may be cut. If that is \
+         meant, say `models = [\"*\"]`, or end the file with the line `{end}`",
+        end = END
+    )]
+    Widened {
+        /// The key's.
+        name: String,
+    },
 }
 
 /// A key as the file has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Shown in logs and metrics.
@@ -59,15 +80,14 @@ pub struct Entry {
     pub hash: String,
     /// What it is for.
     pub roles: Vec<Role>,
-    /// Names of the models that it may use; all if not said.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Names of the models that it may use, or [`ALL_MODELS`] alone; all if not said.
     pub models: Option<Vec<String>>,
     /// How much it may use up.
-    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    #[serde(default)]
     pub limits: Limits,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
@@ -75,12 +95,29 @@ struct File {
 }
 
 impl Entry {
-    /// As it stands in the file.
+    /// As it stands in the file. What narrows the key goes before what no entry can be without: wherever the file is cut, the entry is
+    /// refused, or is what it was.
     ///
     /// # Errors
     /// If it cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(&File { keys: vec![self.clone()] })
+        let value = |value: Result<toml::Value, _>| value.map(|value| value.to_string());
+        let mut lines =
+            vec!["[[keys]]".to_owned(), format!("name = {}", value(toml::Value::try_from(&self.name))?)];
+        if let Some(models) = &self.models {
+            lines.push(format!("models = {}", value(toml::Value::try_from(models))?));
+        }
+        if !self.limits.is_empty() {
+            lines.push(format!("limits = {}", value(toml::Value::try_from(self.limits))?));
+        }
+        lines.push(format!("hash = {}", value(toml::Value::try_from(&self.hash))?));
+        lines.push(format!("roles = {}\n", value(toml::Value::try_from(&self.roles))?));
+        Ok(lines.join("\n"))
+    }
+
+    /// Whether it is for the role that has no models.
+    pub(super) fn is_for_metrics_alone(&self) -> bool {
+        self.roles == [Role::Metrics]
     }
 
     /// Its digest, or what is wrong with it.
@@ -113,9 +150,12 @@ impl Entry {
                 return Err(format!("`{name}_burst` is there without `{name}_per_second`"));
             }
         }
-        if let Some(models) = &self.models {
+        if let Some(models) = self.models.as_ref().filter(|models| **models != [ALL_MODELS]) {
             if models.is_empty() {
-                return Err("`models` is empty: leave it out for all models".to_owned());
+                return Err("`models` is empty: [\"*\"] is for all models".to_owned());
+            }
+            if models.iter().any(|name| name == ALL_MODELS) {
+                return Err("`models` has \"*\" beside names: it is for all models, alone".to_owned());
             }
             if self.roles.contains(&Role::Metrics) {
                 return Err("the role metrics shows every model, so `models` cannot hold for it".to_owned());
@@ -182,6 +222,7 @@ impl std::str::FromStr for Keys {
             let budget = Arc::new(Budget::new(&entry.limits));
             keys.push(Arc::new(Key { entry, digest, budget }));
         }
-        if keys.is_empty() { Err(KeysError::Empty) } else { Ok(Self(keys)) }
+        let ended = text.lines().rfind(|line| !line.trim().is_empty()).is_some_and(|line| line.trim() == END);
+        if keys.is_empty() { Err(KeysError::Empty) } else { Ok(Self { keys, ended }) }
     }
 }

@@ -54,7 +54,7 @@ impl Current {
         let (old, new) = (names(&before), names(&after));
         let differs = |name: &&String| {
             let entry =
-                |keys: &Keys| keys.0.iter().find(|key| key.name() == *name).map(|key| key.entry.clone());
+                |keys: &Keys| keys.keys.iter().find(|key| key.name() == *name).map(|key| key.entry.clone());
             entry(&before) != entry(&after)
         };
         let changed: Vec<String> = new.intersection(&old).filter(differs).cloned().collect();
@@ -89,7 +89,7 @@ impl Follower {
     }
 
     fn found(&mut self, read: Result<Keys, KeysError>, current: &Current) -> Look {
-        match read {
+        match read.and_then(|keys| keys.check_end(&current.get()).map(|()| keys)) {
             Ok(keys) => {
                 self.failed = None;
                 current.replace(keys)

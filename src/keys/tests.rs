@@ -63,6 +63,7 @@ fn a_file_that_is_wrong_is_told_how_and_not_what_is_in_it() {
         (wrong(&format!("name = 'none'\nhash = '{hash}'\nroles = ['embed']")), "that name is taken"),
         (with("models = []"), "`models` is empty"),
         (with("models = ['minilm@2']"), "`models` has a name"),
+        (with("models = ['*', 'minilm']"), "beside names"),
         (with("model = ['minilm']"), "line 5"),
         (with("limits = { tokens_per_second = 0 }"), "line 5"),
         (with("limits = { tokens_per_minute = 5 }"), "line 5"),
@@ -100,7 +101,106 @@ fn what_is_written_as_an_entry_is_read_again() {
         ..full.clone()
     };
     let keys = keys(&[full.to_toml().unwrap(), plain.to_toml().unwrap()].concat());
-    assert_eq!(keys.0.iter().map(|key| &key.entry).collect::<Vec<_>>(), [&full, &plain]);
+    assert_eq!(keys.keys.iter().map(|key| &key.entry).collect::<Vec<_>>(), [&full, &plain]);
+}
+
+fn generated() -> String {
+    let limits = Limits { requests_per_second: 50.try_into().ok(), tokens_burst: None, ..Limits::default() };
+    let limits = Limits { tokens_per_second: 20_000.try_into().ok(), ..limits };
+    let narrow = Entry {
+        name: "narrow".into(),
+        hash: Digest::of(A).to_string(),
+        roles: vec![Role::Embed, Role::Admin],
+        models: Some(vec!["minilm".into()]),
+        limits,
+    };
+    let (name, hash, models) = ("wide".into(), Digest::of(B).to_string(), Some(vec!["*".into()]));
+    let wide = Entry { name, hash, models, ..narrow.clone() };
+    [narrow.to_toml().unwrap(), wide.to_toml().unwrap()].concat()
+}
+
+#[test]
+fn a_generated_file_cut_at_any_byte_is_refused_or_has_only_keys_as_they_were() {
+    let text = generated();
+    let whole = keys(&text);
+    let mut refused = 0;
+    for cut in 0..=text.len() {
+        match text[..cut].parse::<Keys>() {
+            Ok(left) => {
+                let pairs = left.keys.iter().zip(&whole.keys);
+                assert!(pairs.clone().all(|(left, whole)| left.entry == whole.entry), "{}", &text[..cut]);
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > text.len() - 10, "all but those between the entries: {refused} of {}", text.len());
+}
+
+#[test]
+fn a_file_of_any_order_cut_under_a_running_server_lets_no_key_do_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.toml");
+    let limits = "[keys.limits]\nrequests_per_second = 50\nrequests_burst = 60\ntokens_per_second = 700\ntokens_burst = 800";
+    let text = entry("b", B, "models = ['m']") + &entry("a", A, &format!("models = ['m']\n{limits}"));
+    let whole = keys(&text);
+    let most = |keys: &Keys, name: &str| {
+        keys.keys.iter().find(|key| key.name() == name).map(|key| key.entry.clone())
+    };
+    for cut in 0..=text.len() {
+        std::fs::write(&path, &text[..cut]).unwrap();
+        let current = Current::new(whole.clone());
+        Follower::new(path.clone()).look(&current);
+        for key in &current.get().keys {
+            let before = most(&whole, key.name()).unwrap();
+            assert_eq!(key.models(), before.models.as_deref(), "{}", &text[..cut]);
+            let figures = |limits: &Limits| {
+                [
+                    limits.requests_per_second,
+                    limits.requests_burst,
+                    limits.tokens_per_second,
+                    limits.tokens_burst,
+                ]
+            };
+            for (now, before) in figures(&key.entry.limits).into_iter().zip(figures(&before.limits)) {
+                assert!(now.is_some() == before.is_some() && now <= before, "{}", &text[..cut]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_cut_file_would_open_is_refused_unless_the_file_says_that_it_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.toml");
+    let current = Current::new(keys(&entry("a", A, "models = ['m']")));
+    let mut follower = Follower::new(path.clone());
+    let mut look = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        let look = follower.look(&current);
+        (look, current.get().find(A).unwrap().models().map(<[String]>::len))
+    };
+    let (refused, models) = look(entry("a", A, ""));
+    let Look::Failed { error, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((error.clone(), models), (KeysError::Widened { name: "a".into() }, Some(1)));
+    assert!(
+        error.to_string().contains("models = [\"*\"]") && error.to_string().contains("`# end`"),
+        "{error}"
+    );
+    let changed = || Look::Changed { added: Vec::new(), removed: Vec::new(), changed: vec!["a".into()] };
+    assert_eq!(look(entry("a", A, "models = ['*']")), (changed(), None), "said in so many words");
+    assert_eq!(look(entry("a", A, "models = ['m']\n# end\n")), (changed(), Some(1)));
+    // From now on a file without its last line is no whole one, whatever is in it.
+    let (refused, _) = look(entry("a", A, "models = ['m', 'n']"));
+    assert_eq!(refused, Look::Failed { error: KeysError::EndLost, known: false });
+    assert_eq!(look(entry("a", A, "") + "# end\n\n"), (changed(), None));
+}
+
+#[test]
+fn keys_that_are_for_every_model_without_saying_so_are_named() {
+    let metrics = entry("scraper", "sxt_cccccccccccccccccccccc", "").replace("embed", "metrics");
+    let keys = keys(&[entry("said", A, "models = ['*']"), entry("open", B, ""), metrics].concat());
+    assert_eq!(keys.without_models().collect::<Vec<_>>(), ["open"]);
+    assert_eq!(keys.find(A).unwrap().models(), None);
 }
 
 #[test]
@@ -112,7 +212,7 @@ fn a_new_key_is_long_and_random_and_known_by_its_digest() {
     assert!(keys.find(one.text()).is_some() && keys.find(other.text()).is_none());
 }
 
-/// A digest that counts how often it is compared.
+/// A byte that counts how often it is compared.
 struct Counted<'a>(u8, &'a Cell<usize>);
 
 impl ConstantTimeEq for Counted<'_> {
@@ -122,15 +222,31 @@ impl ConstantTimeEq for Counted<'_> {
     }
 }
 
+/// The digest of zeros, but for the byte at `other`.
+fn counted(other: Option<usize>, compared: &Cell<usize>) -> Digest<Counted<'_>> {
+    Digest(std::array::from_fn(|byte| Counted(u8::from(other == Some(byte)), compared)))
+}
+
+/// The work must depend neither on where two digests differ nor on which of the known ones is given. Nothing is timed: what a comparison of
+/// two bytes costs is the same for all bytes by `subtle`'s own promise, so it is enough that their number is.
 #[test]
-fn every_key_is_compared_whichever_it_is_and_when_it_is_none() {
+fn a_look_up_compares_every_byte_of_every_digest_wherever_the_first_difference_is() {
     let compared = Cell::new(0);
-    let known: Vec<_> = (0..10).map(|number| Counted(number, &compared)).collect();
-    for (given, expected) in [(0, 0), (5, 5), (9, 9), (10, u64::MAX)] {
+    let known: Vec<_> = (0..10).map(|place| counted(Some(place), &compared)).collect();
+    let bytes = known.len() * 32;
+    for differing in (0..32).map(Some).chain([None]) {
         compared.set(0);
-        assert_eq!(place(known.iter(), &Counted(given, &compared)), expected);
-        assert_eq!(compared.get(), 10, "{given}");
+        let found = place(known.iter(), &counted(differing, &compared));
+        assert_eq!(found, differing.filter(|place| *place < 10).map_or(u64::MAX, |place| place as u64));
+        assert_eq!(compared.get(), bytes, "{differing:?}");
     }
+    // What stops at the first difference is seen by the same count.
+    compared.set(0);
+    let given = counted(Some(20), &compared);
+    let is_same = |digest: &&Digest<Counted<'_>>| {
+        digest.0.iter().zip(&given.0).all(|(one, other)| one.ct_eq(other).into())
+    };
+    assert!(known.iter().find(is_same).is_none() && compared.get() < bytes / 2, "{compared:?}");
 }
 
 fn limited(limits: &str) -> Keys {
@@ -187,7 +303,36 @@ async fn in_the_long_run_the_rate_holds_whatever_the_sizes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_used_up_stays_used_up_when_the_file_is_touched_and_limits_stay() {
+async fn other_limits_neither_refill_a_budget_nor_forget_its_debt() {
+    let limits = |text: &str| limited(text).find(A).unwrap().entry.limits;
+    let all =
+        budget("tokens_per_second = 100, tokens_burst = 200, requests_per_second = 1, requests_burst = 2");
+    assert_eq!((all.take_request(), all.take_tokens(1200)), (Ok(()), Ok(())), "1000 are owed");
+    all.change(&limits(
+        "tokens_per_second = 500, tokens_burst = 1000, requests_per_second = 10, requests_burst = 20",
+    ));
+    assert_eq!(
+        all.take_tokens(1).unwrap_err().as_millis(),
+        2002,
+        "1000 are owed at the new rate, and one must be left"
+    );
+    tokio::time::advance(Duration::from_millis(2002)).await;
+    assert_eq!(all.take_tokens(1), Ok(()));
+    let requests = budget("requests_per_second = 1, requests_burst = 20");
+    let left = || (0..50).take_while(|_| requests.take_request().is_ok()).count();
+    for _ in 0..5 {
+        requests.take_request().unwrap();
+    }
+    requests.change(&limits("requests_per_second = 1, requests_burst = 10"));
+    assert_eq!(left(), 10, "15 were left, and the burst is 10");
+    requests.change(&limits("requests_per_second = 2, requests_burst = 40"));
+    assert_eq!(left(), 0, "a larger burst comes empty");
+    requests.change(&limits(""));
+    assert_eq!(left(), 50, "no limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_up_stays_used_up_when_the_file_is_touched_or_changed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.toml");
     let write = |text: String| std::fs::write(&path, text).unwrap();
@@ -212,7 +357,9 @@ async fn what_was_used_up_stays_used_up_when_the_file_is_touched_and_limits_stay
     assert!(current.get().find(A).is_none() && !may("sxt_cccccccccccccccccccccc"));
     write(entry("a", A, "limits = { requests_per_second = 2 }"));
     assert_eq!(follower.look(&current), changed(&[], &[], &["a"]));
-    assert!(may(A));
+    assert!(!may(A), "the request of the second is gone");
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert!(may(A), "two a second now");
 
     write("[[keys]]".into());
     let failed = |known| Look::Failed { error: KeysError::Syntax { line: 1 }, known };
@@ -221,5 +368,3 @@ async fn what_was_used_up_stays_used_up_when_the_file_is_touched_and_limits_stay
     write(entry("b", B, ""));
     assert_eq!(follower.look(&current), changed(&["b"], &["a"], &[]));
 }
-
-mod timing;

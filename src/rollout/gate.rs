@@ -10,9 +10,11 @@ mod longest;
 mod report;
 
 use std::path::Path;
+use std::time::Duration;
 
 use thiserror::Error;
 
+use super::room::NoRoom;
 use crate::engine::topology::{self, ChooseError, Chosen, Wanted};
 use crate::engine::{Backend, Device, graph_path};
 use crate::import::export::Export;
@@ -82,6 +84,9 @@ pub enum GateError {
     /// The repository failed, which says nothing about the version.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// The memory does not suffice for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The checking thread is gone.
     #[error("the gate was interrupted")]
     Interrupted,
@@ -95,8 +100,19 @@ pub struct Passed {
     pub tokenizer: Tokenizer,
     /// The sessions that were checked.
     pub chosen: Chosen,
+    /// What their largest batches took.
+    pub measured: Measured,
     /// What was found.
     pub report: GateReport,
+}
+
+/// What the largest batches of a version took, as far as it was measured.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Measured {
+    /// How long a batch may run.
+    pub longest_run: Duration,
+    /// Bytes of memory, where the system tells them.
+    pub activations: u64,
 }
 
 /// Loads a version and checks it.
@@ -148,9 +164,12 @@ pub async fn pass(
             Err(error @ ChooseError::Run(_)) => return Err(report.failed(Name::Runs, error)),
         };
         let parent = parent.as_ref();
-        Inspection { manifest: &manifest, directory, tokenizer: &tokenizer, bounds, parent }
+        let measured = Inspection { manifest: &manifest, directory, tokenizer: &tokenizer, bounds, parent }
             .run(&mut chosen, &mut report);
-        if report.passed { Ok(Passed { files: fetched, tokenizer, chosen, report }) } else { Err(report) }
+        if !report.passed {
+            return Err(report);
+        }
+        Ok(Passed { files: fetched, tokenizer, chosen, measured, report })
     };
     let checked = tokio::task::spawn_blocking(check).await.map_err(|_| GateError::Interrupted)?;
     checked.map_err(GateError::NotPassed)

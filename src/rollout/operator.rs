@@ -152,11 +152,16 @@ impl Operator {
     /// Checks a version on this server, beside those that serve.
     ///
     /// # Errors
-    /// If there is no such version, or the repository fails.
+    /// If there is no such version, no room for it, or the repository fails.
     pub async fn verify(&self, model: &str, version: u32) -> Result<GateReport, GateError> {
         let Loader { repository, backend, wanted, bounds, .. } = &*self.loader;
-        super::gate::verify(repository, model, version, backend, Wanted::one_session(wanted.cores), *bounds)
-            .await
+        let wanted = Wanted::one_session(wanted.cores);
+        let _reserved = match super::gate::manifest(repository, model, version).await {
+            Ok(manifest) => self.loader.reserve(&manifest, &wanted, 0).await?,
+            // The gate says what is wrong with it.
+            Err(_) => None,
+        };
+        super::gate::verify(repository, model, version, backend, wanted, *bounds).await
     }
 
     async fn load(&self, model: &str, version: u32) -> Result<Arc<Model>, OperateError> {

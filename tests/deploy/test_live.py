@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 
 from chart import CANARY, CLIENT_KEYS, ChartTest, container, find, merged, render, server
+from fleet import until
 from machine import BINARY, MODELS, SERVER, WEIGHTS, needs, run
 from replica import Replica
 
@@ -62,8 +63,8 @@ class Live(ChartTest):
 
         began = time.monotonic()
         replica.process.terminate()
-        time.sleep(0.5)
-        self.assertEqual((replica.probe("readinessProbe"), replica.probe("livenessProbe")), (503, 200), "unready, and alive")
+        until("it is unready", lambda: replica.probe("readinessProbe") == 503)
+        self.assertEqual(replica.probe("livenessProbe"), 200, "and alive")
         self.assertEqual(replica.process.wait(timeout=replica.pod["terminationGracePeriodSeconds"]), 0)
         self.assertGreaterEqual(time.monotonic() - began, 5, "the drain delay")
 

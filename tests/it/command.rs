@@ -93,7 +93,7 @@ impl Server {
     }
 
     pub async fn exit_code(mut self) -> Option<i32> {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();

@@ -2,6 +2,7 @@
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use sextant::config::Settings;
 
 use crate::openai::{expected, ids};
 use crate::support::app::{Answer, TestApp, settings};
@@ -276,7 +277,8 @@ async fn bytes_that_belong_to_nothing_are_refused() {
 
 #[tokio::test]
 async fn health_and_metadata_are_told_until_the_server_stops() {
-    let (app, fake) = TestApp::fake().await;
+    let hasty = Settings { liveness_deadline: Some("2s".into()), ..settings() };
+    let (app, fake) = TestApp::fake_with(&hasty, |_| ()).await;
     for path in
         ["/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"]
     {

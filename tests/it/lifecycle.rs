@@ -35,8 +35,9 @@ async fn two_hundred_clients_that_hang_up_leave_no_work_behind() {
     until("all are queued but the batch that runs", async || fake.waiting() == 1 && queued().await >= 100.0)
         .await;
     drop(clients);
-    // The queue is swept when a batch is chosen, and until the held one is through none is.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The queue is swept when a batch is chosen, and until the held one is through none is. Only this test's own connection is left.
+    let connections = async || app.metric("sextant_connections", &["public"]).await;
+    until("the server has seen that they are gone", async || connections().await == 1.0).await;
     fake.release();
     until("the queue is empty", async || queued().await == 0.0 && fake.waiting() == 0).await;
     let after = fake.rows();
@@ -127,7 +128,8 @@ async fn a_connection_that_is_only_half_way_in_is_answered() {
 
 #[tokio::test]
 async fn livez_fails_when_the_engine_does_not_answer_and_not_when_it_is_idle() {
-    let (app, fake) = TestApp::fake().await;
+    let hasty = Settings { liveness_deadline: Some("2s".into()), ..settings() };
+    let (app, fake) = TestApp::fake_with(&hasty, |_| ()).await;
     assert_eq!(app.get("/livez").await.status, 200);
     fake.hold();
     until("the held engine is noticed", async || app.get("/livez").await.status == 503).await;

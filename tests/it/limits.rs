@@ -69,7 +69,7 @@ async fn works(app: &TestApp) {
 
 #[tokio::test]
 async fn who_brings_no_request_and_who_brings_one_slowly_is_left() {
-    let hasty = ConnectionsSettings { head_timeout: Some("200ms".into()), ..ConnectionsSettings::default() };
+    let hasty = ConnectionsSettings { head_timeout: Some("1s".into()), ..ConnectionsSettings::default() };
     let (app, _) = TestApp::fake_with(&with(hasty), |_| ()).await;
     let mut silent = connect(&app).await;
     assert_eq!(rest(&mut silent).await, "");
@@ -77,7 +77,7 @@ async fn who_brings_no_request_and_who_brings_one_slowly_is_left() {
     slow.write_all(GET).await.unwrap();
     assert!(answer(&mut slow).await.starts_with("HTTP/1.1 200"));
     // Longer than a head may take: it is between two requests, and that is another limit.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     slow.write_all(GET).await.unwrap();
     assert!(answer(&mut slow).await.starts_with("HTTP/1.1 200"));
     let (mut read, mut write) = slow.into_split();
@@ -99,7 +99,7 @@ async fn who_brings_no_request_and_who_brings_one_slowly_is_left() {
 
 #[tokio::test]
 async fn a_connection_without_requests_is_kept_for_a_while_and_then_left() {
-    let hasty = ConnectionsSettings { idle_timeout: Some("200ms".into()), ..ConnectionsSettings::default() };
+    let hasty = ConnectionsSettings { idle_timeout: Some("1s".into()), ..ConnectionsSettings::default() };
     let (app, fake) = TestApp::fake_with(&with(hasty), |_| ()).await;
     let mut idle = connect(&app).await;
     idle.write_all(GET).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_connection_without_requests_is_kept_for_a_while_and_then_left() {
     let body = r#"{"model": "tiny", "input": "a"}"#;
     let mut busy = open(&app, &(head(body.len()) + body)).await;
     until("it runs", async || fake.waiting() == 1).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     fake.release();
     assert!(rest(&mut busy).await.starts_with("HTTP/1.1 200"));
 }
@@ -247,9 +247,12 @@ async fn slow_bodies_give_way() {
     let few = Settings { max_requests: Some(2), ..settings() };
     let (app, _) = TestApp::fake_with(&few, |_| ()).await;
     let mut slow = Vec::new();
+    let head = head(100).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
     for _ in 0..3 {
-        slow.push(open(&app, &head(100)).await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut stream = open(&app, &head).await;
+        // Said when the body is waited for, so that they wait in this order.
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 100"));
+        slow.push(stream);
     }
     let first = rest(&mut slow[0]).await;
     assert!(first.starts_with("HTTP/1.1 408") && first.contains("the slowest"), "{first}");

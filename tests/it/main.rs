@@ -25,6 +25,7 @@ mod inference;
 mod keys;
 mod lifecycle;
 mod limits;
+mod liveness;
 mod missing;
 mod names;
 mod openai;

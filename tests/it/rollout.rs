@@ -3,6 +3,7 @@
 mod commands;
 mod killed;
 mod log;
+mod memory;
 mod processes;
 mod replicas;
 mod swaps;

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use super::claim::Parent;
 use super::longest::{self, Growth, Load, Step};
-use super::{Bound, Bounds, Check, GateReport, Name, Verdict};
+use super::{Bound, Bounds, Check, GateReport, Measured, Name, Verdict};
 use crate::compare::{cosine, fault, largest, largest_difference, least, length};
 use crate::engine::{Batch, Chosen, Device, EngineError, Output, Session, Vector};
 use crate::import::probe::{self, Probe};
@@ -105,9 +106,23 @@ fn measure_growing(
     fits(&steps)
 }
 
+/// What the largest shapes took.
+struct Warm {
+    /// For a person.
+    sentence: String,
+    measured: Measured,
+}
+
+/// How long a batch may run by the times of the `longest` row and of a `full` batch of short ones. Where several long rows fit into a
+/// batch it takes as long as all of them.
+fn longest_run(longest: Duration, full: Duration, load: Load) -> Duration {
+    let rows = u32::try_from((load.batch_tokens / load.longest.max(1)).max(1)).unwrap_or(u32::MAX);
+    longest.saturating_mul(rows).max(full)
+}
+
 impl Inspection<'_> {
     /// Adds the checks to `report`, up to one that makes the next ones say nothing.
-    pub(super) fn run(&self, chosen: &mut Chosen, report: &mut GateReport) {
+    pub(super) fn run(&self, chosen: &mut Chosen, report: &mut GateReport) -> Measured {
         let (sessions, threads) = (chosen.topology.sessions, chosen.topology.threads);
         let graph = chosen.sessions.first().map_or(0, Session::dimensions);
         let manifest = self.manifest.dimensions;
@@ -129,37 +144,47 @@ impl Inspection<'_> {
             Check::stated(Name::Loads, Verdict::Failed, sentence)
         };
         if !report.add(loads) {
-            return;
+            return Measured::default();
         }
-        let runs = match self.warm_up(chosen) {
-            Ok(sentence) => Check::stated(Name::Runs, Verdict::Passed, sentence),
-            Err(error) => Check::stated(Name::Runs, Verdict::Failed, error),
+        let measured = match self.warm_up(chosen) {
+            Ok(Warm { sentence, measured }) => {
+                report.add(Check::stated(Name::Runs, Verdict::Passed, sentence));
+                measured
+            }
+            Err(error) => {
+                report.add(Check::stated(Name::Runs, Verdict::Failed, error));
+                return Measured::default();
+            }
         };
-        if !report.add(runs) {
-            return;
-        }
         if let Err(reason) = self.vectors(chosen, report) {
             report.add(Check::stated(Name::Outputs, Verdict::Failed, reason));
         }
+        measured
     }
 
     /// Runs the largest shapes that will come: a full batch on every session, and the longest row on one, since a model of long
     /// inputs takes seconds and gigabytes over it. Of such a model shorter rows run first, and tell whether the memory will do. The probes
     /// are the lengths in between.
-    fn warm_up(&self, chosen: &mut Chosen) -> Result<String, String> {
+    fn warm_up(&self, chosen: &mut Chosen) -> Result<Warm, String> {
         let batch_tokens = chosen.topology.batch_tokens.get();
         let load = Load {
             longest: self.manifest.max_tokens,
             batch_tokens,
             sessions: chosen.topology.sessions.get(),
         };
+        let before = room::read();
         if let Some(first) = chosen.sessions.first_mut().filter(|first| first.device() == Device::Cpu) {
             measure_growing(load, room::read, |length| {
                 room::forget_peak();
                 first.run(&self.batch(1, length)).map(drop).map_err(|error| error.to_string())
             })?;
         }
-        self.largest(chosen).map_err(|error| error.to_string())
+        room::forget_peak();
+        let mut warm = self.largest(chosen, load).map_err(|error| error.to_string())?;
+        let bytes =
+            before.zip(room::read()).map(|(before, after)| after.peak.saturating_sub(before.resident));
+        warm.measured.activations = bytes.unwrap_or_default();
+        Ok(warm)
     }
 
     /// Rows of the model's ids.
@@ -170,22 +195,29 @@ impl Inspection<'_> {
     }
 
     /// A full batch on every session and the longest row on one.
-    fn largest(&self, chosen: &mut Chosen) -> Result<String, EngineError> {
-        let longest = self.manifest.max_tokens;
+    fn largest(&self, chosen: &mut Chosen, load: Load) -> Result<Warm, EngineError> {
+        let longest = load.longest;
         let short = SHORT.min(longest);
-        let full = self.batch((chosen.topology.batch_tokens.get() / short).max(1), short);
+        let full = self.batch((load.batch_tokens / short).max(1), short);
         let Some((first, others)) = chosen.sessions.split_first_mut() else {
             return Err(EngineError::Stopped);
         };
-        thread::scope(|scope| {
+        let (full_took, row_took) = thread::scope(|scope| {
             let run = |session: &mut Session| session.run(&full).map(drop);
             let others = others.iter_mut().chain(&mut chosen.lone);
             let running: Vec<_> = others.map(|session| scope.spawn(move || run(session))).collect();
+            let began = Instant::now();
             run(first)?;
+            let full_took = began.elapsed();
             first.run(&self.batch(1, longest))?;
-            running.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(EngineError::Stopped)))
+            let row_took = began.elapsed().saturating_sub(full_took);
+            running.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(EngineError::Stopped)))?;
+            Ok::<_, EngineError>((full_took, row_took))
         })?;
-        Ok(format!("a row of {longest} tokens, a batch of {} rows of {short}", full.rows.len()))
+        let sentence = format!("a row of {longest} tokens, a batch of {} rows of {short}", full.rows.len());
+        let measured =
+            Measured { longest_run: longest_run(row_took, full_took, load), ..Measured::default() };
+        Ok(Warm { sentence, measured })
     }
 
     /// The checks of the vectors, or why there are no vectors.
@@ -310,6 +342,15 @@ mod tests {
         let refused = refused.unwrap_err();
         assert!(refused.contains("32768 tokens") && refused.contains("68.7 GB"), "{refused}");
         assert!(refused.contains("--max-tokens 10240"), "{refused}");
+    }
+
+    #[test]
+    fn a_batch_may_run_as_long_as_the_long_rows_that_fit_into_it() {
+        let [row, full] = [Duration::from_secs(3), Duration::from_secs(2)];
+        let load = |longest| Load { longest, batch_tokens: 1024, sessions: 2 };
+        assert_eq!(longest_run(row, full, load(8192)), row);
+        assert_eq!(longest_run(row, full, load(512)), 2 * row);
+        assert_eq!(longest_run(full, row, load(1024)), row);
     }
 
     #[test]

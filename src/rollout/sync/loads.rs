@@ -8,7 +8,7 @@ use tokio::task::{Id, JoinSet};
 
 use crate::embed::{Model, ModelError, Resident};
 use crate::rollout::gate::GateError;
-use crate::rollout::loader::Loader;
+use crate::rollout::loader::{Beside, Loader};
 use crate::rollout::operator::Loaded;
 
 /// A model's name and a version's number.
@@ -45,10 +45,10 @@ impl Loads {
         if is_running {
             return;
         }
-        let topology = resident.and_then(|resident| resident.stable.topology);
+        let beside = resident.and_then(|resident| Beside::of(&resident.stable));
         let loader = Arc::clone(loader);
         let (model, version) = name.clone();
-        let running = self.running.spawn(async move { loader.load(&model, version, topology).await });
+        let running = self.running.spawn(async move { loader.load(&model, version, beside).await });
         self.names.insert(running.id(), name);
     }
 

@@ -50,7 +50,7 @@ async fn who_takes_no_answer_keeps_nobody_out() {
 
 #[tokio::test]
 async fn an_answer_that_is_taken_slowly_comes_whole() {
-    let hasty = ConnectionsSettings { idle_timeout: Some("300ms".into()), ..ConnectionsSettings::default() };
+    let hasty = ConnectionsSettings { idle_timeout: Some("1s".into()), ..ConnectionsSettings::default() };
     let (app, _) = TestApp::fake_with(&with(hasty), |_| ()).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1 << 16).unwrap();
@@ -64,7 +64,7 @@ async fn an_answer_that_is_taken_slowly_comes_whole() {
     assert!(length > 8 << 20, "more than the system keeps of it: {length}");
     let (mut taken, mut some) = (0, vec![0; 1 << 14]);
     while taken < length {
-        // Several times as long, in all, as a connection may be idle.
+        // Twice as long, in all, as a connection may be idle.
         tokio::time::sleep(Duration::from_millis(4)).await;
         let Ok(more @ 1..) = stream.read(&mut some).await else { break };
         taken += more;

@@ -14,7 +14,7 @@ use sextant::engine::{Batch, EngineError, Vector};
 use sextant::http::App;
 use sextant::metrics::Metrics;
 use sextant::rollout::guard::Watch;
-use sextant::rollout::{Change, Loader, Log, Rollout, Sync, Trial};
+use sextant::rollout::{Change, Loader, Log, Rollout, Room, Sync, Trial};
 use sextant::tokenize::Tokenizer;
 
 use super::app::{TestApp, config};
@@ -98,6 +98,7 @@ impl OnTrial {
             bounds: config.gate,
             metrics: Arc::clone(&metrics),
             references: Arc::clone(&references),
+            room: Room::default(),
         };
         let followed = Arc::downgrade(&embedder);
         let repository = models.repository.clone();
