@@ -42,6 +42,7 @@
 
 pub mod batch;
 pub mod bench;
+mod callers;
 pub mod cli;
 pub mod compare;
 pub mod config;

@@ -39,8 +39,10 @@ pub enum Prompt {
 pub struct EmbedRequest {
     /// `name`, `name@version` or `name@role`; `None` for the default model.
     pub model: Option<String>,
-    /// Whoever has the same key is answered by the same version while one is on trial.
+    /// Requests with the same key are answered by the same version while one is on trial.
     pub key: Option<String>,
+    /// Who asks: the name of its key, or its address where there are no keys. Empty for what the process asks itself.
+    pub caller: Arc<str>,
     /// Of the caller's key: what the request's tokens are taken from.
     pub budget: Option<Arc<Budget>>,
     /// The space that the caller's index is in: a version that writes into it answers, or none.

@@ -1,6 +1,7 @@
 //! Who asks, and whether they may: one layer in front of every route, so that none can be forgotten.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::App;
-use super::admin::is_from_here;
+use super::admin::{Peer, is_from_here};
 use super::error::{ApiError, Kind};
 use crate::embed::{EmbedError, Model};
 use crate::keys::{Budget, Key, Keys, Role};
@@ -49,8 +50,8 @@ impl Needs {
 /// Who asks. The layer puts it beside the request for handlers, and beside the answer for whoever counts and logs.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
-    /// Nobody needs a key.
-    Anybody,
+    /// Nobody needs a key. The address that the request came from, if it came over a connection.
+    Anybody(Option<IpAddr>),
     /// Nobody needs a key, and an administrator is whoever is on this machine.
     Loopback,
     /// Has no key, or none that is known.
@@ -63,9 +64,23 @@ impl Caller {
     /// For logs, metrics and the rollout log.
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Anybody | Self::Nameless => "none",
+            Self::Anybody(_) | Self::Nameless => "none",
             Self::Loopback => "loopback",
             Self::Key(key) => key.name(),
+        }
+    }
+
+    /// What tells it from other callers: the name of its key, or its address where there are no keys. Of an IPv6 address its network of
+    /// 64 bits, since one host may use all addresses of that.
+    pub(super) fn id(&self) -> Arc<str> {
+        match self {
+            Self::Anybody(Some(address)) => match address.to_canonical() {
+                IpAddr::V4(address) => address.to_string().into(),
+                IpAddr::V6(address) => {
+                    Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).to_string().into()
+                }
+            },
+            Self::Anybody(None) | Self::Loopback | Self::Nameless | Self::Key(_) => self.name().into(),
         }
     }
 
@@ -83,7 +98,7 @@ impl Caller {
     fn models(&self) -> Option<&[String]> {
         match self {
             Self::Key(key) => key.models(),
-            Self::Anybody | Self::Loopback | Self::Nameless => None,
+            Self::Anybody(_) | Self::Loopback | Self::Nameless => None,
         }
     }
 
@@ -119,7 +134,7 @@ impl Caller {
     pub(super) fn budget(&self) -> Option<Arc<Budget>> {
         match self {
             Self::Key(key) => Some(Arc::clone(key.budget())),
-            Self::Anybody | Self::Loopback | Self::Nameless => None,
+            Self::Anybody(_) | Self::Loopback | Self::Nameless => None,
         }
     }
 }
@@ -227,14 +242,15 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
 }
 
 fn without_keys(request: &Request, needs: Needs) -> (Caller, Result<(), ApiError>) {
+    let caller = Caller::Anybody(request.extensions().get::<Peer>().map(|Peer(address)| address.ip()));
     if needs != Needs::Role(Role::Admin) {
-        return (Caller::Anybody, Ok(()));
+        return (caller, Ok(()));
     }
     if is_from_here(request) {
         return (Caller::Loopback, Ok(()));
     }
     let message = "no keys are set, so only this machine may ask: see --keys-file";
-    (Caller::Anybody, Err(ApiError::new(Kind::Forbidden, message)))
+    (caller, Err(ApiError::new(Kind::Forbidden, message)))
 }
 
 fn with_key(keys: &Keys, request: &Request, needs: Needs) -> (Caller, Result<(), ApiError>) {
@@ -316,5 +332,15 @@ mod tests {
         ] {
             assert_eq!(key(values).as_deref(), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn without_keys_an_address_is_a_caller_and_of_ipv6_a_network() {
+        let id = |address: &str| Caller::Anybody(address.parse().ok()).id();
+        assert_eq!(&*id("10.0.0.1"), "10.0.0.1");
+        assert_eq!(id("::ffff:10.0.0.1"), id("10.0.0.1"));
+        assert_eq!(id("2001:db8:1:2:3::4"), id("2001:db8:1:2:5::6"));
+        assert!(id("2001:db8:1:2::1") != id("2001:db8:1:3::1"));
+        assert_eq!(&*id("none"), "none");
     }
 }

@@ -20,7 +20,7 @@ impl App {
     ) -> Result<Embeddings, ApiError> {
         let timeout = timeout(headers)?;
         let model = self.asked_model(request.model.as_deref(), caller)?;
-        let request = EmbedRequest { model, budget: caller.budget(), ..request };
+        let request = EmbedRequest { model, caller: caller.id(), budget: caller.budget(), ..request };
         let embeddings =
             async { self.0.embedder.embed(request).await.map_err(|error| seen_by(caller, error)) };
         let Some(timeout) = timeout else { return embeddings.await };

@@ -95,6 +95,7 @@ pub(super) async fn create_embeddings(
     let request = EmbedRequest {
         model: Some(body.model.clone()),
         key: body.user,
+        caller: Arc::default(),
         budget: None,
         space: space(&headers),
         inputs,

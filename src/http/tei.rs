@@ -1,5 +1,6 @@
 //! The dialect of text-embeddings-inference.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Query, State};
@@ -149,6 +150,7 @@ impl Embed {
         let request = EmbedRequest {
             model: self.model,
             key: None,
+            caller: Arc::default(),
             budget: None,
             space: space(headers),
             inputs,

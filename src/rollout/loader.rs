@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::gate::{self, Bounds};
+use super::secret::SharedSecret;
 use crate::batch::Limits;
 use crate::drift::follow::References;
 use crate::embed::{Model, ModelError};
@@ -26,6 +27,8 @@ pub struct Loader {
     pub metrics: Arc<Metrics>,
     /// What their traffic is held against.
     pub references: Arc<References>,
+    /// By which users are drawn for a version on trial.
+    pub secret: SharedSecret,
 }
 
 impl Loader {
