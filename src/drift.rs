@@ -13,7 +13,7 @@ pub mod detectors;
 pub mod evidence;
 pub mod fit;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod follow;
 pub mod inputs;
 mod kmeans;

@@ -6,6 +6,7 @@ mod error;
 mod missing;
 mod model;
 mod outlying;
+mod pairs;
 mod request;
 mod served;
 mod spans;
@@ -20,7 +21,7 @@ use tower::ServiceExt as _;
 use crate::batch::{self, Finished};
 use crate::drift::inputs::InputFacts;
 use crate::drift::monitor::Drawn;
-use crate::drift::sides::Sides;
+use crate::drift::sides::Assigned;
 use crate::engine::pooling::normalise;
 use crate::engine::{Output, Vector};
 use crate::rollout::guard::Side;
@@ -152,10 +153,15 @@ impl Embedder {
         let Routed { model, trial } =
             self.served.route(asked, request.space.as_ref(), request.key.as_deref())?;
         let Some((side, candidate, stable)) = trial else { return self.embed_on(model, request, None).await };
-        // Whoever has a key is always the same version's: that says nothing of the versions.
-        let sides = request.key.is_none().then(|| (Arc::clone(&candidate.watch.sides), side == Side::Canary));
+        // Sticky users are left out: they are not assigned at random. Token arrays may be what no text gives, see `pairs`.
+        let is_text = request.inputs.iter().all(|input| matches!(input, Input::Text(_)));
+        let assigned = (request.key.is_none() && is_text).then(|| Assigned {
+            sides: Arc::clone(&candidate.watch.sides),
+            is_canary: side == Side::Canary,
+            caller: Arc::clone(&request.caller),
+        });
         let asked = candidate.asked(side, &request, stable);
-        let embedded = self.embed_on(model, request, sides).await;
+        let embedded = self.embed_on(model, request, assigned).await;
         asked.ended(&embedded);
         embedded
     }
@@ -164,7 +170,7 @@ impl Embedder {
         &self,
         model: Arc<Model>,
         request: EmbedRequest,
-        side: Option<(Arc<Sides>, bool)>,
+        side: Option<Assigned>,
     ) -> Result<Embeddings, EmbedError> {
         trace::note(|record| spans::resolved(record, &model, &request));
         let dimensions = model.width(request.dimensions)?;
@@ -219,8 +225,8 @@ impl Embedder {
         let finished = self.run(&model, batch).await?;
         trace::note(|record| spans::ran(record, since, &finished));
         if let Some(watcher) = watcher {
-            let (counts, side) =
-                (watcher.wants(request.key.as_deref()), side.filter(|(sides, _)| sides.wants()));
+            let counts = watcher.wants(request.key.as_deref());
+            let side = side.filter(|side| side.sides.wants(&side.caller));
             // One, because the texts of a request resemble each other.
             let drawn = fastrand::choice(places.iter().zip(&inputs)).filter(|_| counts || side.is_some());
             if let Some((&place, input)) = drawn {

@@ -44,6 +44,7 @@
 pub mod account;
 pub mod batch;
 pub mod bench;
+mod callers;
 pub mod cli;
 pub mod compare;
 pub mod config;

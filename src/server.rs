@@ -24,7 +24,7 @@ use crate::http::{self, App};
 use crate::keys::follow::Follower as KeyFollower;
 use crate::metrics::{GpuMetrics, Metrics};
 use crate::repository::{Repository, RepositoryError};
-use crate::rollout::{Damaged, Loader, Room, Sync};
+use crate::rollout::{Damaged, Loader, Room, SharedSecret, Sync};
 use crate::tls::{Identity, Shown};
 use crate::trace::{ExportError, Tracing};
 use accept::{Door, Phase};
@@ -151,6 +151,7 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
         metrics: Arc::clone(&metrics),
         references: Arc::clone(&references),
         room: Room::default(),
+        secret: SharedSecret::default(),
     };
     let found = models::load(&loader).await?;
     found.warn_of_idle();

@@ -23,6 +23,11 @@ pub struct GuardSettings {
     #[arg(long = "guard-requests", value_name = "N", env = "SEXTANT_GUARD_REQUESTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
+    /// Callers, by key or else by address, that must each show the same breach; where fewer do, the server's own probes must show one,
+    /// too [default: 3]
+    #[arg(long = "guard-callers", value_name = "N", env = "SEXTANT_GUARD_CALLERS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<u32>,
     /// Share of its requests that may fail, if the stable version's do not fail more often [default: 0.02]
     #[arg(long = "guard-max-error-share", value_name = "SHARE", env = "SEXTANT_GUARD_MAX_ERROR_SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +70,7 @@ impl GuardSettings {
             window,
             windows: self.windows.unwrap_or(default.windows),
             requests: self.requests.unwrap_or(default.requests),
+            callers: self.callers.unwrap_or(default.callers),
             max_error_share: self.max_error_share.unwrap_or(default.max_error_share),
             min_cosine: self.min_cosine.unwrap_or(default.min_cosine),
             max_slowdown: self.max_slowdown.unwrap_or(default.max_slowdown),
@@ -72,6 +78,7 @@ impl GuardSettings {
         };
         check("windows", rules.windows.to_string(), rules.windows > 0, "a number above 0");
         check("requests", rules.requests.to_string(), rules.requests > 0, "a number above 0");
+        check("callers", rules.callers.to_string(), rules.callers > 0, "a number above 0");
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         check(
             "max_error_share",
@@ -96,13 +103,22 @@ impl GuardSettings {
 
 impl From<Rules> for GuardSettings {
     fn from(rules: Rules) -> Self {
-        let Rules { window, windows, requests, max_error_share, min_cosine, max_slowdown, pairs_per_second } =
-            rules;
+        let Rules {
+            window,
+            windows,
+            requests,
+            callers,
+            max_error_share,
+            min_cosine,
+            max_slowdown,
+            pairs_per_second,
+        } = rules;
         let text = |time: Duration| humantime::format_duration(time).to_string();
         Self {
             window: Some(text(window)),
             windows: Some(windows),
             requests: Some(requests),
+            callers: Some(callers),
             max_error_share: Some(max_error_share),
             min_cosine: Some(min_cosine),
             max_slowdown: Some(max_slowdown),
@@ -126,6 +142,7 @@ mod tests {
         let wrong = GuardSettings {
             window: Some("0s".into()),
             windows: Some(0),
+            callers: Some(0),
             max_error_share: Some(2.0),
             max_slowdown: Some(f64::NAN),
             ..GuardSettings::default()
@@ -135,6 +152,7 @@ mod tests {
             [
                 "`guard.window` is `0s`: expected a time above 0, as 10s",
                 "`guard.windows` is `0`: expected a number above 0",
+                "`guard.callers` is `0`: expected a number above 0",
                 "`guard.max_error_share` is `2`: expected 0 to 1",
                 "`guard.max_slowdown` is `NaN`: expected a number above 0",
             ]

@@ -17,7 +17,7 @@ use super::inputs::InputFacts;
 use super::report::time;
 use super::sampling::{Sampler, Thrift};
 use super::score::Scorer;
-use super::sides::Sides;
+use super::sides::Assigned;
 use super::state::{State, Statistics};
 use crate::metrics::DriftMetrics;
 
@@ -36,8 +36,8 @@ pub struct Drawn {
     pub input: InputFacts,
     /// Whether it counts for its version's tests.
     pub counts: bool,
-    /// While a canary runs: where the two versions are compared, and whether this one is the canary.
-    pub side: Option<(Arc<Sides>, bool)>,
+    /// While a canary runs: where the two versions are compared.
+    pub side: Option<Assigned>,
 }
 
 /// How drift is watched.
@@ -189,8 +189,8 @@ impl Shared {
                 self.metrics.observed(&seen);
                 self.tell_alarms(&mut live);
             }
-            if let Some((sides, is_canary)) = &drawn.side {
-                sides.add(*is_canary, &seen, &self.scorer);
+            if let Some(Assigned { sides, is_canary, caller }) = &drawn.side {
+                sides.add(caller, *is_canary, &seen, &self.scorer);
             }
         }
         self.metrics.tested(&live.detectors.readings(), &live.detectors.input_z_values());

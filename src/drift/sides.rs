@@ -1,6 +1,7 @@
 //! Two versions on the same traffic: what moved with it cancels out, and what is left is the model's.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -8,6 +9,7 @@ use super::counts::Counts;
 use super::sampling::Sampler;
 use super::score::{Observation, Scorer};
 use super::shift::z_value;
+use crate::callers::ByCaller;
 
 /// Fewer vectors of a side say nothing.
 const LEAST_VECTORS: u64 = 200;
@@ -15,14 +17,30 @@ const LEAST_VECTORS: u64 = 200;
 const TAIL: usize = 1;
 /// Vectors of both sides that are compared a second, at most.
 const PER_SECOND: u32 = 200;
+/// The same of one caller, so that one that sends much leaves half of them to the others.
+const PER_SECOND_OF_EACH: u32 = 100;
 
-/// What is seen of a stable version and of a canary since the trial began. Only of requests that chance gave to one or the other:
-/// whoever has a key is always the same one's, and two groups of people may well ask for different things.
+/// What is seen of a stable version and of a canary since the trial began. Only of texts in requests that chance gave to one or the
+/// other: a request with a `user` always goes to the same one, and two groups of people may well ask for different things.
 pub struct Sides {
     /// One for both. Each version's own would draw them by different rules: at the busy hour the stable version's alone is full, and
     /// the canary's sample would hold more of that hour.
     sampler: Sampler,
+    /// The second in which each caller counted last, and how often it did in that.
+    drawn: Mutex<ByCaller<(u64, u32)>>,
+    started: Instant,
     both: Mutex<Option<Both>>,
+}
+
+/// Where a vector counts while a canary runs.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    /// What both versions are compared by.
+    pub sides: Arc<Sides>,
+    /// Whether the canary made it.
+    pub is_canary: bool,
+    /// Who asked for it.
+    pub caller: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -30,6 +48,14 @@ struct Both {
     /// Of the reference: what was counted against another one cannot be compared.
     reference: String,
     design_effect: f64,
+    all: Sample,
+    /// Of each caller: one alone can bring about a difference between all vectors.
+    callers: ByCaller<Option<Sample>>,
+}
+
+/// Vectors of both versions.
+#[derive(Debug)]
+struct Sample {
     stable: Side,
     canary: Side,
 }
@@ -63,7 +89,12 @@ impl Apart {
 
 impl Default for Sides {
     fn default() -> Self {
-        Self { sampler: Sampler::new(PER_SECOND), both: Mutex::default() }
+        Self {
+            sampler: Sampler::new(PER_SECOND),
+            drawn: Mutex::default(),
+            started: Instant::now(),
+            both: Mutex::default(),
+        }
     }
 }
 
@@ -95,34 +126,18 @@ impl Side {
     }
 }
 
-impl Sides {
-    /// Whether a request is compared, whichever of the two answers it.
-    pub fn wants(&self) -> bool {
-        self.sampler.wants(None)
+impl Sample {
+    fn new(components: usize, bins: usize) -> Self {
+        Self { stable: Side::new(components, bins), canary: Side::new(components, bins) }
     }
 
-    /// Counts what was seen of a vector.
-    pub fn add(&self, is_canary: bool, seen: &Observation, scorer: &Scorer) {
-        let mut both = self.lock();
-        let both = match &mut *both {
-            Some(both) if both.reference == scorer.name => both,
-            other => {
-                let none = || Side::new(seen.projections.len(), scorer.facts().bin_shares.len());
-                other.insert(Both {
-                    reference: scorer.name.clone(),
-                    design_effect: scorer.facts().design_effect,
-                    stable: none(),
-                    canary: none(),
-                })
-            }
-        };
-        if is_canary { &mut both.canary } else { &mut both.stable }.add(seen);
+    fn add(&mut self, is_canary: bool, seen: &Observation) {
+        if is_canary { &mut self.canary } else { &mut self.stable }.add(seen);
     }
 
     /// How far they lie apart, if enough was seen of both.
-    pub fn apart(&self) -> Option<Apart> {
-        let both = self.lock();
-        let Both { design_effect, stable, canary, .. } = both.as_ref()?;
+    fn apart(&self, design_effect: f64) -> Option<Apart> {
+        let Self { stable, canary } = self;
         let (n, m) = (canary.counts.samples as f64, stable.counts.samples as f64);
         if stable.counts.samples.min(canary.counts.samples) < LEAST_VECTORS {
             return None;
@@ -144,6 +159,57 @@ impl Sides {
             outside_z: (left / n - right / m) / error,
         })
     }
+}
+
+impl Sides {
+    /// Whether a request of `caller` is compared, whichever of the two answers it.
+    pub fn wants(&self, caller: &Arc<str>) -> bool {
+        self.has_room(caller, self.started.elapsed().as_secs()) && self.sampler.wants(None)
+    }
+
+    /// Whether `caller` has had less than its most in a second after the start.
+    fn has_room(&self, caller: &Arc<str>, second: u64) -> bool {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, count) = drawn.of(caller);
+        if *last != second {
+            (*last, *count) = (second, 0);
+        }
+        let has_room = *count < PER_SECOND_OF_EACH;
+        *count += u32::from(has_room);
+        has_room
+    }
+
+    /// Counts what was seen of a vector that `caller` asked for.
+    pub fn add(&self, caller: &Arc<str>, is_canary: bool, seen: &Observation, scorer: &Scorer) {
+        let mut both = self.lock();
+        let none = || Sample::new(seen.projections.len(), scorer.facts().bin_shares.len());
+        let both = match &mut *both {
+            Some(both) if both.reference == scorer.name => both,
+            other => other.insert(Both {
+                reference: scorer.name.clone(),
+                design_effect: scorer.facts().design_effect,
+                all: none(),
+                callers: ByCaller::default(),
+            }),
+        };
+        both.all.add(is_canary, seen);
+        both.callers.of(caller).get_or_insert_with(none).add(is_canary, seen);
+    }
+
+    /// How far they lie apart, if enough was seen of both.
+    pub fn apart(&self) -> Option<Apart> {
+        let both = self.lock();
+        let both = both.as_ref()?;
+        both.all.apart(both.design_effect)
+    }
+
+    /// Callers by whose vectors alone they lie further apart than `z_value`.
+    pub fn callers_beyond(&self, z_value: f64) -> u32 {
+        let both = self.lock();
+        let Some(Both { design_effect, callers, .. }) = both.as_ref() else { return 0 };
+        let apart = callers.values().flatten().filter_map(|sample| sample.apart(*design_effect));
+        apart.filter(|apart| apart.z_value() > z_value).count() as u32
+    }
 
     fn lock(&self) -> MutexGuard<'_, Option<Both>> {
         self.both.lock().unwrap_or_else(PoisonError::into_inner)
@@ -156,6 +222,10 @@ mod tests {
     use crate::drift::fixture::{Traffic, observed, scorer};
     use crate::drift::shift::critical;
 
+    fn caller() -> Arc<str> {
+        "a".into()
+    }
+
     fn apart(canary: impl Fn(Vec<f32>) -> Vec<f32>, drifts: bool, seed: u64) -> Apart {
         let (scorer, mut traffic, sides) = (scorer(), Traffic::new(seed), Sides::default());
         let mut random = fastrand::Rng::with_seed(seed);
@@ -163,7 +233,7 @@ mod tests {
             let vector = if drifts && random.u8(..4) == 0 { traffic.strange() } else { traffic.usual() };
             let is_canary = random.u8(..10) == 0;
             let vector = if is_canary { canary(vector) } else { vector };
-            sides.add(is_canary, &observed(&scorer, [vector])[0], &scorer);
+            sides.add(&caller(), is_canary, &observed(&scorer, [vector])[0], &scorer);
         }
         sides.apart().unwrap()
     }
@@ -183,7 +253,7 @@ mod tests {
                 let mut usual = traffic.usual();
                 crate::engine::pooling::normalise(&mut usual);
                 let vector = usual.iter().zip(along).map(|(value, along)| value + by * along).collect();
-                sides.add(random.bool(), &observed(&scorer, [vector])[0], &scorer);
+                sides.add(&caller(), random.bool(), &observed(&scorer, [vector])[0], &scorer);
             }
             let apart = sides.apart().unwrap();
             assert!(apart.z_value() < 4.0, "{apart:?}");
@@ -197,7 +267,7 @@ mod tests {
             let is_canary = index % 2 == 0;
             let is_strange = is_canary && index % 10 == 0;
             let vector = if is_strange { traffic.strange() } else { traffic.usual() };
-            sides.add(is_canary, &observed(&scorer, [vector])[0], &scorer);
+            sides.add(&caller(), is_canary, &observed(&scorer, [vector])[0], &scorer);
         }
         let apart = sides.apart().unwrap();
         assert!(apart.outside_z > critical(1e-6) && apart.outside_z > apart.shift_z, "{apart:?}");
@@ -218,5 +288,26 @@ mod tests {
         };
         assert!(apart(shifted, true, 1).shift_z > bound);
         assert_eq!(Sides::default().apart(), None);
+    }
+
+    #[test]
+    fn a_caller_that_asks_strange_things_of_the_canary_alone_is_one_caller() {
+        let (scorer, mut traffic, sides) = (scorer(), Traffic::new(3), Sides::default());
+        for index in 0..8_000 {
+            let (is_canary, caller) = (index % 2 == 0, index / 2 % 4);
+            let vector = if is_canary && caller == 0 { traffic.strange() } else { traffic.usual() };
+            let name: Arc<str> = format!("caller {caller}").into();
+            sides.add(&name, is_canary, &observed(&scorer, [vector])[0], &scorer);
+        }
+        assert!(sides.apart().unwrap().z_value() > critical(1e-6), "by all vectors it is a shift");
+        assert_eq!(sides.callers_beyond(critical(1e-4)), 1);
+    }
+
+    #[test]
+    fn a_caller_has_half_of_the_vectors_of_a_second_at_most() {
+        let sides = Sides::default();
+        let drawn =
+            |caller: &str, second| (0..1_000).filter(|_| sides.has_room(&caller.into(), second)).count();
+        assert_eq!((drawn("a", 0), drawn("b", 0), drawn("a", 0), drawn("a", 1)), (100, 100, 0, 100));
     }
 }

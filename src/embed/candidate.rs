@@ -3,24 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
-use super::{EmbedError, EmbedRequest, Embeddings, Input, Model, Prompt};
+use super::pairs::{self, Drawn, Job};
+use super::{EmbedError, EmbedRequest, Embeddings, Model};
 use crate::batch::BatchError;
 use crate::compare;
 use crate::engine::EngineError;
 use crate::metrics::TrialMetrics;
-use crate::rollout::Trial;
-use crate::rollout::guard::{Outcome, Pair, Side, Watch};
-use crate::tokenize::{InputError, Truncate};
+use crate::rollout::guard::{Outcome, Side, Watch};
+use crate::rollout::{SharedSecret, Trial};
+use crate::tokenize::InputError;
 
 /// Inputs that wait to be compared: more are not, so that comparing never stands in the way of answering.
 const WAITING: usize = 32;
-/// A run that takes longer than that is as good as none.
-const LONGEST_RUN: Duration = Duration::from_secs(10);
 
 /// A version on trial.
 #[derive(Debug, Clone)]
@@ -33,27 +29,27 @@ pub struct Candidate {
     pub since: u64,
     /// What is seen of it here.
     pub watch: Arc<Watch>,
+    secret: SharedSecret,
     jobs: mpsc::Sender<Job>,
 }
 
 /// Who gives up later has waited for long enough.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Neighbours are looked for after so many pairs: some milliseconds each time.
-const OVERLAP_EVERY: u64 = 32;
-
-/// An input to run on both versions.
-struct Job {
-    drawn: Drawn,
-    stable: Arc<Model>,
-}
-
 impl Candidate {
-    /// Puts `model` on trial. Must be called inside a tokio runtime: pairs are compared in a task that ends with the last clone.
-    pub fn new(model: Arc<Model>, trial: Trial, since: u64, watch: Watch, metrics: TrialMetrics) -> Self {
+    /// Puts `model` on trial, with users drawn by `secret`. Must be called inside a tokio runtime: pairs are compared in a task that
+    /// ends with the last clone.
+    pub fn new(
+        model: Arc<Model>,
+        trial: Trial,
+        since: u64,
+        watch: Watch,
+        secret: SharedSecret,
+        metrics: TrialMetrics,
+    ) -> Self {
         let (jobs, waiting) = mpsc::channel(WAITING);
         let watch = Arc::new(watch);
-        tokio::spawn(compare(waiting, Arc::clone(&model), Arc::clone(&watch), metrics));
-        Self { model, trial, since, watch, jobs }
+        tokio::spawn(pairs::compare(waiting, Arc::clone(&model), Arc::clone(&watch), metrics));
+        Self { model, trial, since, watch, secret, jobs }
     }
 
     /// The same trial under a later document, which changed nothing of it.
@@ -61,27 +57,28 @@ impl Candidate {
         Self { since, ..self }
     }
 
-    /// Whether a request that names no version goes to this one: always the same answer for the same `key`, by chance without.
+    /// Whether a request that names no version goes to this one: always the same answer for the same `key`, by chance without. While
+    /// the secret is not known here a request with a key does not: another server may have drawn it for the stable version.
     pub(super) fn takes(&self, key: Option<&str>) -> bool {
         let Some(percent) = self.trial.canary_percent else { return false };
-        let drawn = key.map_or_else(fastrand::f64, |key| self.place(key));
-        drawn < percent.share() && self.watch.tripped().is_none()
+        let drawn = match key {
+            None => Some(fastrand::f64()),
+            Some(key) => self.secret.get().map(|secret| secret.place(&self.model.id(), key)),
+        };
+        drawn.is_some_and(|drawn| drawn < percent.share()) && self.watch.tripped().is_none()
     }
 
-    /// The place of a key on the scale from 0 to 1, the same in every process. Other versions have other places for it, so that it
-    /// is not always the same who try what is new; and who is within 10 % is within 50 %.
-    fn place(&self, key: &str) -> f64 {
-        let digest =
-            Sha256::new().chain_update(self.model.id()).chain_update([0]).chain_update(key).finalize();
-        let leading = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-        f64::from(leading) / 2_f64.powi(32)
+    /// Runs the server's own probe texts on this version and on `stable`, because the guard is in doubt, and tells it what they showed.
+    pub async fn probe(self, stable: Arc<Model>) {
+        let probed = pairs::probe(&stable, &self.model, &self.watch).await;
+        self.watch.probed(&probed);
     }
 
     /// Begins a request that `side` is about to answer, and draws an input of it, if it is one to compare: one only, because the
     /// texts of a request resemble each other.
     pub(super) fn asked(self, side: Side, request: &EmbedRequest, stable: Arc<Model>) -> Asked {
         let wanted = match side {
-            Side::Canary => self.watch.wants_pair(),
+            Side::Canary => self.watch.wants_pair(&request.caller, Instant::now()),
             Side::Stable => {
                 self.trial.shadow_percent.is_some_and(|percent| fastrand::f64() < percent.share())
             }
@@ -89,7 +86,8 @@ impl Candidate {
         let input = fastrand::choice(&request.inputs).filter(|_| wanted).cloned();
         let drawn =
             input.map(|input| Drawn { input, prompt: request.prompt.clone(), truncate: request.truncate });
-        Asked { candidate: self, side, drawn, stable, since: Instant::now(), ended: false }
+        let caller = Arc::clone(&request.caller);
+        Asked { candidate: self, side, caller, drawn, stable, since: Instant::now(), ended: false }
     }
 }
 
@@ -97,6 +95,7 @@ impl Candidate {
 pub(super) struct Asked {
     candidate: Candidate,
     side: Side,
+    caller: Arc<str>,
     drawn: Option<Drawn>,
     stable: Arc<Model>,
     since: Instant,
@@ -108,29 +107,22 @@ impl Asked {
     pub(super) fn ended(mut self, ended: &Result<Embeddings, EmbedError>) {
         self.ended = true;
         let Some(outcome) = outcome(ended) else { return };
-        self.candidate.watch.answered(self.side, outcome);
+        self.candidate.watch.answered(&self.caller, self.side, outcome);
         if let (Some(drawn), Outcome::Answered) = (self.drawn.take(), outcome) {
             // A full queue says that comparing takes longer than drawing: the sample is smaller then.
-            let _ = self.candidate.jobs.try_send(Job { drawn, stable: Arc::clone(&self.stable) });
+            let (caller, stable) = (Arc::clone(&self.caller), Arc::clone(&self.stable));
+            let _ = self.candidate.jobs.try_send(Job { drawn, caller, stable });
         }
     }
 }
 
-/// Dropped before its end: its caller has given up, as on a version that hangs. A caller with no patience says nothing of it.
+/// Dropped before its end: its caller has given up, as on a version that hangs. A caller that gives up sooner says nothing of it.
 impl Drop for Asked {
     fn drop(&mut self) {
         if !self.ended && self.since.elapsed() >= PATIENCE {
-            self.candidate.watch.answered(self.side, Outcome::Failed);
+            self.candidate.watch.answered(&self.caller, self.side, Outcome::Failed);
         }
     }
-}
-
-/// An input that was drawn before its request took it away.
-#[derive(Clone)]
-pub(super) struct Drawn {
-    input: Input,
-    prompt: Prompt,
-    truncate: Option<Truncate>,
 }
 
 /// How a request ended, if it says anything about the version.
@@ -156,60 +148,5 @@ fn outcome(ended: &Result<Embeddings, EmbedError>) -> Option<Outcome> {
             | EmbedError::Input { source: InputError::Failed(_), .. },
         ) => Some(Outcome::Failed),
         Err(_) => None,
-    }
-}
-
-/// Runs what was drawn on both versions, one after the other in either order, off the way of the requests.
-async fn compare(
-    mut jobs: mpsc::Receiver<Job>,
-    candidate: Arc<Model>,
-    watch: Arc<Watch>,
-    metrics: TrialMetrics,
-) {
-    for pairs in 1_u64.. {
-        let Some(Job { drawn, stable }) = jobs.recv().await else { return };
-        let (of_stable, of_candidate) = if fastrand::bool() {
-            let first = run(&stable, &drawn).await;
-            (first, run(&candidate, &drawn).await)
-        } else {
-            let first = run(&candidate, &drawn).await;
-            (run(&stable, &drawn).await, first)
-        };
-        // What the stable version cannot run says nothing.
-        let (Some(of_stable), took) = of_stable else { continue };
-        let same_space = stable.manifest.space == candidate.manifest.space;
-        metrics.stable_seconds.observe(took.as_secs_f64());
-        metrics.candidate_seconds.observe(of_candidate.1.as_secs_f64());
-        if let Some(vector) = &of_candidate.0 {
-            metrics.length_ratio.set(compare::length(vector) / compare::length(&of_stable));
-        } else {
-            metrics.failed.inc();
-        }
-        // In another space every vector is another one: only its time can be compared.
-        let of_candidate =
-            if same_space { of_candidate } else { (of_candidate.0.map(|_| Vec::new()), of_candidate.1) };
-        if let Some(cosine) = watch.compared(Pair { stable: (of_stable, took), candidate: of_candidate }) {
-            metrics.cosine.observe(cosine);
-        }
-        if pairs.is_multiple_of(OVERLAP_EVERY) {
-            metrics.overlap.set(watch.overlap().unwrap_or(f64::NAN));
-        }
-    }
-}
-
-/// The vector and the time of its run, without the wait for a session; no vector if it cannot be run, or takes too long.
-async fn run(model: &Arc<Model>, job: &Drawn) -> (Option<Vec<f32>>, Duration) {
-    let (tokenizing, Drawn { input, prompt, truncate }) = (Arc::clone(model), job.clone());
-    let tokenize = move || {
-        let text = tokenizing.prompt(&prompt)?;
-        let tokens = tokenizing.tokens(&input, text, &prompt, truncate);
-        tokens.map_err(|source| EmbedError::Input { index: 0, source })
-    };
-    let tokens = spawn_blocking(tokenize).await;
-    let Ok(Ok(tokens)) = tokens else { return (None, Duration::ZERO) };
-    match timeout(LONGEST_RUN, model.run_alone(tokens.ids)).await {
-        Ok(Ok((vector, ran))) => (Some(vector), ran),
-        Ok(Err(_)) => (None, Duration::ZERO),
-        Err(_) => (None, LONGEST_RUN),
     }
 }

@@ -55,15 +55,16 @@ pub enum Prompt {
 }
 
 /// A request, freed of its dialect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct EmbedRequest {
     /// `name`, `name@version` or `name@role`; `None` for the default model.
     pub model: Option<String>,
-    /// Whoever has the same key is answered by the same version while one is on trial.
+    /// Requests with the same key are answered by the same version while one is on trial.
     pub key: Option<String>,
     /// Of the caller's key: what the request's tokens are taken from.
     pub budget: Option<Arc<Budget>>,
-    /// Between whom sessions and room are shared.
+    /// Who asks: the name of its key, or its address where there are no keys. Empty for what the process asks itself. Sessions and room are
+    /// shared between callers, and the guard counts them.
     pub caller: Caller,
     /// Where the answer's bytes are reserved before anything is computed; none where the caller takes the vectors as they are.
     pub answer: Option<AnswerRoom>,
@@ -85,27 +86,6 @@ pub struct EmbedRequest {
     pub class: Class,
     /// Whether to say of each input how far it lies from the intended traffic; of pooled vectors only.
     pub ood: bool,
-}
-
-impl Default for EmbedRequest {
-    fn default() -> Self {
-        Self {
-            model: None,
-            key: None,
-            budget: None,
-            caller: Caller::from(""),
-            answer: None,
-            space: None,
-            inputs: Vec::new(),
-            prompt: Prompt::default(),
-            truncate: None,
-            dimensions: None,
-            normalise: None,
-            output: Output::default(),
-            class: Class::default(),
-            ood: false,
-        }
-    }
 }
 
 /// Where the bytes of an answer are counted, and how many each value takes as it is written.

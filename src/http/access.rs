@@ -1,7 +1,7 @@
 //! Who asks, and whether they may: one layer in front of every route, so that none can be forgotten.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::admin::{Peer, is_from_here};
 use super::error::{ApiError, Kind};
-use crate::account;
 use crate::embed::{EmbedError, Model};
 use crate::keys::{Budget, Key, Keys, Role};
 
@@ -51,9 +50,9 @@ impl Needs {
 /// Who asks. The layer puts it beside the request for handlers, and beside the answer for whoever counts and logs.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
-    /// No keys are set. With the address that the request came from, where it came over a connection.
+    /// Nobody needs a key. The address that the request came from, if it came over a connection.
     Anybody(Option<IpAddr>),
-    /// No keys are set, and the request is an administrator's from this machine.
+    /// Nobody needs a key, and an administrator is whoever is on this machine.
     Loopback,
     /// Has no key, or none that is known.
     Nameless,
@@ -71,6 +70,20 @@ impl Caller {
         }
     }
 
+    /// What tells it from other callers: the name of its key, or its address where there are no keys. Of an IPv6 address its network of
+    /// 64 bits, since one host may use all addresses of that.
+    pub(super) fn id(&self) -> Arc<str> {
+        match self {
+            Self::Anybody(Some(address)) => match address.to_canonical() {
+                IpAddr::V4(address) => address.to_string().into(),
+                IpAddr::V6(address) => {
+                    Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).to_string().into()
+                }
+            },
+            Self::Anybody(None) | Self::Loopback | Self::Nameless | Self::Key(_) => self.name().into(),
+        }
+    }
+
     /// Whether it may know what is served.
     pub(super) fn may_see_models(&self) -> bool {
         !matches!(self, Self::Nameless)
@@ -81,15 +94,6 @@ impl Caller {
         match self {
             Self::Key(key) => key.models(),
             Self::Anybody(_) | Self::Loopback | Self::Nameless => None,
-        }
-    }
-
-    /// Between whom sessions and room are shared: the key's name, or else the address.
-    pub(super) fn account(&self) -> account::Caller {
-        match self {
-            Self::Key(key) => key.name().into(),
-            Self::Anybody(Some(address)) => network(*address).into(),
-            Self::Anybody(None) | Self::Loopback | Self::Nameless => account::Caller::from(""),
         }
     }
 
@@ -133,18 +137,6 @@ impl Caller {
         match self {
             Self::Key(key) => Some(Arc::clone(key.budget())),
             Self::Anybody(_) | Self::Loopback | Self::Nameless => None,
-        }
-    }
-}
-
-/// An address as one of those between whom the server is shared. Of IPv6 the first half: a host has as many addresses of the other half as
-/// it likes.
-fn network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
         }
     }
 }
@@ -252,15 +244,15 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
 }
 
 fn without_keys(request: &Request, needs: Needs) -> (Caller, Result<(), ApiError>) {
-    let address = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
+    let caller = Caller::Anybody(request.extensions().get::<Peer>().map(|Peer(address)| address.ip()));
     if needs != Needs::Role(Role::Admin) {
-        return (Caller::Anybody(address), Ok(()));
+        return (caller, Ok(()));
     }
     if is_from_here(request) {
         return (Caller::Loopback, Ok(()));
     }
     let message = "no keys are set, so only this machine may ask: see --keys-file";
-    (Caller::Anybody(address), Err(ApiError::new(Kind::Forbidden, message)))
+    (caller, Err(ApiError::new(Kind::Forbidden, message)))
 }
 
 fn with_key(keys: &Keys, request: &Request, needs: Needs) -> (Caller, Result<(), ApiError>) {
@@ -320,11 +312,11 @@ mod tests {
 
     #[test]
     fn an_ipv6_host_is_one_caller() {
-        let network = |address: &str| network(address.parse().unwrap());
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2:ffff::1"));
-        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
-        assert_eq!(network("::ffff:10.0.0.1"), "10.0.0.1");
-        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
+        let id = |address: &str| Caller::Anybody(Some(address.parse().unwrap())).id();
+        assert_eq!(id("2001:db8:1:2:3:4:5:6"), id("2001:db8:1:2:ffff::1"));
+        assert_ne!(id("2001:db8:1:2::1"), id("2001:db8:1:3::1"));
+        assert_eq!(&*id("::ffff:10.0.0.1"), "10.0.0.1");
+        assert_ne!(id("10.0.0.1"), id("10.0.0.2"));
     }
 
     #[test]
@@ -351,5 +343,15 @@ mod tests {
         ] {
             assert_eq!(key(values).as_deref(), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn without_keys_an_address_is_a_caller_and_of_ipv6_a_network() {
+        let id = |address: &str| Caller::Anybody(address.parse().ok()).id();
+        assert_eq!(&*id("10.0.0.1"), "10.0.0.1");
+        assert_eq!(id("::ffff:10.0.0.1"), id("10.0.0.1"));
+        assert_eq!(id("2001:db8:1:2:3::4"), id("2001:db8:1:2:5::6"));
+        assert!(id("2001:db8:1:2::1") != id("2001:db8:1:3::1"));
+        assert_eq!(&*id("none"), "none");
     }
 }

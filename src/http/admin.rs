@@ -17,7 +17,7 @@ use crate::drift::watcher::Watcher;
 use crate::embed::{ModelError, Resident};
 use crate::rollout::gate::GateError;
 use crate::rollout::{
-    Change, Log, OperateError, Operator, Overview, Percent, Refusal, RolloutError, Signature,
+    Change, Log, OperateError, Operator, Overview, Percent, Refusal, RolloutError, SecretError, Signature,
 };
 pub use certificate::WithoutCertificate;
 pub(super) use certificate::certified;
@@ -350,10 +350,14 @@ impl From<RolloutError> for ApiError {
                 _ => Kind::StateConflict,
             },
             RolloutError::Repository(_) | RolloutError::NotWritten { .. } => Kind::Unavailable,
-            RolloutError::NoNumberLeft(_) | RolloutError::Blocked { .. } | RolloutError::Newer(_) => {
-                Kind::StateConflict
-            }
-            RolloutError::Encoding(_) | RolloutError::Contradicts(_) => Kind::Internal,
+            RolloutError::NoNumberLeft(_)
+            | RolloutError::Blocked { .. }
+            | RolloutError::Newer(_)
+            | RolloutError::Secret(SecretError::Damaged) => Kind::StateConflict,
+            RolloutError::Secret(SecretError::Repository(_)) => Kind::Unavailable,
+            RolloutError::Secret(SecretError::Random(_))
+            | RolloutError::Encoding(_)
+            | RolloutError::Contradicts(_) => Kind::Internal,
         };
         Self::new(kind, error.to_string())
     }

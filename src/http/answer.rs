@@ -26,8 +26,7 @@ impl App {
         let timeout = timeout(headers)?;
         let model = self.asked_model(request.model.as_deref(), caller)?;
         let answer = Some(self.0.intake.answer_room(value_bytes));
-        let request =
-            EmbedRequest { model, budget: caller.budget(), caller: caller.account(), answer, ..request };
+        let request = EmbedRequest { model, budget: caller.budget(), caller: caller.id(), answer, ..request };
         let embeddings = async {
             self.0.embedder.embed(request).await.map_err(|error| match error {
                 EmbedError::NoRoom { bytes } => self.no_room(bytes),

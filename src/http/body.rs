@@ -123,7 +123,7 @@ pub(super) async fn receive(State(app): State<App>, request: Request, next: Next
         refused.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         return refused;
     }
-    let caller = parts.extensions.get::<Caller>().map_or_else(|| account::Caller::from(""), Caller::account);
+    let caller = parts.extensions.get::<Caller>().map_or_else(account::Caller::default, Caller::id);
     let held = Arc::new(Mutex::new(Held::default()));
     let body =
         Incoming::new(body, app.clone(), account::Caller::clone(&caller), needs_place, Arc::clone(&held));
@@ -168,7 +168,7 @@ impl App {
     /// 429 if the caller may not hold them now.
     pub(super) fn reserve(&self, caller: &Caller, bytes: usize) -> Result<Reservation, ApiError> {
         let more = bytes.saturating_sub(SMALL);
-        self.room_for(&caller.account(), more).ok_or_else(|| self.no_room(more))
+        self.room_for(&caller.id(), more).ok_or_else(|| self.no_room(more))
     }
 
     /// Room for so many bytes, if the caller may hold them.

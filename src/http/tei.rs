@@ -1,5 +1,6 @@
 //! The dialect of text-embeddings-inference.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Query, State};

@@ -82,7 +82,7 @@ pub(super) fn write(
     stage: &Path,
     progress: &dyn Fn(Progress),
 ) -> Result<Probed, ImportError> {
-    let texts: Vec<&str> = TEXTS.lines().collect();
+    let texts: Vec<&str> = texts().collect();
     let rows = tokenize(tokenizer, &texts)?;
     let report =
         |done: usize| progress(Progress { phase: Phase::Probe, done: done as u64, total: rows.len() as u64 });
@@ -120,6 +120,11 @@ pub(super) fn write(
     }
     fs::write(&path, lines).map_err(ImportError::io("write", &path))?;
     Ok(Probed { probes, depends_on_batch })
+}
+
+/// The built-in texts.
+pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
+    TEXTS.lines()
 }
 
 /// Reads a probe set whose vectors have `dimensions`.
@@ -197,8 +202,8 @@ mod tests {
 
     #[test]
     fn built_in_texts_are_many_and_different() {
-        let texts: std::collections::BTreeSet<&str> = TEXTS.lines().collect();
-        assert!(texts.len() >= 32 && texts.len() == TEXTS.lines().count());
+        let texts: std::collections::BTreeSet<&str> = texts().collect();
+        assert!(texts.len() >= 32 && texts.len() == super::texts().count());
     }
 
     #[test]

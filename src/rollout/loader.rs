@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::gate::{self, Bounds, GateError};
 use super::room::{Need, Reserved, Room};
+use super::secret::SharedSecret;
 use crate::batch::Limits;
 use crate::drift::follow::References;
 use crate::embed::{Model, ModelError};
@@ -31,6 +32,8 @@ pub struct Loader {
     pub references: Arc<References>,
     /// What is being loaded.
     pub room: Room,
+    /// By which users are drawn for a version on trial.
+    pub secret: SharedSecret,
 }
 
 /// The version beside which one is loaded.

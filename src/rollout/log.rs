@@ -8,6 +8,8 @@ use thiserror::Error;
 
 use super::document::{Rollout, Unreadable};
 use super::guard::Cause;
+use super::roles::Trial;
+use super::secret::{SecretError, TrialSecret};
 use super::seen::{Damaged, Later, Seen};
 use super::state::{self, Change, Refusal, Versions};
 use crate::repository::{LAST_NUMBER, Listed, Numbered, Repository, RepositoryError, check_name};
@@ -55,6 +57,9 @@ pub enum RolloutError {
     /// The change has no form as JSON.
     #[error("the rollout document cannot be written: {0}")]
     Encoding(#[from] serde_json::Error),
+    /// The secret by which users are drawn for a version on trial.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -174,6 +179,10 @@ impl<'a> Log<'a> {
     pub async fn change(&self, change: Change, signature: Signature<'_>) -> Result<Rollout, RolloutError> {
         loop {
             let draft = self.decide(&change, signature).await?;
+            if let Change::Trial(Trial { canary_percent: Some(_), .. }) = change {
+                // For servers that may read the repository and not write to it.
+                TrialSecret::load(self.repository).await?;
+            }
             if self.write(&draft).await? {
                 return Ok(draft);
             }

@@ -10,6 +10,7 @@ use super::document::Rollout;
 use super::gate::{GateError, GateReport};
 use super::loader::Loader;
 use super::log::{Log, RolloutError, Signature};
+use super::roles::Trial;
 use super::state::{Change, Refusal};
 use crate::embed::{Model, ModelError};
 use crate::engine::Wanted;
@@ -102,6 +103,10 @@ impl Operator {
         signature: Signature<'_>,
     ) -> Result<Rollout, OperateError> {
         let log = Log::open(self.repository(), model).map_err(RolloutError::from)?;
+        if let Change::Trial(Trial { canary_percent: Some(_), .. }) = change {
+            // Before the version answers anybody.
+            self.loader.secret.read(self.repository()).await.map_err(RolloutError::from)?;
+        }
         let (rollout, loaded) = loop {
             let mut draft = log.decide(&change, signature).await?;
             if on.is_some() && draft.from != on {

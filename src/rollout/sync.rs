@@ -141,8 +141,8 @@ impl Sync {
             self.begun += 1;
             let known =
                 self.logs.iter().map(|(model, followed)| (model.clone(), followed.seen.clone())).collect();
-            let repository = self.loader.repository.clone();
-            self.looks.spawn(async move { read_on(&repository, known).await });
+            let loader = Arc::clone(&self.loader);
+            self.looks.spawn(async move { read_on(&loader.repository, &loader.secret, known).await });
         }
     }
 
@@ -329,6 +329,7 @@ impl Sync {
         }
         let loaded = self.loaded.find(model, trial.version)?;
         let metrics = self.loader.metrics.trial(&loaded.manifest);
-        Some(Candidate::new(loaded, trial, since, Watch::new(self.rules), metrics))
+        let watch = Watch::new(self.rules, std::time::Instant::now());
+        Some(Candidate::new(loaded, trial, since, watch, self.loader.secret.clone(), metrics))
     }
 }

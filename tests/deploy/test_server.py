@@ -26,7 +26,7 @@ ALL_SETTINGS = {
         "log_format": "json", "log": "info,sextant=debug",
         "gate": {"min_probe_cosine": 0.9999, "min_probe_cosine_int8": 1, "min_probe_cosine_gpu": 0.99999, "min_probe_cosine_gpu_fp16": 0.999,
                  "max_length_difference": 0.1, "max_batch_difference": 0.00001, "min_claim_cosine": -1, "min_claim_overlap": 0},
-        "guard": {"window": "10s", "windows": 3, "requests": 30, "max_error_share": 0.02, "min_cosine": 0.99, "max_slowdown": 3,
+        "guard": {"window": "10s", "windows": 3, "requests": 30, "callers": 3, "max_error_share": 0.02, "min_cosine": 0.99, "max_slowdown": 3,
                   "pairs_per_second": 0.5},
         "drift": {"learn": 20000, "expected_run_time": 100000000, "per_second": 7},
         "connections": {"max_connections": 10000, "max_header_bytes": 8192, "max_headers": 50, "max_streams": 10,

@@ -1,6 +1,7 @@
 //! A version on trial beside the stable one: who is answered by it, and what the guard does.
 
 mod guard;
+mod hostile;
 mod routing;
 mod shift;
 

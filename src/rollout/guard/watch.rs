@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Cause, Rules, Streaks, Window, median};
-use crate::compare::{self, cosine, cross_overlap};
+use super::window::{Answers, Finding, Rows, Shift, Window, median};
+use super::{Cause, Probed, Rules};
+use crate::compare::{self, cross_overlap};
 use crate::drift::sides::{Apart, Sides};
 
 /// Which of the two versions answered.
@@ -35,14 +36,12 @@ pub enum Outcome {
 pub struct Pair {
     /// The stable version's vector and run time.
     pub stable: (Vec<f32>, Duration),
-    /// The other one's; no vector if it could not be run, or not in time.
+    /// The other one's; no vector if it could not be run, or not in time. One of another width is not compared.
     pub candidate: (Option<Vec<f32>>, Duration),
 }
 
 /// Pairs that the overlap of neighbours is measured among.
 const KEPT_PAIRS: usize = 64;
-/// Pairs of a window.
-const MOST_PAIRS: usize = 4096;
 /// Neighbours of each.
 const NEIGHBOURS: usize = 10;
 
@@ -61,17 +60,29 @@ struct Open {
     since: Instant,
     next_pair: Instant,
     window: Window,
-    streaks: Streaks,
+    rows: Rows,
+    doubt: Doubt,
     kept: VecDeque<(Vec<f32>, Vec<f32>)>,
     total: Total,
+}
+
+/// What looks wrong and too few callers show.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// The last one.
+    cause: Option<Cause>,
+    /// Whether the probes are to be run because of it.
+    is_open: bool,
+    /// Until so many windows are closed the probes are not run again.
+    settled_until: u64,
 }
 
 /// Since the trial began.
 #[derive(Debug, Default)]
 struct Total {
     windows: u64,
-    canary: super::Answers,
-    stable: super::Answers,
+    canary: Answers,
+    stable: Answers,
     pairs: u64,
     least_cosine: Option<f64>,
     /// Of the last [`KEPT_PAIRS`].
@@ -101,70 +112,64 @@ pub struct Summary {
     pub slowdown: Option<f64>,
     /// How far the vectors of the two versions lie apart, if there is a drift reference and enough was seen.
     pub apart: Option<Apart>,
+    /// What looked wrong last, and was shown neither by enough callers nor, so far, by the server's own probes.
+    pub doubt: Option<Cause>,
     /// Why it gets no requests any more.
     pub cause: Option<Cause>,
 }
 
 impl Watch {
-    /// Begins to watch.
-    pub fn new(rules: Rules) -> Self {
-        let now = Instant::now();
+    /// Begins to watch at `now`.
+    pub fn new(rules: Rules, now: Instant) -> Self {
         let open = Open {
             since: now,
             next_pair: now,
             window: Window::default(),
-            streaks: Streaks::default(),
+            rows: Rows::default(),
+            doubt: Doubt::default(),
             kept: VecDeque::new(),
             total: Total::default(),
         };
         Self { sides: Arc::default(), rules, open: Mutex::new(open), tripped: OnceLock::new() }
     }
 
-    /// Counts a request.
-    pub fn answered(&self, side: Side, outcome: Outcome) {
+    /// Counts a request of `caller`.
+    pub fn answered(&self, caller: &Arc<str>, side: Side, outcome: Outcome) {
         let mut open = self.open();
-        let Open { window, total, .. } = &mut *open;
-        let (window_answers, total_answers) = match side {
-            Side::Stable => (&mut window.stable, &mut total.stable),
-            Side::Canary => (&mut window.canary, &mut total.canary),
-        };
-        for answers in [window_answers, total_answers] {
-            answers.requests += 1;
-            answers.failed += u64::from(outcome != Outcome::Answered);
-            answers.bad_vectors += u64::from(outcome == Outcome::BadVector);
+        open.window.answered(caller, side, outcome);
+        match side {
+            Side::Stable => open.total.stable.count(outcome),
+            Side::Canary => open.total.canary.count(outcome),
         }
     }
 
-    /// Whether it is time for another pair of a request that the canary answers.
-    pub fn wants_pair(&self) -> bool {
-        let (mut open, now) = (self.open(), Instant::now());
-        let wants = now >= open.next_pair;
+    /// Whether it is time for another pair of a request of `caller` that the canary answers. A caller that has had more than its even
+    /// share of the window's pairs waits for twice as long, so that one that sends much leaves pairs to the others.
+    pub fn wants_pair(&self, caller: &Arc<str>, now: Instant) -> bool {
+        let mut open = self.open();
+        let interval = Duration::from_secs_f64(1.0 / self.rules.pairs_per_second);
+        let own = open.window.callers.of(caller).drawn;
+        let all: u64 = open.window.callers.values().map(|seen| seen.drawn).sum();
+        let has_its_share = own * open.window.callers.len() as u64 > all;
+        let wants = now >= open.next_pair + if has_its_share { interval } else { Duration::ZERO };
         if wants {
-            open.next_pair = now + Duration::from_secs_f64(1.0 / self.rules.pairs_per_second);
+            open.next_pair = now + interval;
+            open.window.callers.of(caller).drawn += 1;
         }
         wants
     }
 
-    /// Counts a pair; its cosine, if both have a vector of one width.
-    pub fn compared(&self, pair: Pair) -> Option<f64> {
-        let (stable, ran) = pair.stable;
-        let slowdown = match &pair.candidate {
-            (Some(_), candidate) => candidate.as_secs_f64() / ran.as_secs_f64().max(1e-6),
-            (None, _) => f64::INFINITY,
-        };
-        let candidate = pair.candidate.0.filter(|candidate| candidate.len() == stable.len());
-        let found = candidate.as_ref().map(|candidate| cosine(&stable, candidate));
+    /// Counts a pair of an input of `caller`; its cosine, if both have a vector of one width.
+    pub fn compared(&self, caller: &Arc<str>, pair: Pair) -> Option<f64> {
         let mut open = self.open();
+        let (found, slowdown) = open.window.compared(caller, &pair, &self.rules);
         open.total.pairs += 1;
-        // No window of a shadow is ever closed.
-        if open.window.slowdowns.len() < MOST_PAIRS {
-            open.window.slowdowns.push(slowdown);
-            open.window.cosines.extend(found);
-        }
         open.total.slowdowns.push_back(slowdown);
         open.total.least_cosine =
             compare::least(open.total.least_cosine.into_iter().chain(found)).map(|(_, least)| least);
-        open.kept.extend(candidate.map(|candidate| (stable, candidate)));
+        if let (Some(_), Some(candidate)) = (found, pair.candidate.0) {
+            open.kept.push_back((pair.stable.0, candidate));
+        }
         if open.kept.len() > KEPT_PAIRS {
             open.kept.pop_front();
         }
@@ -174,24 +179,56 @@ impl Watch {
         found
     }
 
-    /// Closes the window if it is old enough and has enough requests. From a breach that lasts on, the canary gets no requests.
-    pub fn look(&self) -> Option<&Cause> {
+    /// Closes the window if it is old enough at `now` and has enough requests. Once enough callers show a breach that lasts on, the
+    /// canary gets no requests; where fewer do, see [`Watch::is_in_doubt`].
+    pub fn look(&self, now: Instant) -> Option<&Cause> {
         let mut open = self.open();
-        if open.since.elapsed() >= self.rules.window && open.window.canary.requests >= self.rules.requests {
+        let age = now.saturating_duration_since(open.since);
+        if age >= self.rules.window && open.window.requests() >= self.rules.requests {
             let mut window = std::mem::take(&mut open.window);
-            window.apart = self.sides.apart();
-            (open.since, open.total.windows) = (Instant::now(), open.total.windows + 1);
-            let cause = open.streaks.close(&window, &self.rules);
-            if !window.has_pairs() {
-                open.window.cosines = std::mem::take(&mut window.cosines);
-                open.window.slowdowns = std::mem::take(&mut window.slowdowns);
-            }
-            if let Some(cause) = cause {
+            window.shift = Shift::of(&self.sides);
+            (open.since, open.total.windows) = (now, open.total.windows + 1);
+            open.window.take_unjudged_pairs(&window);
+            match open.rows.close(&Arc::new(window), &self.rules) {
                 // One that tripped before stays.
-                let _ = self.tripped.set(cause);
+                Some(Finding::Shown(cause)) => drop(self.tripped.set(cause)),
+                Some(Finding::Doubted(cause)) => {
+                    open.doubt.is_open |= open.total.windows >= open.doubt.settled_until;
+                    open.doubt.cause = Some(cause);
+                }
+                None => {}
             }
         }
         self.tripped()
+    }
+
+    /// Whether the server's own probes are to be run: a breach lasts on, and too few callers show it. Until [`Watch::probed`] says
+    /// what they showed.
+    pub fn is_in_doubt(&self) -> bool {
+        self.open().doubt.is_open && self.tripped().is_none()
+    }
+
+    /// Begins to count what `texts` probe texts show.
+    pub fn probing(&self, texts: usize) -> Probed {
+        Probed::new(texts as u64, self.rules)
+    }
+
+    /// Takes what the probes showed. If that is a breach as well, the canary gets no requests any more; if not, they are not run again
+    /// before as many windows as a breach has to last.
+    pub fn probed(&self, probed: &Probed) {
+        let mut open = self.open();
+        let windows = open.total.windows;
+        let Doubt { cause, is_open, settled_until } = &mut open.doubt;
+        (*is_open, *settled_until) = (false, windows + u64::from(self.rules.windows));
+        let Some(doubted) = cause else { return };
+        match probed.cause(doubted.figure) {
+            Some(cause) => drop(self.tripped.set(cause)),
+            None => tracing::warn!(
+                "a canary stays: {}: {}, and the server's own probes do not",
+                doubted.figure,
+                doubted.sentence
+            ),
+        }
     }
 
     /// Why the canary is out of the traffic of this server, if it is.
@@ -216,6 +253,7 @@ impl Watch {
             neighbour_overlap: overlap,
             slowdown: Some(median(&slowdowns)).filter(|slowdown| slowdown.is_finite()),
             apart: self.sides.apart(),
+            doubt: open.doubt.cause.clone(),
             cause: self.tripped().cloned(),
         }
     }

@@ -54,13 +54,16 @@ impl Sync {
     pub(super) fn guard(&mut self) {
         let Some(embedder) = self.embedder.upgrade() else { return };
         for model in self.logs.keys().cloned().collect::<Vec<_>>() {
-            let Some(Candidate { watch, trial, since, .. }) =
-                embedder.resident(&model).and_then(|resident| resident.candidate)
-            else {
+            let Some(resident) = embedder.resident(&model) else { continue };
+            let Some(candidate) = resident.candidate else { continue };
+            if let Some(cause) = candidate.watch.look(std::time::Instant::now()) {
+                self.take_back(&model, candidate.trial.version, candidate.since, cause.clone());
                 continue;
-            };
-            if let Some(cause) = watch.look() {
-                self.take_back(&model, trial.version, since, cause.clone());
+            }
+            let Some(followed) = self.logs.get_mut(&model) else { continue };
+            let is_probing = followed.probing.as_ref().is_some_and(|task| !task.is_finished());
+            if candidate.watch.is_in_doubt() && !is_probing {
+                followed.probing = Some(tokio::spawn(candidate.probe(resident.stable)));
             }
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Followed {
     pub(super) waiting: Vec<Waiting>,
     /// A canary on its way out.
     pub(super) taking_back: Option<JoinHandle<()>>,
+    /// A canary that the guard is in doubt of: the probes run.
+    pub(super) probing: Option<JoinHandle<()>>,
 }
 
 /// Who waits until the document of that number, or a later one, is served.
@@ -61,6 +63,6 @@ impl Followed {
 
 impl From<Seen> for Followed {
     fn from(seen: Seen) -> Self {
-        Self { seen, look: 0, retry: BTreeMap::new(), waiting: Vec::new(), taking_back: None }
+        Self { seen, look: 0, retry: BTreeMap::new(), waiting: Vec::new(), taking_back: None, probing: None }
     }
 }

@@ -7,6 +7,8 @@ use tokio::task::JoinError;
 
 use crate::repository::{Repository, RepositoryError};
 use crate::rollout::log::Log;
+use crate::rollout::roles::Trial;
+use crate::rollout::secret::SharedSecret;
 use crate::rollout::seen::{Later, Seen};
 
 /// Why the log could not be read.
@@ -27,9 +29,16 @@ pub(super) enum LookError {
 /// A log that cannot be read is that model's trouble: the others are followed.
 pub(super) type Looked = Vec<(String, Seen, Result<Later, RepositoryError>)>;
 
-/// Reads on in the log of every model.
+/// Whether a version answers a part of the requests.
+fn has_canary(seen: &Seen) -> bool {
+    let trial = seen.good.as_ref().and_then(|rollout| rollout.trial);
+    trial.is_some_and(|Trial { canary_percent, .. }| canary_percent.is_some())
+}
+
+/// Reads on in the log of every model, and the secret where a canary begins, or runs and the secret is not known.
 pub(super) async fn read_on(
     repository: &Repository,
+    secret: &SharedSecret,
     mut known: BTreeMap<String, Seen>,
 ) -> Result<Looked, LookError> {
     let models = repository.models().await?;
@@ -44,6 +53,13 @@ pub(super) async fn read_on(
             Err(error) => Err(error),
         };
         newer.push((model, before, later));
+    }
+    let wants_secret = |(_, before, later): &(_, Seen, Result<Later, _>)| match later {
+        Ok(Later::More(seen) | Later::Shorter(seen)) => has_canary(seen),
+        Ok(Later::Nothing) | Err(_) => has_canary(before) && secret.get().is_none(),
+    };
+    if newer.iter().any(wants_secret) {
+        secret.read_or_tell(repository).await;
     }
     Ok(newer)
 }

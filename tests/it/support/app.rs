@@ -1,6 +1,6 @@
 //! A server on a port of its own, and answers that are held against the contract.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -190,9 +190,15 @@ pub fn config(settings: &Settings) -> Config {
 }
 
 pub fn client() -> reqwest::Client {
+    client_from(None)
+}
+
+/// A client at another address of this machine, which is another caller where there are no keys.
+pub fn client_from(address: impl Into<Option<IpAddr>>) -> reqwest::Client {
     // An error says that another test has done it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
+    let builder = reqwest::Client::builder().no_proxy().local_address(address);
+    builder.timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 /// Waits until `holds`, or fails the test with `what`.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sextant::config::Settings;
 use sextant::drift::follow::{Follower, References};
@@ -14,14 +14,17 @@ use sextant::engine::{Batch, EngineError, Vector};
 use sextant::http::App;
 use sextant::metrics::Metrics;
 use sextant::rollout::guard::Watch;
-use sextant::rollout::{Change, Loader, Log, Rollout, Room, Sync, Trial};
+use sextant::rollout::{Change, Loader, Log, Rollout, Room, SharedSecret, Sync, Trial};
 use sextant::tokenize::Tokenizer;
 
-use super::app::{TestApp, config};
+use super::app::{TestApp, config, until};
 use super::checkpoint::TinyCheckpoint;
 use super::fake::Fake;
 use crate::repository::Models;
 use crate::rollout::{SIGNATURE, begin};
+
+/// By which users are drawn, in the repository.
+pub const SECRET: &str = ".trial-secret";
 
 /// Stands in for a version's sessions, and does badly in one way. Every batch runs at once.
 #[derive(Clone, Copy)]
@@ -29,12 +32,15 @@ pub struct Engine {
     pub takes: Duration,
     /// Whether it cannot run these ids.
     pub fails: fn(&[u32]) -> bool,
+    /// Whether it never comes back from these.
+    pub hangs: fn(&[u32]) -> bool,
     pub vector: fn(&[u32]) -> Vector,
 }
 
 impl Engine {
     /// One that does nothing wrong.
-    pub const GOOD: Self = Self { takes: Duration::from_millis(2), fails: |_| false, vector: Fake::vector };
+    pub const GOOD: Self =
+        Self { takes: Duration::from_millis(2), fails: |_| false, hangs: |_| false, vector: Fake::vector };
 }
 
 impl tower::Service<Batch> for Engine {
@@ -47,10 +53,13 @@ impl tower::Service<Batch> for Engine {
     }
 
     fn call(&mut self, batch: Batch) -> Self::Future {
-        let Self { takes, fails, vector } = *self;
+        let Self { takes, fails, hangs, vector } = *self;
         Box::pin(async move {
             // As much noise as a busy machine has.
             tokio::time::sleep(takes.mul_f64(0.75 + fastrand::f64())).await;
+            if batch.rows.iter().any(|row| hangs(row)) {
+                std::future::pending::<()>().await;
+            }
             if batch.rows.iter().any(|row| fails(row)) {
                 return Err(EngineError::Stopped);
             }
@@ -72,6 +81,10 @@ impl OnTrial {
         begin(&models.repository, "m", 1).await;
         let log = Log::open(&models.repository, "m").unwrap();
         log.change(Change::Trial(shares), SIGNATURE).await.unwrap();
+        // As in a repository whose trial was begun before there was a secret: the server makes it.
+        if shares.canary_percent.is_some() {
+            std::fs::remove_file(models.path(SECRET)).unwrap();
+        }
         let logs = BTreeMap::from([("m".to_owned(), log.current().await.unwrap())]);
 
         let checkpoint = tempfile::tempdir().unwrap();
@@ -86,7 +99,8 @@ impl OnTrial {
         let loaded = Arc::new(load(2, candidate).await);
         let embedder = Arc::new(Embedder::new(vec![stable], None, config.http.resources()).unwrap());
         let series = metrics.trial(&loaded.manifest);
-        let candidate = Some(Candidate::new(loaded, shares, 2, Watch::new(config.guard), series));
+        let (watch, secret) = (Watch::new(config.guard, Instant::now()), SharedSecret::default());
+        let candidate = Some(Candidate::new(loaded, shares, 2, watch, secret.clone(), series));
         embedder.serve(Resident { candidate, ..embedder.resident("m").unwrap() });
 
         let references = References::new(config.drift, Arc::clone(&metrics));
@@ -99,6 +113,7 @@ impl OnTrial {
             metrics: Arc::clone(&metrics),
             references: Arc::clone(&references),
             room: Room::default(),
+            secret: secret.clone(),
         };
         let followed = Arc::downgrade(&embedder);
         let repository = models.repository.clone();
@@ -107,6 +122,9 @@ impl OnTrial {
         let sync = Sync::new(loader, followed, config.sync_interval, config.guard, logs);
         let app = App::new(embedder, metrics, config.http.clone()).with_operator(sync.operator());
         tokio::spawn(sync.run());
+        if shares.canary_percent.is_some() {
+            until("the secret is read", async || secret.get().is_some()).await;
+        }
         Self { app: TestApp::of(app, config).await, models }
     }
 

@@ -1,5 +1,6 @@
 //! A bad canary is taken back by itself, with its cause in the log, and a good one never is.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use sextant::rollout::guard::{Cause, Figure};
 use sextant::rollout::{Change, Role, Roles, Trial};
 
 use super::shares;
-use crate::support::app::{client, settings, until};
+use crate::support::app::{client_from, settings, until};
 use crate::support::fake::{DIMENSIONS, Fake};
 use crate::support::trial::{Engine, OnTrial};
 
@@ -27,10 +28,11 @@ pub fn guarded() -> Settings {
     Settings { guard, ..settings() }
 }
 
-/// Clients that ask without a pause, until the flag is set. Whatever is not answered in a second and a half is given up.
+/// Clients at three addresses that ask without a pause, until the flag is set. Whatever is not answered in a second and a half is given
+/// up.
 pub async fn traffic(url: String, done: Arc<AtomicBool>) -> u64 {
-    let ask = async |index: u64| {
-        let (client, mut sent) = (client(), 0);
+    let ask = async |index: u8| {
+        let (client, mut sent) = (client_from(IpAddr::from([127, 0, 0, 2 + index % 3])), 0);
         while !done.load(Ordering::SeqCst) {
             let body = json!({ "model": "m", "input": format!("{index} {sent}") }).to_string();
             let request = client.post(&url).header("content-type", "application/json").body(body);
