@@ -73,7 +73,7 @@ impl Beside {
     ///
     /// # Errors
     /// The answer as it was, if there is no room.
-    fn hold(&self, response: Response) -> Result<Response, Response> {
+    fn hold(&self, response: Response) -> Result<Response, Box<Response>> {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let length = length.unwrap_or(usize::MAX);
         if length <= SMALL || response.extensions().get::<Unheld>().is_some() {
@@ -81,7 +81,7 @@ impl Beside {
         }
         match self.take(length) {
             Some(room) => Ok(response.map(|body| Body::new(Outgoing::new(body, Arc::new(room))))),
-            None => Err(response),
+            None => Err(Box::new(response)),
         }
     }
 
@@ -117,8 +117,9 @@ impl App {
     /// Holds room for an answer to a request that needed no place. Where there is none, a read is refused; what was changed is told.
     pub(super) fn hold_beside(&self, response: Response, is_read: bool, is_admin: bool) -> Response {
         let response = match self.0.beside.hold(response) {
+            Ok(response) => return response,
             Err(response) if is_read && response.status().is_success() => response,
-            Ok(response) | Err(response) => return response,
+            Err(response) => return *response,
         };
         self.0.metrics.shed("held_bytes");
         drop(response);
@@ -191,7 +192,7 @@ mod tests {
         untaken.extend((0..1000).map(|_| scrape(&beside, &mut rendered)));
         assert_eq!(usize::from(rendered), PAGES + 1, "one for each second");
         drop(untaken);
-        assert_eq!(beside.room.available_permits(), 1 << 20);
+        assert_eq!(beside.room.held(), 0);
     }
 
     #[tokio::test(start_paused = true)]

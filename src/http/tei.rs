@@ -1,6 +1,5 @@
 //! The dialect of text-embeddings-inference.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Query, State};

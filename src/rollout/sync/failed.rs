@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{GUARD, LONGEST_PAUSE, Sync};
-use crate::embed::{Candidate, ModelError};
+use crate::embed::ModelError;
 use crate::rollout::gate::{GateError, Verdict};
 use crate::rollout::guard::{Cause, Figure};
 use crate::rollout::log::Signature;
