@@ -190,7 +190,7 @@ pub fn config(settings: &Settings) -> Config {
 }
 
 pub fn client() -> reqwest::Client {
-    client_from(None)
+    client_from(None::<IpAddr>)
 }
 
 /// A client at another address of this machine, which is another caller where there are no keys.

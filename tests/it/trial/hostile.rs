@@ -48,9 +48,9 @@ async fn stays(trial: &OnTrial, body: &Value, figure: &str) {
     assert!(seen["doubt"]["sentence"].as_str().unwrap().contains("fewer than 3 callers show it"), "{seen}");
 }
 
-/// The same token 20 times, framed: no text of the probes or of an honest caller.
+/// The same word 20 times, framed by special tokens, whose ids are below 5: no text of the probes or of an honest caller.
 fn is_odd(ids: &[u32]) -> bool {
-    ids.len() == 22 && ids[1..21].iter().all(|id| *id == ids[1])
+    ids.len() == 22 && ids[1] > 4 && ids[1..21].iter().all(|id| *id == ids[1])
 }
 
 fn odd_text() -> String {
