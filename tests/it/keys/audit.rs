@@ -134,7 +134,10 @@ async fn no_caller_can_fill_the_audit_log_and_no_line_of_it_goes_uncounted() {
     }
     for _ in 0..40 {
         assert_eq!(ask("search", "rollback", json!({})).await, 403);
-        assert_eq!(ask("alice", "rollout", json!({ "version": 7, "reason": "x", "dry_run": true })).await, 404);
+        assert_eq!(
+            ask("alice", "rollout", json!({ "version": 7, "reason": "x", "dry_run": true })).await,
+            404
+        );
     }
     // What changes something is told, however much else its caller has asked for.
     for name in ["one", "two", "three"] {
