@@ -69,19 +69,16 @@ impl Beside {
         self.room.reserve(&Caller::from(""), bytes.saturating_sub(SMALL))
     }
 
-    /// The answer, which holds its room until the last of it is taken.
-    ///
-    /// # Errors
-    /// The answer as it was, if there is no room.
-    fn hold(&self, response: Response) -> Result<Response, Box<Response>> {
+    /// The answer, which holds its room until the last of it is taken, and whether there was room.
+    fn hold(&self, response: Response) -> (Response, bool) {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let length = length.unwrap_or(usize::MAX);
         if length <= SMALL || response.extensions().get::<Unheld>().is_some() {
-            return Ok(response);
+            return (response, true);
         }
         match self.take(length) {
-            Some(room) => Ok(response.map(|body| Body::new(Outgoing::new(body, Arc::new(room))))),
-            None => Err(Box::new(response)),
+            Some(room) => (response.map(|body| Body::new(Outgoing::new(body, Arc::new(room)))), true),
+            None => (response, false),
         }
     }
 
@@ -116,13 +113,11 @@ impl Beside {
 impl App {
     /// Holds room for an answer to a request that needed no place. Where there is none, a read is refused; what was changed is told.
     pub(super) fn hold_beside(&self, response: Response, is_read: bool, is_admin: bool) -> Response {
-        let response = match self.0.beside.hold(response) {
-            Ok(response) => return response,
-            Err(response) if is_read && response.status().is_success() => response,
-            Err(response) => return *response,
-        };
+        let (response, has_room) = self.0.beside.hold(response);
+        if has_room || !is_read || !response.status().is_success() {
+            return response;
+        }
         self.0.metrics.shed("held_bytes");
-        drop(response);
         let message = format!("other answers that are not taken yet have {MOST} bytes already: ask later");
         let refused = if is_admin {
             ApiError::new(Kind::Unavailable, message)
@@ -141,32 +136,33 @@ mod tests {
         vec![b'a'; bytes].into_response()
     }
 
+    fn has_room(beside: &Beside, bytes: usize) -> bool {
+        beside.hold(answer(bytes)).1
+    }
+
     #[test]
     fn answers_that_are_not_taken_leave_room_for_small_ones_only() {
         let beside = Beside::new(100_000);
-        let held = beside.hold(answer(SMALL + 60_000)).unwrap();
-        assert!(beside.hold(answer(SMALL + 60_000)).is_err());
-        assert!(beside.hold(answer(SMALL)).is_ok() && beside.hold(answer(SMALL + 40_000)).is_ok());
+        let held = beside.hold(answer(SMALL + 60_000));
+        assert!(held.1 && !has_room(&beside, SMALL + 60_000));
+        assert!(has_room(&beside, SMALL) && has_room(&beside, SMALL + 40_000));
         let mut known = answer(SMALL + 60_000);
         known.extensions_mut().insert(Unheld);
-        assert!(beside.hold(known).is_ok(), "its bytes are there anyway");
+        assert!(beside.hold(known).1, "its bytes are there anyway");
         drop(held);
-        assert!(
-            beside.hold(answer(SMALL + 200_000)).is_ok(),
-            "one that is larger than all the room has all of it"
-        );
+        assert!(has_room(&beside, SMALL + 200_000), "one that is larger than all the room has all of it");
     }
 
     #[tokio::test]
     async fn the_room_of_an_answer_is_held_by_its_bytes() {
         let beside = Beside::new(100_000);
-        let held = beside.hold(answer(SMALL + 60_000)).unwrap();
+        let (held, _) = beside.hold(answer(SMALL + 60_000));
         let bytes = axum::body::to_bytes(held.into_body(), usize::MAX).await.unwrap();
         let piece = bytes.slice(..10);
         drop(bytes);
-        assert!(beside.hold(answer(SMALL + 60_000)).is_err(), "a piece keeps all of them");
+        assert!(!has_room(&beside, SMALL + 60_000), "a piece keeps all of them");
         drop(piece);
-        assert!(beside.hold(answer(SMALL + 60_000)).is_ok());
+        assert!(has_room(&beside, SMALL + 60_000));
     }
 
     /// Pages of one byte more than goes uncounted, each with the number of its rendering.

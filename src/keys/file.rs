@@ -80,7 +80,7 @@ pub struct Entry {
     pub hash: String,
     /// What it is for.
     pub roles: Vec<Role>,
-    /// Names of the models that it may use, or [`ALL_MODELS`] alone; all if not said.
+    /// Names of the models that it may use, or `*` alone for all; all if not said.
     pub models: Option<Vec<String>>,
     /// How much it may use up.
     #[serde(default)]
