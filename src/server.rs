@@ -5,6 +5,7 @@ mod activity;
 pub mod connection;
 pub mod files;
 mod models;
+mod signals;
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::rollout::{Damaged, Loader, Sync};
 use crate::tls::{Identity, Shown};
 use crate::trace::{ExportError, Tracing};
 use accept::{Door, Phase};
+pub use signals::stop_signal;
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
@@ -259,27 +261,4 @@ pub async fn run(
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),
     }
     drained.is_ok()
-}
-
-/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once.
-///
-/// # Errors
-/// If the signals cannot be listened for.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    Ok(async move {
-        next().await;
-        tokio::spawn(async move {
-            next().await;
-            tracing::warn!("second stop signal: ending at once");
-            std::process::exit(130);
-        });
-    })
 }
