@@ -5,6 +5,7 @@ mod activity;
 pub mod connection;
 pub mod files;
 mod models;
+mod recheck;
 mod signals;
 
 use std::io;
@@ -180,6 +181,10 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     // Before anybody is answered: what is counted from now on should be counted of all.
     follower.look().await;
     tokio::spawn(follower.run());
+    if !config.recheck_interval.is_zero() {
+        let repository = loader.repository.clone();
+        tokio::spawn(recheck::run(repository, Arc::downgrade(&embedder), config.recheck_interval));
+    }
     let sync = Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, config.guard, logs);
     let operator = sync.operator();
     tokio::spawn(sync.run());

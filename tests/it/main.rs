@@ -17,6 +17,7 @@ mod drift;
 mod engine;
 mod evaluate;
 mod faults;
+mod files;
 mod gate;
 mod hub;
 mod import;
