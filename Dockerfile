@@ -64,7 +64,7 @@ RUN mkdir -p etc/ssl/certs \
 FROM ${DEBIAN} AS cpu
 COPY --from=runtime /setup/.sextant/runtime /usr/local/lib/onnxruntime
 COPY --from=files /image /
-# Nothing is written but below /cache (versions of a bucket, checkpoints of a hub) and, by an import, /tmp and /models.
+# Nothing is written but below /cache (copies of versions, checkpoints of a hub) and, by an import, /tmp and /models.
 ENV ORT_DYLIB_PATH=/usr/local/lib/onnxruntime/libonnxruntime.so \
     SEXTANT_CONFIG=/etc/sextant/sextant.toml \
     SEXTANT_CACHE=/cache/hub \

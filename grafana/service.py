@@ -190,8 +190,9 @@ VERSIONS = [
           "replica does not follow.",
           [("{{instance}} {{model}}", "max by (instance, model) (sextant_rollout_generation{@M})")], low=None),
     Panel("Failures to follow", "Looks at the repository and loads of versions that failed, in 5 minutes. repository: serving "
-          "goes on, changes do not come. load: a version cannot be served there.",
-          [("{{instance}} {{reason}}", "sum by (instance, reason) (increase(sextant_sync_failures_total{@N}[5m]))")]),
+          "goes on, changes do not come. load: a version cannot be served there. And files of loaded versions that were changed.",
+          [("{{instance}} {{reason}}", "sum by (instance, reason) (increase(sextant_sync_failures_total{@N}[5m]))"),
+           ("{{instance}} {{model}}@{{version}}: files changed", "max by (instance, model, version) (sextant_files_changed{@V})")]),
     Panel("Changes", "Changes of roles in an hour, by what made them. A cause other than operator is a figure of the guard.",
           [("{{model}} {{action}}: {{cause}}", "max by (model, action, cause) (increase(sextant_rollout_changes_total{@M}[1h])) > 0")]),
 ]

@@ -7,6 +7,7 @@ mod execution;
 mod gate;
 mod guard;
 mod health;
+mod print;
 mod settings;
 mod tls;
 mod trace;
@@ -75,7 +76,7 @@ pub enum ConfigError {
 pub struct Config {
     /// Where the models are.
     pub models: String,
-    /// Where versions of a bucket are kept.
+    /// Where versions are kept while they are used.
     pub cache: CacheSettings,
     /// Of which one must have signed a version, if that is required.
     pub trusted: Option<TrustedKeys>,
@@ -113,6 +114,8 @@ pub struct Config {
     pub default_model: Option<String>,
     /// Between two looks at the rollout logs.
     pub sync_interval: Duration,
+    /// Between two looks at the files of loaded versions, 0 for none.
+    pub recheck_interval: Duration,
     /// Where spans go, if anywhere.
     pub trace: Option<TraceConfig>,
     /// Form of the logs.
@@ -233,6 +236,7 @@ impl Settings {
             drain_timeout: check.time("drain_timeout", self.drain_timeout.as_deref(), "30s"),
             default_model: self.default_model.clone(),
             sync_interval: check.period("sync_interval", self.sync_interval.as_deref(), "2s"),
+            recheck_interval: check.time("recheck_interval", self.recheck_interval.as_deref(), "10m"),
             trace: check.trace(self),
             log_format: match self.log_format.as_deref().unwrap_or("text") {
                 "text" => LogFormat::Text,
@@ -260,62 +264,6 @@ impl HttpConfig {
             cache_bytes: self.cache_bytes,
         }
     }
-}
-
-impl Config {
-    /// The whole configuration as a TOML file that would give it.
-    ///
-    /// # Errors
-    /// If a value cannot be written as TOML.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        let text = |duration: Duration| Some(humantime::format_duration(duration).to_string());
-        toml::to_string(&Settings {
-            models: Some(self.models.clone()),
-            cache_dir: Some(self.cache.directory.clone()),
-            cache_dir_bytes: Some(self.cache.bytes),
-            require_signed: self.trusted.as_ref().map(|keys| keys.file().to_owned()),
-            listen: Some(self.listen.to_string()),
-            admin_listen: self.admin_listen.map(|address| address.to_string()),
-            keys_file: self.keys_file.clone(),
-            keys: self.keys_text.clone(),
-            onnxruntime: self.execution.onnxruntime.clone(),
-            device: Some(self.execution.device.to_string()),
-            device_memory: Some(or_auto(self.execution.device_memory)),
-            tensorrt_cache: self.execution.tensorrt_cache.clone(),
-            default_model: self.default_model.clone(),
-            sync_interval: text(self.sync_interval),
-            truncate: self.http.truncate.map(|way| format!("{way:?}").to_lowercase()),
-            sessions: Some(or_auto(self.wanted.sessions)),
-            threads: self.wanted.threads.map(NonZeroUsize::get),
-            lone_threads: Some(self.wanted.lone_threads.map_or(Count::Auto(Auto::Auto), Count::Of)),
-            max_batch_tokens: Some(or_auto(self.wanted.batch_tokens)),
-            max_queue_tokens: Some(self.limits.queue_tokens),
-            bulk_share: Some(self.limits.bulk_share),
-            cache_bytes: Some(self.http.cache_bytes),
-            max_requests: Some(self.http.max_requests),
-            max_inputs: Some(self.http.max_inputs),
-            max_input_bytes: Some(self.http.max_input_bytes),
-            max_body_bytes: Some(self.http.max_body_bytes),
-            drain_delay: text(self.drain_delay),
-            drain_timeout: text(self.drain_timeout),
-            liveness_deadline: text(self.http.liveness_deadline),
-            otlp_endpoint: self.trace.as_ref().map(|trace| trace.endpoint.clone()),
-            otlp_endpoint_is_route: self.trace.as_ref().is_some_and(|trace| trace.is_route),
-            otlp_protocol: self.trace.as_ref().map(|trace| format!("{:?}", trace.protocol).to_lowercase()),
-            trace_sample: self.trace.as_ref().map(|trace| trace.sample),
-            log_format: Some(format!("{:?}", self.log_format).to_lowercase()),
-            log: Some(self.log.clone()),
-            gate: self.gate.into(),
-            guard: self.guard.into(),
-            drift: self.drift.into(),
-            connections: ConnectionsSettings::of(&self.connections, &self.http.bodies),
-            tls: (&self.tls).into(),
-        })
-    }
-}
-
-fn or_auto(count: Option<NonZeroUsize>) -> Count {
-    count.map_or(Count::Auto(Auto::Auto), |count| Count::Of(count.get()))
 }
 
 #[cfg(test)]
@@ -380,19 +328,5 @@ mod tests {
         std::fs::write(&file, "lisen = '127.0.0.1:1'").unwrap();
         let error = Settings::default().over_file(Some(&file)).unwrap_err().to_string();
         assert!(error.contains("lisen"), "{error}");
-    }
-
-    #[test]
-    fn what_is_printed_gives_the_same_configuration() {
-        let config = settings(
-            "models = 's3://b/m'\ncache_dir = '/cache'\ncache_dir_bytes = 5\ndrain_delay = '1m 5s'\nsessions = 'auto'\n\
-             max_batch_tokens = 512\nlone_threads = 0",
-        )
-        .validate(CORES)
-        .unwrap();
-        assert_eq!((config.cache.directory.to_str(), config.cache.bytes), (Some("/cache"), 5));
-        let printed = config.to_toml().unwrap();
-        let again = settings(&printed).validate(CORES).unwrap();
-        assert_eq!(format!("{again:?}"), format!("{config:?}"));
     }
 }

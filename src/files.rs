@@ -1,7 +1,8 @@
 //! Files of others: read whole, but only if they are of a size that such a file has, and what is said of them.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The bytes of a file of at most `most`. Counted as they are read as well: a device or a file that grows has no size.
@@ -11,7 +12,7 @@ use std::path::Path;
 pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let too_large = || {
         let reason = format!("it has more than {most} bytes, which no file of its kind has");
-        io::Error::new(io::ErrorKind::FileTooLarge, reason)
+        io::Error::new(ErrorKind::FileTooLarge, reason)
     };
     let (file, mut bytes) = (File::open(path)?, Vec::new());
     if file.metadata()?.len() > most {
@@ -19,6 +20,18 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
     let read = file.take(most + 1).read_to_end(&mut bytes)?;
     if read as u64 > most { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Opens a regular file for reading, and nothing else, and never waits: opening a FIFO waits for a writer, which may never come.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if it is no regular file; otherwise the system's own.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 /// Characters of what is said of a text of anybody.
@@ -51,6 +64,20 @@ mod tests {
     }
 
     #[test]
+    fn only_regular_files_are_opened_and_a_fifo_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, fifo) = (directory.path().join("file"), directory.path().join("fifo"));
+        std::fs::write(&file, "four").unwrap();
+        assert!(open_regular(&file).is_ok());
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for other in [&fifo, directory.path(), Path::new("/dev/null")] {
+            let error = open_regular(other).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}: {error}", other.display());
+        }
+        assert_eq!(open_regular(&directory.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
     fn what_is_larger_is_refused_by_what_is_read_of_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
@@ -60,6 +87,6 @@ mod tests {
         assert_eq!(error.to_string(), "it has more than 3 bytes, which no file of its kind has");
         // A device whose size is said to be 0.
         let endless = read_whole(Path::new("/dev/zero"), 1 << 16).unwrap_err();
-        assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(endless.kind(), ErrorKind::FileTooLarge);
     }
 }

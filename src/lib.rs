@@ -52,6 +52,7 @@ pub mod drift;
 pub mod embed;
 pub mod engine;
 pub mod evaluate;
+mod exit;
 mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

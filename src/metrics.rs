@@ -69,6 +69,7 @@ pub struct Metrics {
     version_info: IntGaugeVec,
     version_role: IntGaugeVec,
     gate_probe_min_cosine: GaugeVec,
+    files_changed: IntGaugeVec,
     generation: IntGaugeVec,
     changes: IntCounterVec,
     missing: IntGaugeVec,
@@ -230,6 +231,12 @@ impl Metrics {
                     ),
                     of_version,
                 )?,
+            )?,
+            files_changed: gauge(
+                &registry,
+                "sextant_files_changed",
+                "Files of a loaded version, in the cache and in the repository, that are not as published any more.",
+                of_version,
             )?,
             generation: gauge(
                 &registry,

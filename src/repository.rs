@@ -3,11 +3,13 @@
 mod cache;
 mod error;
 mod fetch;
+mod here;
 mod layout;
 pub mod manifest;
 mod numbered;
 mod publish;
 mod read;
+mod recheck;
 mod signed;
 pub mod signing;
 mod store;
@@ -29,6 +31,7 @@ pub use layout::check_name;
 use layout::{MANIFEST, key, version_number};
 use manifest::{Manifest, SCHEMA};
 pub(crate) use numbered::{LAST_NUMBER, Listed, Numbered};
+pub use recheck::Changed;
 pub use signed::{Distrust, Found, KeyIds};
 use signing::TrustedKeys;
 use store::Place;
@@ -49,18 +52,12 @@ pub struct Repository {
     store: Arc<dyn ObjectStore>,
     /// As errors name it.
     url: String,
-    files: Files,
+    /// The repository's directory, if it is one and no bucket.
+    root: Option<PathBuf>,
+    /// Where the files of versions are kept on this machine while they are used.
+    cache: CacheSettings,
     /// Of which one must have signed a version.
     trusted: Option<TrustedKeys>,
-}
-
-/// Where the files of versions are to be had on this machine.
-#[derive(Clone)]
-enum Files {
-    /// In the repository, which is this directory.
-    Here(PathBuf),
-    /// In a cache, once they are fetched.
-    Cached(CacheSettings),
 }
 
 impl Repository {
@@ -82,12 +79,12 @@ impl Repository {
     /// # Errors
     /// The same.
     pub fn open_with(url: &str, create: bool, variables: &[(String, String)]) -> Result<Self> {
+        let cache = CacheSettings::new(None, None);
         let path = match Place::parse(url)? {
             Place::Directory(path) => path,
             Place::Bucket(bucket) => {
-                let files = Files::Cached(CacheSettings::new(None, None));
                 let (store, url) = (bucket.connect(variables)?, bucket.url().to_owned());
-                return Ok(Self { store, url, files, trusted: None });
+                return Ok(Self { store, url, root: None, cache, trusted: None });
             }
         };
         let failed = |source| RepositoryError::Directory { path: path.clone(), source };
@@ -100,15 +97,13 @@ impl Repository {
             .map_err(|source| RepositoryError::of_store(url, source))?
             // Whoever was told that a version serves must find it so after a power cut.
             .with_fsync(true);
-        Ok(Self { store: Arc::new(store), url: url.to_owned(), files: Files::Here(root), trusted: None })
+        Ok(Self { store: Arc::new(store), url: url.to_owned(), root: Some(root), cache, trusted: None })
     }
 
-    /// The same with the versions of a bucket kept as `cache` says. A directory needs no cache.
+    /// The same with its versions kept as `cache` says while they are used.
     #[must_use]
     pub fn with_cache(mut self, cache: CacheSettings) -> Self {
-        if let Files::Cached(settings) = &mut self.files {
-            *settings = cache;
-        }
+        self.cache = cache;
         self
     }
 
@@ -128,10 +123,16 @@ impl Repository {
     /// # Errors
     /// If the store fails.
     pub async fn versions(&self, model: &str) -> Result<Vec<u32>> {
-        let published = async |number| match self.store.head(&key(model, number, MANIFEST)).await {
-            Ok(_) => Ok(Some(number)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(error)),
+        let published = async |number| {
+            let manifest = key(model, number, MANIFEST);
+            if let Some(root) = &self.root {
+                return Ok(here::is_there(root, &manifest).await?.then_some(number));
+            }
+            match self.store.head(&manifest).await {
+                Ok(_) => Ok(Some(number)),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(self.failed(error)),
+            }
         };
         let numbers = futures_util::stream::iter(self.numbers(model).await?).map(published);
         numbers.buffered(AT_ONCE).try_filter_map(async |number| Ok(number)).try_collect().await
@@ -173,6 +174,9 @@ impl Repository {
     /// An object's bytes, `None` if there is no such object. One of more than `most` bytes is refused, and not read: whoever can write
     /// here must not fill the memory of those who read.
     pub(crate) async fn read(&self, key: &Key, most: u64) -> Result<Option<Bytes>> {
+        if let Some(root) = &self.root {
+            return here::read(root, key, most).await;
+        }
         let found = match self.store.get(key).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),

@@ -5,6 +5,8 @@ mod activity;
 pub mod connection;
 pub mod files;
 mod models;
+mod recheck;
+mod signals;
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::rollout::{Damaged, Loader, Room, SharedSecret, Sync};
 use crate::tls::{Identity, Shown};
 use crate::trace::{ExportError, Tracing};
 use accept::{Door, Phase};
+pub use signals::stop_signal;
 
 /// Rollouts are looked for so many times as often as drift references, which nobody waits for.
 const DRIFT_LOOKS: u32 = 5;
@@ -180,6 +183,10 @@ pub async fn load(config: &Config) -> Result<App, ServeError> {
     // Before anybody is answered: what is counted from now on should be counted of all.
     follower.look().await;
     tokio::spawn(follower.run());
+    if !config.recheck_interval.is_zero() {
+        let repository = loader.repository.clone();
+        tokio::spawn(recheck::run(repository, Arc::downgrade(&embedder), config.recheck_interval));
+    }
     let sync = Sync::new(loader, Arc::downgrade(&embedder), config.sync_interval, config.guard, logs);
     let operator = sync.operator();
     tokio::spawn(sync.run());
@@ -262,27 +269,4 @@ pub async fn run(
         Err(_) => tracing::error!("stopped with requests unanswered: the drain timeout is over"),
     }
     drained.is_ok()
-}
-
-/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once.
-///
-/// # Errors
-/// If the signals cannot be listened for.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    Ok(async move {
-        next().await;
-        tokio::spawn(async move {
-            next().await;
-            tracing::warn!("second stop signal: ending at once");
-            std::process::exit(130);
-        });
-    })
 }

@@ -31,7 +31,7 @@ class Server:
         folder.mkdir(parents=True)
         self.binary, self.output, self.log_file = binary, folder / "output", folder / "log"
         with open(self.output, "wb") as output, open(self.log_file, "wb") as log:
-            command = ("serve", "--listen=127.0.0.1:0", "--log-format=json", *flags)
+            command = ("serve", "--listen=127.0.0.1:0", "--log-format=json", f"--cache-dir={folder / 'cache'}", *flags)
             self.process = binary.start(*command, stdout=output, stderr=log)
         started = time.monotonic()
         self.url = self.wait(started + START)

@@ -29,10 +29,10 @@ impl Versions {
     }
 }
 
-/// Where versions of a bucket are kept on this machine.
+/// Where private copies of versions are kept on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Cache {
-    /// Where versions of a bucket are kept; processes may share it [default: sextant in the user's cache directory]
+    /// Where private copies of versions are kept; processes of one user may share it [default: sextant in the user's cache directory]
     #[arg(long, value_name = "DIR", env = "SEXTANT_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
     /// What they may take there, in bytes; those in use may take more [default: 21474836480, 20 GiB]

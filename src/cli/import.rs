@@ -1,5 +1,7 @@
 //! `sextant import`.
 
+mod workplace;
+
 use std::cell::RefCell;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use crate::repository::signing::SigningKey;
 use crate::repository::{CacheSettings, Repository, check_name};
 use crate::rollout::gate::claim::Parent;
 use crate::rollout::{Change, Log, Refusal, RolloutError, Signature};
+use workplace::Workplace;
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
@@ -119,7 +122,7 @@ impl Import {
         };
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
         let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
-        let stage = tempfile::Builder::new().prefix("sextant-import-").tempdir()?;
+        let stage = Workplace::new()?;
         let created = Signature::now();
         let request = Request {
             precision: self.precision,

@@ -3,14 +3,20 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{Failure, print_line};
+use super::{Failure, eprint_line, print_line};
 use crate::config::{Config, Settings};
+use crate::exit;
 use crate::memory;
 use crate::server::{self, Listeners};
 use crate::telemetry;
+
+/// Given, after the drain, to threads that block: a version that is being loaded, or a disk that does not answer. Nobody waits for what they
+/// do, and no thread can be stopped from outside.
+const LAST_WORK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -40,7 +46,17 @@ impl Serve {
         // its time from them.
         let workers = cores.get().div_ceil(2);
         let mut tokio = tokio::runtime::Builder::new_multi_thread();
-        tokio.worker_threads(workers).enable_all().build()?.block_on(serve(config))
+        let tokio = tokio.worker_threads(workers).enable_all().build()?;
+        let served = tokio.block_on(serve(config));
+        let begun = Instant::now();
+        tokio.shutdown_timeout(LAST_WORK);
+        if begun.elapsed() < LAST_WORK {
+            return served;
+        }
+        tracing::info!("ending beside work that is not waited for, as the load of a version");
+        let Err(failure) = served else { exit::at_once(0) };
+        eprint_line("error", &failure.message);
+        exit::at_once(failure.code)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Settings {
     #[arg(long, value_name = "URL", env = "SEXTANT_MODELS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<String>,
-    /// Where versions of a bucket are kept; processes may share it [default: sextant in the user's cache directory]
+    /// Where private copies of versions are kept; processes of one user may share it [default: sextant in the user's cache directory]
     #[arg(long, value_name = "DIR", env = "SEXTANT_CACHE_DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_dir: Option<PathBuf>,
@@ -69,6 +69,10 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SEXTANT_SYNC_INTERVAL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_interval: Option<String>,
+    /// How often to look whether the files of loaded versions are still as published, 0s for never [default: 10m]
+    #[arg(long, value_name = "TIME", env = "SEXTANT_RECHECK_INTERVAL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recheck_interval: Option<String>,
     /// What to do with an input that is too long: end, start (cut there) or error [default: as the model was made, mostly the end]
     #[arg(long, value_name = "HOW", env = "SEXTANT_TRUNCATE")]
     #[serde(skip_serializing_if = "Option::is_none")]

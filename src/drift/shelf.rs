@@ -63,7 +63,7 @@ pub async fn after(repository: &Repository, model: &str, known: u64) -> Result<F
         let file = match repository.read(&key, REFERENCE_BYTES).await {
             Ok(Some(file)) => file,
             Ok(None) => continue,
-            Err(error @ RepositoryError::TooLarge { .. }) => {
+            Err(error @ (RepositoryError::TooLarge { .. } | RepositoryError::NotAFile { .. })) => {
                 damaged.push(format!("the drift reference is not used: {error}"));
                 continue;
             }

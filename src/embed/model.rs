@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,8 +55,8 @@ pub struct Model {
     /// What looks at its vectors. Replaced while requests run.
     watcher: ArcSwapOption<Watcher>,
     probe: Probe,
-    /// Only held: while a version is loaded, its files stay in the cache. None where a test made them.
-    _files: Option<Fetched>,
+    /// While a version is loaded, its files stay in the cache. None where a test made them.
+    files: Option<Fetched>,
 }
 
 /// Where the sessions of a version run.
@@ -149,7 +150,7 @@ impl Model {
             placed: Some(placement),
             gate: Some(report),
             activations: measured.activations,
-            _files: Some(files),
+            files: Some(files),
             ..model.with_longest_run(measured.longest_run)
         })
     }
@@ -213,13 +214,23 @@ impl Model {
             metrics,
             watcher,
             probe,
-            _files: files,
+            files,
         }
     }
 
     /// `name@version`.
     pub fn id(&self) -> String {
         self.manifest.id()
+    }
+
+    /// The directory of its files on this machine. None where a test made the version.
+    pub fn directory(&self) -> Option<&Path> {
+        self.files.as_deref()
+    }
+
+    /// How many of its files were found not to be as published, when they were last looked at.
+    pub fn files_changed(&self, count: usize) {
+        self.metrics.files_changed.set(count as i64);
     }
 
     /// What looks at its vectors, if anything does.

@@ -61,6 +61,8 @@ pub struct VersionMetrics {
     pub unknown: IntCounter,
     /// Least cosine of a probe's vector, found by the gate.
     pub gate_probe_min_cosine: Gauge,
+    /// Files that are not as published any more.
+    pub files_changed: IntGauge,
 }
 
 impl VersionMetrics {
@@ -122,6 +124,7 @@ impl Metrics {
             truncated: self.truncated.with_label_values(&of),
             unknown: self.unknown.with_label_values(&of),
             gate_probe_min_cosine: self.gate_probe_min_cosine.with_label_values(&of),
+            files_changed: self.files_changed.with_label_values(&of),
         }
     }
 
@@ -144,7 +147,7 @@ impl Metrics {
         for histograms in [&self.batch_rows, &self.batch_tokens] {
             let _ = histograms.remove_label_values(&of);
         }
-        for gauges in [&self.queue_items, &self.queue_tokens] {
+        for gauges in [&self.queue_items, &self.queue_tokens, &self.files_changed] {
             let _ = gauges.remove_label_values(&of);
         }
         let _ = self.gate_probe_min_cosine.remove_label_values(&of);

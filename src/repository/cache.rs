@@ -1,4 +1,4 @@
-//! Versions of a bucket on this machine: each whole or not there, bounded together, never taken from under who uses them.
+//! Private copies of versions on this machine: each whole or not there, bounded together, never removed while a process uses them.
 //!
 //! Any number of processes share one directory. The system drops a lock when its holder ends, however it ends, so what a
 //! dead process left is told from what a living one works on.
@@ -42,7 +42,7 @@ const LOCK: &str = ".lock";
 const FETCH_LOCK: &str = ".fetch.lock";
 const ROOM_LOCK: &str = ".room.lock";
 
-/// Where the versions of a bucket are kept on this machine.
+/// Where versions are kept on this machine while they are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSettings {
     /// The cache's own directory, made when something is put there.
@@ -76,13 +76,17 @@ impl CacheSettings {
     }
 }
 
-/// A folder `sextant` in the user's cache, or in the system's temporary directory where there is none.
+/// A folder `sextant` in the user's cache. Where there is none, one in the system's temporary directory with the user's number in its
+/// name: that directory is shared, and a folder there that another user made is refused when it is used.
 fn default_directory(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     // Containers often have the home `/`, or one that is not there.
     let home = || absolute("HOME").filter(|home| home.parent().is_some() && home.is_dir());
     let user = absolute("XDG_CACHE_HOME").or_else(|| Some(home()?.join(".cache")));
-    user.unwrap_or_else(env::temp_dir).join("sextant")
+    match user {
+        Some(user) => user.join("sextant"),
+        None => env::temp_dir().join(format!("sextant-{}", private::this_user())),
+    }
 }
 
 /// The place of one version in the cache.
@@ -169,7 +173,7 @@ impl Slot<'_> {
 }
 
 /// For this user only: who can write here decides what is loaded.
-fn make_directory(path: &Path) -> io::Result<()> {
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -199,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_the_users_cache_or_the_temporary_directory() {
+    fn the_default_is_the_users_cache_or_a_folder_of_the_user_in_the_temporary_directory() {
         let home = tempfile::tempdir().unwrap();
         let directory = |xdg: Option<&str>, home: Option<&Path>| {
             default_directory(|name| match name {
@@ -209,7 +213,7 @@ mod tests {
         };
         assert_eq!(directory(Some("/x"), Some(home.path())), Path::new("/x/sextant"));
         assert_eq!(directory(Some("relative"), Some(home.path())), home.path().join(".cache/sextant"));
-        let temporary = env::temp_dir().join("sextant");
+        let temporary = env::temp_dir().join(format!("sextant-{}", private::this_user()));
         for nowhere in [None, Some(Path::new("/")), Some(Path::new("/no/such/home")), Some(Path::new("home"))]
         {
             assert_eq!(directory(None, nowhere), temporary);

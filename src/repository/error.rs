@@ -115,6 +115,12 @@ pub enum RepositoryError {
         /// What is read of its kind.
         most: u64,
     },
+    /// Something else than a file is in the place of one.
+    #[error("`{key}` is no regular file")]
+    NotAFile {
+        /// The object.
+        key: String,
+    },
     /// What was to be published cannot be served.
     #[error("this is no version of `{model}` to publish: {reason}")]
     NoVersion {
@@ -149,7 +155,7 @@ pub enum RepositoryError {
         /// The reason.
         source: io::Error,
     },
-    /// The versions of a bucket cannot be kept on this machine.
+    /// Versions cannot be kept on this machine.
     #[error("cannot keep a version in the cache at `{}`: {source}; `--cache-dir` names another place", path.display())]
     Cache {
         /// The file or directory.
@@ -159,8 +165,8 @@ pub enum RepositoryError {
     },
     /// Others than this user could change a version in the cache after it was checked.
     #[error(
-        "signatures are required, and the cache at `{}` can be changed by others than this user: empty it and make it this \
-         user's own (chmod 700, below directories of root or this user), or name another place with `--cache-dir`",
+        "versions are loaded from the cache at `{}`, and others than this user can change it: empty it and make it this user's own \
+         (chmod 700; where signatures are required, below directories of root or this user), or name another place with `--cache-dir`",
         path.display()
     )]
     SharedCache {

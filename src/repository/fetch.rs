@@ -1,6 +1,7 @@
 //! A version's files on this machine, each as it was published.
 
 use std::fs::File as Lock;
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,17 +11,17 @@ use object_store::ObjectStoreExt as _;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use super::cache::{CacheSettings, Slot, blocking, create_file};
-use super::layout::{check_digest, digest, key};
+use super::cache::{CacheSettings, Slot, blocking, create_file, make_directory};
+use super::layout::{Pace, check_digest, digest, key};
 use super::manifest::{File, Manifest};
-use super::{Files, Repository, RepositoryError, Result};
+use super::recheck::check;
+use super::{Repository, RepositoryError, Result, here};
 
-/// The directory with a version's files. What a bucket's version has in the cache stays there while this lives.
+/// The directory in the cache with a version's files. They stay there while this lives.
 #[derive(Debug)]
 pub struct Fetched {
     directory: PathBuf,
-    /// Of the cache; none where the repository is a directory.
-    lock: Option<Lock>,
+    lock: Lock,
 }
 
 impl Deref for Fetched {
@@ -33,9 +34,7 @@ impl Deref for Fetched {
 
 impl Drop for Fetched {
     fn drop(&mut self) {
-        if let Some(lock) = &self.lock {
-            touch(lock);
-        }
+        touch(&self.lock);
     }
 }
 
@@ -47,9 +46,9 @@ fn touch(lock: &Lock) {
 }
 
 impl Repository {
-    /// The directory with a version's files, each of the size and digest that the manifest gives: where the repository is
-    /// a directory its own, otherwise the cache's, which gets what it lacks. A file of the cache that is not as published
-    /// is replaced.
+    /// The directory with a version's files, each of the size and digest that the manifest gives. It is the cache's, also where the
+    /// repository is a directory: others write there, and a file that is changed while it is mapped changes vectors, or ends the
+    /// process where it becomes shorter. The cache gets what it lacks. A file of the cache that is not as published is replaced.
     ///
     /// # Errors
     /// If a file is missing or another than was published, the manifest does not list what every version has, the store
@@ -57,27 +56,11 @@ impl Repository {
     pub async fn fetch(&self, manifest: &Manifest) -> Result<Fetched> {
         let (model, version) = (manifest.model.clone(), manifest.version);
         manifest.check().map_err(|reason| RepositoryError::BadManifest { model, version, reason })?;
-        match &self.files {
-            Files::Here(root) => {
-                let directory = root.join(key(&manifest.model, manifest.version, "").as_ref());
-                for file in &manifest.files {
-                    check(&directory, manifest, file).await?;
-                }
-                Ok(Fetched { directory, lock: None })
-            }
-            Files::Cached(cache) => self.fetch_into(cache, manifest).await,
-        }
-    }
-
-    async fn fetch_into(&self, cache: &CacheSettings, manifest: &Manifest) -> Result<Fetched> {
-        let cache = &match self.trusted {
-            Some(_) => cache.private().await?,
-            None => cache.clone(),
-        };
+        let cache = &self.cache.private(self.trusted.is_some()).await?;
         let slot = cache.slot(manifest);
         let lock = slot.hold().await?;
         touch(&lock);
-        let fetched = Fetched { directory: slot.directory(), lock: Some(lock) };
+        let fetched = Fetched { directory: slot.directory(), lock };
         if fetched.is_dir() && self.damaged(cache, &fetched, manifest).await?.is_empty() {
             return Ok(fetched);
         }
@@ -120,8 +103,8 @@ impl Repository {
         slot.rename(slot.incoming(), place, lock).await.map(drop)
     }
 
-    /// Brings a file from the bucket to `target`. One that arrives as another is asked for once more: the second time
-    /// tells a slip on the way from a bucket that has it wrong.
+    /// Brings a file from the repository to `target`. One that arrives as another is asked for once more: the second time
+    /// tells a slip on the way, or a file that is being written, from a repository that has it wrong.
     async fn download(&self, manifest: &Manifest, file: &File, target: &Path) -> Result<()> {
         match self.download_once(manifest, file, target).await {
             Err(RepositoryError::BadFile { reason, .. }) => {
@@ -143,6 +126,28 @@ impl Repository {
             version: manifest.id(),
             reason,
         };
+        let created = async || {
+            blocking(target, |path| {
+                path.parent().map_or(Ok(()), make_directory)?;
+                create_file(path)
+            })
+            .await
+        };
+        if let Some(root) = &self.root {
+            let from = here::file(root, &key(&manifest.model, manifest.version, &file.name));
+            let (to, most) = (created().await?, file.bytes.saturating_add(1));
+            let copied = tokio::task::spawn_blocking(move || here::copy(&from, &to, most)).await;
+            return match copied.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                // What arrived is looked at where it lies: the system may have copied it without showing it to this process.
+                Ok(_) => {
+                    let (bytes, sha256) = digest(target, Pace::Full).await?;
+                    check_digest(manifest, file, bytes, &sha256)
+                }
+                Err(error) if here::is_missing(&error) => Err(bad("it is not in the repository".to_owned())),
+                Err(error) if error.kind() == ErrorKind::InvalidInput => Err(bad(error.to_string())),
+                Err(source) => Err(RepositoryError::Cache { path: target.to_owned(), source }),
+            };
+        }
         let mut pieces = match self.store.get(&key(&manifest.model, manifest.version, &file.name)).await {
             Ok(found) => found.into_stream(),
             Err(object_store::Error::NotFound { .. }) => {
@@ -150,11 +155,7 @@ impl Repository {
             }
             Err(error) => return Err(self.failed(error)),
         };
-        let created = blocking(target, |path| {
-            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            create_file(path)
-        });
-        let mut written = tokio::fs::File::from_std(created.await?);
+        let mut written = tokio::fs::File::from_std(created().await?);
         let failed = |source| RepositoryError::Cache { path: target.to_owned(), source };
         let (mut hasher, mut bytes) = (Sha256::new(), 0);
         while let Some(piece) = pieces.next().await {
@@ -171,30 +172,22 @@ impl Repository {
         check_digest(manifest, file, bytes, &hex::encode(hasher.finalize()))
     }
 
-    /// The files in the cache that are not as published, cannot be read, or could be changed by another where that matters; and why.
+    /// The files in the cache that are not as published, cannot be read, or could be changed by another; and why.
     async fn damaged<'a>(
         &self,
         cache: &CacheSettings,
         place: &Path,
         manifest: &'a Manifest,
     ) -> Result<Vec<(&'a File, String)>> {
-        let foreign = match self.trusted {
-            Some(_) => cache.foreign(place, manifest).await?,
-            None => Vec::new(),
-        };
+        let foreign = cache.foreign(place, manifest).await?;
         let mut found = Vec::new();
         for file in &manifest.files {
             if foreign.contains(&file) {
                 found.push((file, "others than this user could change it".to_owned()));
-            } else if let Err(error) = check(place, manifest, file).await {
+            } else if let Err(error) = check(place, manifest, file, Pace::Full).await {
                 found.push((file, error.to_string()));
             }
         }
         Ok(found)
     }
-}
-
-async fn check(directory: &Path, manifest: &Manifest, file: &File) -> Result<()> {
-    let (bytes, sha256) = digest(&directory.join(&file.name)).await?;
-    check_digest(manifest, file, bytes, &sha256)
 }

@@ -1,13 +1,16 @@
 //! How a repository is laid out, and what the names in it mean.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use object_store::path::Path as Key;
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt as _;
 
-use super::manifest::{File, Manifest};
+use super::manifest::{self, Manifest};
 use super::{RepositoryError, Result};
+use crate::files::open_regular;
 
 /// Makes a number a version: written last.
 pub(super) const MANIFEST: &str = "manifest.toml";
@@ -56,32 +59,92 @@ pub(super) fn file_names(directory: &Path) -> Result<Vec<String>> {
 }
 
 pub(super) async fn open(path: &Path) -> Result<tokio::fs::File> {
-    let failed = |source| RepositoryError::Read { path: path.to_owned(), source };
-    tokio::fs::File::open(path).await.map_err(failed)
+    let file = blocking(path, |path| open_regular(path)).await?;
+    Ok(tokio::fs::File::from_std(file))
 }
 
-/// A file's size and its SHA-256, hexadecimal.
-pub(super) async fn digest(path: &Path) -> Result<(u64, String)> {
-    let mut file = open(path).await?;
-    let (mut hasher, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; PIECE]);
-    loop {
-        let read = file
-            .read(&mut buffer)
-            .await
-            .map_err(|source| RepositoryError::Read { path: path.to_owned(), source })?;
-        if read == 0 {
-            return Ok((bytes, hex::encode(hasher.finalize())));
+/// How much of a core's time a digest may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// All of it: something waits for the result.
+    Full,
+    /// A tenth: nothing waits, and the sessions need the cores.
+    Slow,
+}
+
+impl Pace {
+    /// How long to rest after a piece that took `busy`.
+    fn rest(self, busy: Duration) -> Duration {
+        match self {
+            Self::Full => Duration::ZERO,
+            Self::Slow => busy * 9,
         }
-        bytes += read as u64;
-        hasher.update(&buffer[..read]);
     }
+}
+
+/// A file's size and its SHA-256, hexadecimal. Read and hashed on threads that may block, piece by piece, so that it ends soon after its
+/// caller has left.
+pub(super) async fn digest(path: &Path, pace: Pace) -> Result<(u64, String)> {
+    let mut reading = Reading {
+        file: blocking(path, |path| open_regular(path)).await?,
+        buffer: vec![0; PIECE],
+        hasher: Sha256::new(),
+        bytes: 0,
+    };
+    loop {
+        let begun = Instant::now();
+        let is_end;
+        (reading, is_end) = blocking(path, move |_| reading.piece()).await?;
+        if is_end {
+            return Ok((reading.bytes, hex::encode(reading.hasher.finalize())));
+        }
+        let rest = pace.rest(begun.elapsed());
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
+    }
+}
+
+/// A file whose digest is being made.
+struct Reading {
+    file: File,
+    buffer: Vec<u8>,
+    hasher: Sha256,
+    /// Read so far.
+    bytes: u64,
+}
+
+impl Reading {
+    /// Takes the next piece in. Whether there was none.
+    fn piece(mut self) -> io::Result<(Self, bool)> {
+        let read = self.file.read(&mut self.buffer)?;
+        self.hasher.update(&self.buffer[..read]);
+        self.bytes += read as u64;
+        Ok((self, read == 0))
+    }
+}
+
+/// Reads on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let owned = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&owned)).await;
+    let failed = |source| RepositoryError::Read { path: path.to_owned(), source };
+    done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
 }
 
 /// Whether the file of that size and digest is the one that was published.
 ///
 /// # Errors
 /// [`RepositoryError::BadFile`] if not.
-pub(super) fn check_digest(manifest: &Manifest, file: &File, bytes: u64, sha256: &str) -> Result<()> {
+pub(super) fn check_digest(
+    manifest: &Manifest,
+    file: &manifest::File,
+    bytes: u64,
+    sha256: &str,
+) -> Result<()> {
     if (bytes, sha256) == (file.bytes, &file.sha256) {
         return Ok(());
     }

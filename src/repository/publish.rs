@@ -10,7 +10,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path as Key;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::layout::{CLAIM, MANIFEST, PIECE, check_name, digest, file_names, key, open};
+use super::layout::{CLAIM, MANIFEST, PIECE, Pace, check_name, digest, file_names, key, open};
 use super::manifest::{File, Manifest};
 use super::store::Place;
 use super::{MANIFEST_BYTES, Repository, RepositoryError, Result};
@@ -65,7 +65,7 @@ impl Repository {
         manifest.schema = manifest.oldest_schema();
         manifest.files = Vec::new();
         for name in file_names(stage)? {
-            let (bytes, sha256) = digest(&stage.join(&name)).await?;
+            let (bytes, sha256) = digest(&stage.join(&name), Pace::Full).await?;
             manifest.files.push(File { name, bytes, sha256 });
         }
         // Before the claim: what cannot be served must not cost a number.

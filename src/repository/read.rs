@@ -25,7 +25,9 @@ impl Repository {
         let file = file.ok_or_else(|| bad("its manifest does not list it"))?;
         let read = self.read(&key(&manifest.model, manifest.version, name), file.bytes.min(SMALL_FILE)).await;
         let bytes = match read {
-            Err(error @ RepositoryError::TooLarge { .. }) => return Err(bad(&error.to_string())),
+            Err(error @ (RepositoryError::TooLarge { .. } | RepositoryError::NotAFile { .. })) => {
+                return Err(bad(&error.to_string()));
+            }
             read => read?.ok_or_else(|| bad("it is not there"))?,
         };
         check_digest(manifest, file, bytes.len() as u64, &hex::encode(Sha256::digest(&bytes)))?;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::layout::{MANIFEST, key};
 use super::manifest::Manifest;
 use super::signing::{PublicKey, SIGNATURE_BYTES, SigningKey, TrustedKeys};
-use super::{CacheSettings, Files, MANIFEST_BYTES, Repository, RepositoryError, Result};
+use super::{CacheSettings, MANIFEST_BYTES, Repository, RepositoryError, Result};
 
 const DIRECTORY: &str = "signatures";
 const EXTENSION: &str = ".sig";
@@ -69,12 +69,12 @@ impl fmt::Display for KeyIds {
 }
 
 impl Repository {
-    /// The same that gives no manifest which none of `keys` signed. Versions of a directory are copied to the cache then, as those of a
-    /// bucket: whoever can write the directory could change a file after its digest was checked.
+    /// The same that gives no manifest which none of `keys` signed, and keeps versions as `cache` says. Nobody but root and this user may
+    /// be able to put another directory in the cache's place then.
     #[must_use]
     pub fn trusting(mut self, keys: TrustedKeys, cache: CacheSettings) -> Self {
         self.trusted = Some(keys);
-        self.files = Files::Cached(cache);
+        self.cache = cache;
         self
     }
 
@@ -174,7 +174,7 @@ impl Repository {
     ) -> Result<Option<bool>> {
         match self.read(&signature_key(model, version, public), SIGNATURE_BYTES as u64).await {
             Ok(signature) => Ok(signature.map(|signature| public.verifies(text, &signature))),
-            Err(RepositoryError::TooLarge { .. }) => Ok(Some(false)),
+            Err(RepositoryError::TooLarge { .. } | RepositoryError::NotAFile { .. }) => Ok(Some(false)),
             Err(error) => Err(error),
         }
     }
@@ -199,11 +199,13 @@ impl Repository {
                 self.directories(None).await?;
                 Err(RepositoryError::NoSuchVersion { model: model.to_owned(), version })
             }
-            Err(error @ RepositoryError::TooLarge { .. }) => Err(RepositoryError::BadManifest {
-                model: model.to_owned(),
-                version,
-                reason: error.to_string(),
-            }),
+            Err(error @ (RepositoryError::TooLarge { .. } | RepositoryError::NotAFile { .. })) => {
+                Err(RepositoryError::BadManifest {
+                    model: model.to_owned(),
+                    version,
+                    reason: error.to_string(),
+                })
+            }
             Err(error) => Err(error),
         }
     }

@@ -202,7 +202,12 @@ pub async fn verify(
             }
         },
     };
-    let mut report = match pass(repository, &manifest, backend, wanted, bounds).await {
+    // A good copy in the cache says nothing of the files that other servers will read.
+    let passed = match repository.check_own_files(&manifest).await {
+        Ok(()) => pass(repository, &manifest, backend, wanted, bounds).await,
+        Err(error) => Err(GateError::NotPassed(GateReport::new(manifest.id()).failed(Name::Digests, error))),
+    };
+    let mut report = match passed {
         Ok(passed) => passed.report,
         Err(GateError::NotPassed(report)) => report,
         Err(error) => return Err(error),
@@ -261,6 +266,7 @@ fn is_about_the_version(error: &RepositoryError) -> bool {
             error,
             RepositoryError::BadFile { .. }
                 | RepositoryError::NoSuchVersion { .. }
+                | RepositoryError::NotAFile { .. }
                 | RepositoryError::Read { .. }
         )
 }

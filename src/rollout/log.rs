@@ -316,7 +316,7 @@ impl<'a> Log<'a> {
             Ok(None) => {
                 return Ok(Err(damaged(Unreadable::Damaged("it was removed while it was read".to_owned()))));
             }
-            Err(error @ RepositoryError::TooLarge { .. }) => {
+            Err(error @ (RepositoryError::TooLarge { .. } | RepositoryError::NotAFile { .. })) => {
                 return Ok(Err(damaged(Unreadable::Damaged(error.to_string()))));
             }
             Err(error) => return Err(error),

@@ -38,7 +38,8 @@ class Server:
         self.url = f"http://{self.address}"
         self.log = folder / "log"
         with open(self.log, "w", encoding="utf-8") as log:
-            command = [BINARY, "serve", f"--models={models}", f"--listen={self.address}", "--drain-delay=0s", *QUICK, *flags]
+            command = [BINARY, "serve", f"--models={models}", f"--cache-dir={folder / 'cache'}", f"--listen={self.address}",
+                       "--drain-delay=0s", *QUICK, *flags]
             self.process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
         end = time.monotonic() + 60
         while not self.is_ready():

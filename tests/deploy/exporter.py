@@ -68,6 +68,7 @@ def _gauge(name: str, labels: dict[str, str], instance: int) -> float:
         "sextant_gate_probe_min_cosine": lambda: 0.999999 - instance * 1e-6,
         "sextant_rollout_generation": lambda: 4.0,
         "sextant_models_missing": lambda: 0.0,
+        "sextant_files_changed": lambda: 0.0,
         "sextant_drift_sampling_share": lambda: 1.0,
         "sextant_shadow_neighbour_overlap": lambda: 0.97,
         "sextant_tls_certificate_expiry_timestamp_seconds": lambda: START + 90 * 86400,

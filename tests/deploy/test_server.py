@@ -19,6 +19,7 @@ ALL_SETTINGS = {
     "listenAddress": "::",
     "config": {
         "onnxruntime": '/opt/a "b" <c> é/lib.so', "default_model": "minilm", "sync_interval": "1m 30s", "truncate": "error",
+        "recheck_interval": "1h",
         "require_signed": "/etc/sextant/trusted.pem",
         "sessions": "auto", "threads": 3, "lone_threads": 0, "max_batch_tokens": 512, "device_memory": "auto",
         "tensorrt_cache": "/cache/tensorrt", "max_queue_tokens": 262144, "bulk_share": 0.1,

@@ -195,6 +195,16 @@ async fn without_keys_a_request_from_elsewhere_is_refused() {
     assert_eq!(app.get("/admin/v1/models").await.status, 200);
     for (name, value) in [
         ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded", "10.0.0.1"),
+        ("x-original-forwarded-for", "10.0.0.1"),
+        ("x-real-ip", "10.0.0.1"),
+        ("x-client-ip", "10.0.0.1"),
+        ("x-cluster-client-ip", "10.0.0.1"),
+        ("cf-connecting-ip", "10.0.0.1"),
+        ("true-client-ip", "10.0.0.1"),
+        ("fastly-client-ip", "10.0.0.1"),
+        ("x-envoy-external-address", "10.0.0.1"),
+        ("x-azure-clientip", "10.0.0.1"),
         ("forwarded", "for=10.0.0.1"),
         ("origin", "http://elsewhere"),
         ("via", "1.1 proxy"),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::hub::fake::FakeHub;
+use crate::support;
 use crate::support::app::until;
 use crate::support::checkpoint::TinyCheckpoint;
 use crate::support::load::Load;
@@ -21,6 +22,12 @@ pub fn sextant(arguments: &[&str]) -> Command {
     {
         command.env_remove(name);
     }
+    let models = arguments.iter().skip_while(|argument| **argument != "--models").nth(1);
+    let cache = match models.map(Path::new).filter(|models| models.is_dir()) {
+        Some(models) => support::cache(models),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"),
+    };
+    command.env("SEXTANT_CACHE_DIR", cache);
     command
 }
 
@@ -59,7 +66,7 @@ pub struct Server {
 
 impl Server {
     /// Starts it and waits for the line that says where it listens.
-    fn start(models: &str, more: &[&str]) -> Self {
+    pub fn start(models: &str, more: &[&str]) -> Self {
         let mut command = sextant(&["serve", "--models", models]);
         command.args(more);
         Self::start_command(command)

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::command;
 use crate::import::{Imported, import, import_tiny};
 use crate::rollout::begin;
+use crate::support;
 use crate::support::app::{TestApp, config, settings};
 use crate::support::backend;
 use crate::support::checkpoint::{HIDDEN, POSITIONS, TinyCheckpoint};
@@ -32,7 +33,7 @@ struct Models {
 impl Models {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let repository = Repository::open(directory.path().to_str().unwrap(), true).unwrap();
+        let repository = support::open(directory.path());
         Self { directory, repository }
     }
 

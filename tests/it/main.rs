@@ -18,6 +18,7 @@ mod engine;
 mod evaluate;
 mod fairness;
 mod faults;
+mod files;
 mod gate;
 mod hub;
 mod import;

@@ -20,7 +20,7 @@ pub struct Models {
 impl Models {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let repository = Repository::open(directory.path().to_str().unwrap(), true).unwrap();
+        let repository = support::open(directory.path());
         Self { directory, repository }
     }
 
@@ -233,6 +233,8 @@ async fn a_link_out_of_a_repository_gives_the_published_bytes_or_none() {
     std::os::unix::fs::symlink(&moved, &graph).unwrap();
     models.repository.fetch(&whole).await.unwrap();
     fs::write(&moved, "a secret!!").unwrap();
+    // Otherwise the good copy in the cache is used.
+    fs::remove_dir_all(support::cache(models.directory.path())).unwrap();
     let error = models.repository.fetch(&whole).await.unwrap_err().to_string();
     assert!(error.contains("`model.onnx` of m@1 is not the one that was published"), "{error}");
     assert!(!error.contains("secret"), "{error}");

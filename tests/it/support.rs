@@ -15,11 +15,24 @@ pub mod trial;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sextant::engine::{Backend, Pooling, Runtime};
 use sextant::repository::manifest::{Graph, Manifest, Precision, Source, Space};
+use sextant::repository::{CacheSettings, Repository};
+
+/// Where a test keeps the versions of the repository in the directory `models`: in there, under a name that no model can have. Not this
+/// user's cache, which tests would fill, and not one of all tests: another's good copy would hide a file that is damaged here.
+pub fn cache(models: &Path) -> PathBuf {
+    models.join(".cache")
+}
+
+/// The repository in the directory `models`, which is made if it is not there.
+pub fn open(models: &Path) -> Repository {
+    let repository = Repository::open(models.to_str().unwrap(), true).unwrap();
+    repository.with_cache(CacheSettings::new(Some(cache(models)), None))
+}
 
 /// A manifest for version 1 of `model`, with nothing out of the ordinary.
 pub fn manifest(model: &str, dimensions: usize) -> Manifest {

@@ -7,7 +7,6 @@ use serde_json::json;
 use sextant::embed::{EmbedRequest, Embedder, Input, Model};
 use sextant::import::{self, Request};
 use sextant::metrics::Metrics;
-use sextant::repository::Repository;
 use sextant::repository::manifest::{Manifest, Precision, Source};
 use sextant::rollout::gate::{self, Bounds, Name};
 use sextant::tokenize::{Tokenizer, Truncate};
@@ -16,6 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::rollout::begin;
+use crate::support;
 use crate::support::app::{TestApp, config, settings};
 use crate::support::{backend, cosine, distance, floats, runtime};
 
@@ -37,7 +37,7 @@ async fn models() -> &'static Path {
     static MODELS: OnceCell<TempDir> = OnceCell::const_new();
     let make = async || {
         let models = tempfile::tempdir().unwrap();
-        let repository = Repository::open(models.path().to_str().unwrap(), true).unwrap();
+        let repository = support::open(models.path());
         for (name, precision) in [("fp32", Precision::Fp32), ("int8", Precision::Int8)] {
             let stage = tempfile::tempdir().unwrap();
             let source = Source::Directory { name: "weights".to_owned() };
@@ -138,7 +138,7 @@ async fn reference_vectors_come_back_over_http_alone_and_together() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_empty_text_has_its_vector_through_the_library() {
-    let repository = Repository::open(models().await.to_str().unwrap(), false).unwrap();
+    let repository = support::open(models().await);
     let manifest = repository.manifest("fp32", 1).await.unwrap();
     let (config, metrics) = (config(&settings()), Metrics::new().unwrap());
     let (wanted, limits, bounds) = (config.wanted, config.limits, config.gate);
@@ -170,7 +170,7 @@ async fn int8_stays_near_fp32_and_does_not_depend_on_its_neighbours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn int8_passes_the_gate_and_may_claim_the_space_of_fp32() {
-    let repository = Repository::open(models().await.to_str().unwrap(), false).unwrap();
+    let repository = support::open(models().await);
     let wanted = config(&settings()).wanted;
     for (model, version) in [("fp32", 1), ("int8", 1), ("fp32", 2)] {
         let report = gate::verify(&repository, model, version, &backend(), wanted, Bounds::DEFAULT).await;

@@ -118,7 +118,7 @@ class Outbound(unittest.TestCase):
 
     def serve(self, run):
         command = [BINARY, "serve", "--models", run.folder / "models", "--listen", "127.0.0.1:0", "--sessions", "1", "--lone-threads", "0",
-                   "--max-batch-tokens", "4096"]
+                   "--max-batch-tokens", "4096", "--cache-dir", run.folder / "cache"]
         process = traced(command, run.folder, run.environment | {"SEXTANT_LOG_FORMAT": "json"}, start_new_session=True)
         threading.Event().wait(SECONDS)
         # strace passes no signal on: the server is its only child.

@@ -12,7 +12,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The cache is a folder that the server makes in the volume, which every user can write: with require_signed it takes no such one. */}}
+{{/* The cache is a folder that the server makes in the volume: it takes none that other users can write, and every user can write the volume. */}}
 {{- define "sextant.toml" -}}
 {{- $set := dict
   "listen" (include "sextant.address" (list .Values.listenAddress .Values.ports.data))

@@ -10,6 +10,41 @@ use axum::http::{HeaderName, header};
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Headers that a proxy adds, most of them with the address of its client, and the one that a browser adds for a page of another host. A
+/// client on this machine has no use for any of them.
+const TELLING: [&str; 17] = [
+    "cdn-loop",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "client-ip",
+    "fastly-client-ip",
+    "forwarded",
+    "forwarded-for",
+    "origin",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-host",
+    "x-remote-addr",
+    "x-remote-ip",
+];
+
+/// The same of headers of which there are many: `x-forwarded-for`, `x-real-ip`, `x-original-forwarded-for`, `x-envoy-external-address`,
+/// `x-azure-clientip`, `x-appengine-user-ip`, `x-amzn-trace-id`.
+const TELLING_BEGINNINGS: [&str; 8] = [
+    "x-amzn-",
+    "x-appengine-",
+    "x-azure-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-original-",
+    "x-proxyuser-",
+    "x-real-",
+];
+
 /// Whether a request is from this machine, and not through a proxy on it that says so, nor from a page in a browser.
 pub(in crate::http) fn is_from_here(request: &Request) -> bool {
     let peer = request.extensions().get::<Peer>();
@@ -24,8 +59,7 @@ fn is_local(address: IpAddr) -> bool {
 /// A proxy that says nothing is not seen: behind one, set a key.
 fn came_from_elsewhere(request: &Request) -> bool {
     let tells = |name: &HeaderName| {
-        ["forwarded", "via", "x-real-ip", "origin"].contains(&name.as_str())
-            || name.as_str().starts_with("x-forwarded-")
+        TELLING.contains(&name.as_str()) || TELLING_BEGINNINGS.iter().any(|it| name.as_str().starts_with(it))
     };
     let host =
         request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());

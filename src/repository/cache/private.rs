@@ -1,4 +1,4 @@
-//! A cache of signed versions is this user's alone: between the check of a file and its use nobody else may change it.
+//! A cache is this user's alone: between the check of a file and its use nobody else may change it.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -14,13 +14,15 @@ use crate::repository::{RepositoryError, Result};
 const ROOT: u32 = 0;
 
 impl CacheSettings {
-    /// The same with the directory made and its links resolved, once: who can change a link must not change what was checked. Refuses
-    /// one that another could change or put another in the place of.
-    pub(in super::super) async fn private(&self) -> Result<Self> {
-        let resolved = blocking(&self.directory, |path| {
+    /// The same with the directory made and its links resolved, once: a link that changes must not change what was checked. Refuses a
+    /// directory that another user can write or owns; where `signed`, also one that another user could put another directory in the
+    /// place of. That one would belong to this user as well, since its files are looked at, but with signatures no doubt is left.
+    pub(in super::super) async fn private(&self, signed: bool) -> Result<Self> {
+        let resolved = blocking(&self.directory, move |path| {
             make_directory(path)?;
             let path = path.canonicalize()?;
-            Ok(is_private(&path)?.then_some(path))
+            let is_private = is_own(&fs::symlink_metadata(&path)?) && (!signed || is_below_own(&path)?);
+            Ok(is_private.then_some(path))
         });
         let directory = resolved.await?.ok_or_else(|| self.shared())?;
         Ok(Self { directory, ..self.clone() })
@@ -50,16 +52,16 @@ impl CacheSettings {
     }
 }
 
-/// Whether nobody else can write at `path`, or put something else there. That others can write what is above is let pass where root or
-/// this user owns it: the volume of a pod is such a directory, and whoever else could be in that pod is this user.
-fn is_private(path: &Path) -> io::Result<bool> {
+/// Whether all directories above `path` are root's or this user's. That others can write one of them is let pass: the volume of a pod is
+/// such a directory, and every process of that pod runs as this user.
+fn is_below_own(path: &Path) -> io::Result<bool> {
     for above in path.ancestors().skip(1) {
         let owner = fs::symlink_metadata(above)?.uid();
         if owner != ROOT && owner != this_user() {
             return Ok(false);
         }
     }
-    Ok(is_own(&fs::symlink_metadata(path)?))
+    Ok(true)
 }
 
 fn own_directories(place: &Path, names: &[PathBuf]) -> io::Result<bool> {
@@ -90,6 +92,6 @@ fn is_own(metadata: &Metadata) -> bool {
     metadata.uid() == this_user() && metadata.mode() & 0o022 == 0
 }
 
-fn this_user() -> u32 {
+pub(super) fn this_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }

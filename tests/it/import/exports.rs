@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sextant::engine::Pooling;
 use sextant::import::ImportError;
-use sextant::repository::Repository;
 use tempfile::TempDir;
 
 use super::references::{copy, data};
 use super::{Imported, import, publish};
+use crate::support;
 use crate::support::app::TestApp;
 use crate::support::{distance, floats};
 
@@ -54,7 +54,7 @@ fn refusal(directory: &Path, onnx_file: Option<&str>, pooling: Option<Pooling>) 
 async fn vectors_of_texts_and_of_tokens_have_widths_of_their_own() {
     let expected = expected();
     let models = tempfile::tempdir().unwrap();
-    let repository = Repository::open(models.path().to_str().unwrap(), true).unwrap();
+    let repository = support::open(models.path());
     for (name, declared) in [("narrow", false), ("whole", false), ("mean", true), ("tokens", true)] {
         let directory = checkpoint(&format!("{name}.onnx"), "onnx/model.onnx", declared);
         let manifest = publish(&repository, name, directory.path()).await.unwrap();

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sextant::import::ImportError;
-use sextant::repository::Repository;
 
 use super::{import, publish};
+use crate::support;
 use crate::support::app::TestApp;
 use crate::support::{distance, floats};
 
@@ -98,7 +98,7 @@ async fn each_setting_of_a_checkpoint_gives_the_librarys_vectors() {
     let recorded: Recorded =
         serde_json::from_slice(&fs::read(data().join("settings.json")).unwrap()).unwrap();
     let models = tempfile::tempdir().unwrap();
-    let repository = Repository::open(models.path().to_str().unwrap(), true).unwrap();
+    let repository = support::open(models.path());
     let mut names = Vec::new();
     for (index, (title, case)) in recorded.cases.iter().enumerate() {
         let checkpoint = tempfile::tempdir().unwrap();

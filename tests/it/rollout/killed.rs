@@ -5,10 +5,10 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use sextant::repository::Repository;
 use sextant::rollout::{Log, State};
 
 use crate::command::{imported, path, sextant};
+use crate::support;
 use crate::support::app::TestApp;
 
 const KILLS: usize = 200;
@@ -19,10 +19,11 @@ const KILLS: usize = 200;
 async fn whatever_is_killed_the_repository_opens_and_the_stable_version_is_whole() {
     let directory = imported();
     let (checkpoint, models) = (path(&directory, "checkpoint"), path(&directory, "models"));
-    let repository = Repository::open(&models, false).unwrap();
+    let repository = support::open(directory.path().join("models").as_path());
     let start = |arguments: &[&str]| -> Child {
         let mut command = sextant(arguments);
-        command.args(["--models", &models]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        command.args(["--models", &models]).env("SEXTANT_CACHE_DIR", path(&directory, "cache"));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let import = ["import", &checkpoint, "--name", "tiny", "--activate", "--reason", "x"];
     let serve = [

@@ -6,11 +6,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use sextant::repository::Repository;
 use sextant::rollout::{Change, Log, Refusal, RolloutError, Signature};
 
 use super::rollout;
 use crate::repository::Models;
+use crate::support;
 
 const PROCESSES: usize = 8;
 const CHANGES: usize = 125;
@@ -66,7 +66,7 @@ async fn a_thousand_conflicting_changes_make_one_log() {
 async fn one_of_the_processes() {
     let given = env::var(VARIABLE).unwrap();
     let (index, directory) = given.split_once(':').unwrap();
-    let repository = Repository::open(Path::new(directory).to_str().unwrap(), false).unwrap();
+    let repository = support::open(Path::new(directory));
     let log = Log::open(&repository, "m").unwrap();
     let (mut written, mut asked) = (0, index.parse::<u32>().unwrap());
     while written < CHANGES {

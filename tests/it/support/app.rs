@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::checkpoint::TinyCheckpoint;
 use super::contract;
 use super::fake::{self, Fake};
+use crate::support;
 
 /// Settings with which a test is quick.
 pub fn settings() -> Settings {
@@ -186,6 +188,8 @@ pub fn fake_app(
 }
 
 pub fn config(settings: &Settings) -> Config {
+    let beside = || Some(support::cache(Path::new(settings.models.as_deref()?)));
+    let settings = Settings { cache_dir: settings.cache_dir.clone().or_else(beside), ..settings.clone() };
     settings.validate(NonZeroUsize::new(2).unwrap()).unwrap()
 }
 

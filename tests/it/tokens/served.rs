@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sextant::repository::Repository;
 use tempfile::TempDir;
 
 use super::read;
 use crate::import::publish;
+use crate::support;
 use crate::support::app::{TestApp, client};
 use crate::support::checkpoint::{HIDDEN, Random, TinyCheckpoint, Weight};
 use crate::support::{distance, edit_json, hostile};
@@ -54,7 +54,7 @@ fn write(directory: &Path, model: &str) {
 /// A repository in which each tokenizer has a model.
 async fn models() -> TempDir {
     let models = tempfile::tempdir().unwrap();
-    let repository = Repository::open(models.path().to_str().unwrap(), true).unwrap();
+    let repository = support::open(models.path());
     for (name, ..) in MODELS {
         let checkpoint = tempfile::tempdir().unwrap();
         write(checkpoint.path(), name);
