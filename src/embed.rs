@@ -2,6 +2,7 @@
 
 mod cache;
 mod candidate;
+mod distinct;
 mod error;
 mod missing;
 mod model;
@@ -12,7 +13,6 @@ mod served;
 mod spans;
 mod spread;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::tokenize::{InputError, Piece, Tokens, Truncate};
 use crate::trace;
 use cache::VectorCache;
 pub use candidate::Candidate;
+use distinct::distinct;
 pub use error::EmbedError;
 pub(crate) use error::NOT_FINITE;
 pub use missing::Reasons as MissingReasons;
@@ -360,20 +361,6 @@ impl Embedder {
     }
 }
 
-/// The different rows of a request, and for each input the place of its row among them: equal inputs are computed once.
-fn distinct(inputs: Vec<Tokens>) -> (Vec<Arc<[u32]>>, Vec<usize>) {
-    let mut known = HashMap::with_capacity(inputs.len());
-    let mut rows = Vec::new();
-    let mut place = |input: Tokens| {
-        *known.entry(input.ids).or_insert_with_key(|ids| {
-            rows.push(Arc::clone(ids));
-            rows.len() - 1
-        })
-    };
-    let places = inputs.into_iter().map(&mut place).collect();
-    (rows, places)
-}
-
 /// Cuts a vector to `dimensions` and, where asked, brings it to unit length: in this order, or the result is not normal.
 fn finish(mut vector: Vec<f32>, dimensions: usize, normalised: bool) -> Vec<f32> {
     vector.truncate(dimensions);
@@ -386,13 +373,6 @@ fn finish(mut vector: Vec<f32>, dimensions: usize, normalised: bool) -> Vec<f32>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn equal_inputs_share_a_row() {
-        let tokens = |ids: &[u32]| Tokens { ids: ids.into(), cut: 0, unknown: 0 };
-        let (rows, places) = distinct(vec![tokens(&[1]), tokens(&[2]), tokens(&[1])]);
-        assert_eq!((rows.len(), places), (2, vec![0, 1, 0]));
-    }
 
     #[test]
     fn a_cut_vector_is_normalised_after_the_cut() {
