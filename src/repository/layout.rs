@@ -59,7 +59,7 @@ pub(super) fn file_names(directory: &Path) -> Result<Vec<String>> {
 }
 
 pub(super) async fn open(path: &Path) -> Result<tokio::fs::File> {
-    let file = blocking(path, |path| open_regular(path)).await?;
+    let file = blocking(path, open_regular).await?;
     Ok(tokio::fs::File::from_std(file))
 }
 
@@ -86,7 +86,7 @@ impl Pace {
 /// caller has left.
 pub(super) async fn digest(path: &Path, pace: Pace) -> Result<(u64, String)> {
     let mut reading = Reading {
-        file: blocking(path, |path| open_regular(path)).await?,
+        file: blocking(path, open_regular).await?,
         buffer: vec![0; PIECE],
         hasher: Sha256::new(),
         bytes: 0,

@@ -132,7 +132,7 @@ async fn a_flipped_bit_in_any_file_is_found_with_its_name() {
 
 #[test]
 fn no_flipped_bit_of_a_manifest_goes_unseen() {
-    let manifest = crate::support::manifest("tiny", 8);
+    let manifest = support::manifest("tiny", 8);
     let text = manifest.to_toml().unwrap();
     assert_eq!(Manifest::from_toml(&text).unwrap(), manifest);
     for bit in 0..text.len() * 8 {

@@ -88,7 +88,7 @@ impl TestApp {
     }
 
     /// Serves the activated versions of a repository.
-    pub async fn repository(models: &std::path::Path) -> Self {
+    pub async fn repository(models: &Path) -> Self {
         Self::with(&Settings { models: Some(models.to_str().unwrap().into()), ..settings() }).await
     }
 
