@@ -205,7 +205,6 @@ impl Import {
         }
     }
 
-    /// Makes `version` the one that serves, if that was asked for or it is the model's first. Whether it did.
     /// Refuses a name that is another model's alias: requests for it would get this model's vectors from then on.
     async fn check_no_alias(&self) -> Result<(), Failure> {
         // One that cannot be opened holds no names yet, or is refused when it is written to.
@@ -220,6 +219,7 @@ impl Import {
         }
     }
 
+    /// Makes `version` the one that serves, if that was asked for or it is the model's first. Whether it did.
     async fn activate_published(
         &self,
         repository: &Repository,

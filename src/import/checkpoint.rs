@@ -330,6 +330,14 @@ impl Length {
     }
 }
 
+/// The key of config.json that says so, and the type, where the library computes in half precision.
+pub(super) fn half(config: &Value) -> Option<(&'static str, &str)> {
+    let said = |key: &'static str| Some((key, config.get(key)?.as_str()?));
+    said("dtype")
+        .or_else(|| said("torch_dtype"))
+        .filter(|(_, dtype)| matches!(*dtype, "bfloat16" | "float16"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

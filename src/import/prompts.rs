@@ -35,7 +35,12 @@ impl Settings {
         facts: &mut Facts,
     ) -> Result<Self, ImportError> {
         let path = root.join(FILE);
-        let keys: Map<String, Value> = json(root, &path)?.unwrap_or_default();
+        let file: Option<Map<String, Value>> = json(root, &path)?;
+        if file.is_none() && asked.is_empty() {
+            let told = "no prompts: a query is embedded as a document is (--prompt NAME=TEXT gives them)";
+            facts.took(told, &format!("no {FILE}"), "");
+        }
+        let keys = file.unwrap_or_default();
         let malformed = |reason: String| ImportError::malformed(&path, reason);
         let mut read = Self::default();
         for (key, value) in keys {

@@ -51,6 +51,7 @@ pub fn imported() -> tempfile::TempDir {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("imported tiny@1: fp32, 32 dimensions"), "{text}");
     assert!(text.contains("tiny@1 is the version that serves"), "{text}");
+    assert!(text.contains("no prompts: a query is embedded as a document is"), "{text}");
     directory
 }
 

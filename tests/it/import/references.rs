@@ -307,13 +307,14 @@ fn an_import_tells_what_it_took_what_it_assumed_and_what_it_did_not_understand()
     let edits = json!({
         "config_sentence_transformers.json": {"prompts": {"query": "q: ", "passage": "p: ", "document": "(removed)"}, "similarity_fn_name": "dot"},
         "tokenizer_config.json": {"do_lower_case": false, "a_new_key": 1},
-        "config.json": {"another_new_key": 2},
+        "config.json": {"another_new_key": 2, "dtype": "bfloat16"},
     });
     let imported = import_edited("bert", edits).unwrap();
     let taken = imported.facts.taken().join("\n");
     for told in [
         "similarity dot (config_sentence_transformers.json, similarity_fn_name)",
         "prompt `query` (config_sentence_transformers.json, prompts)",
+        "more exactly than sentence-transformers does in bfloat16",
         "pooling mean (1_Pooling/config.json)",
         "vectors of unit length (modules.json)",
         "\"lowercase\":false",
