@@ -65,6 +65,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Before the models are loaded: a port that is taken should not cost that time.
     let listeners = Listeners::bind(&config).await?;
     let address = listeners.public.local_addr()?;
+    tokio::spawn(memory::peak::give_back_after_peaks());
     tokio::pin!(stop);
     let app = tokio::select! {
         app = server::load(&config) => app?,

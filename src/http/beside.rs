@@ -165,11 +165,14 @@ mod tests {
         assert!(has_room(&beside, SMALL + 60_000));
     }
 
-    /// Pages of one byte more than goes uncounted, each with the number of its rendering.
+    /// Bytes of a page that are counted.
+    const COUNTED: usize = 1000;
+
+    /// A page with the number of its rendering.
     fn scrape(beside: &Beside, rendered: &mut u8) -> Bytes {
         let render = || {
             *rendered += 1;
-            Ok(char::from(*rendered).to_string().repeat(SMALL + 1))
+            Ok(char::from(*rendered).to_string().repeat(SMALL + COUNTED))
         };
         beside.page(render).unwrap()
     }
@@ -193,14 +196,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_room_there_is_the_last_page_or_one_without_room() {
-        let (beside, mut rendered) = (Beside::new(1), 0);
+        let (beside, mut rendered) = (Beside::new(COUNTED), 0);
         let first = scrape(&beside, &mut rendered);
         for _ in 0..100 {
             tokio::time::advance(FRESH).await;
             assert_eq!(scrape(&beside, &mut rendered)[0], first[0]);
         }
         drop(first);
-        let all = beside.take(SMALL + 1).unwrap();
+        let all = beside.take(SMALL + COUNTED).unwrap();
         let pages: Vec<Bytes> = (0..10).map(|_| scrape(&beside, &mut rendered)).collect();
         assert!(pages.iter().all(|page| page[0] == pages[0][0]), "one page for all");
         drop(all);

@@ -202,23 +202,31 @@ pub async fn verify(
             }
         },
     };
-    // A good copy in the cache says nothing of the files that other servers will read.
-    let passed = match repository.check_own_files(&manifest).await {
+    let passed = match as_published(repository, &manifest).await {
         Ok(()) => pass(repository, &manifest, backend, wanted, bounds).await,
-        Err(error) => Err(GateError::NotPassed(GateReport::new(manifest.id()).failed(Name::Digests, error))),
+        Err(error) => Err(error),
     };
     let mut report = match passed {
         Ok(passed) => passed.report,
         Err(GateError::NotPassed(report)) => report,
         Err(error) => return Err(error),
     };
-    let as_published = |check: &&mut Check| check.name == Name::Digests && check.verdict == Verdict::Passed;
-    if let Some(check) = report.checks.iter_mut().find(as_published) {
+    let digests = |check: &&mut Check| check.name == Name::Digests && check.verdict == Verdict::Passed;
+    if let Some(check) = report.checks.iter_mut().find(digests) {
         check.sentence += &format!("; the SHA-256 of the manifest is {sha256}");
     }
     let signature = signed.map(|(verdict, sentence)| Check::stated(Name::Signature, verdict, sentence));
     report.checks.splice(0..0, signature);
     Ok(report)
+}
+
+/// Reads the repository's own files of a version: a good copy in the cache says nothing of what other servers will read.
+///
+/// # Errors
+/// [`GateError::NotPassed`] if one is not as it was published.
+pub async fn as_published(repository: &Repository, manifest: &Manifest) -> Result<(), GateError> {
+    let checked = repository.check_own_files(manifest).await;
+    checked.map_err(|error| GateError::NotPassed(GateReport::new(manifest.id()).failed(Name::Digests, error)))
 }
 
 /// What the version `model@version` is, for whoever is to load it.

@@ -120,7 +120,11 @@ impl Operator {
             };
             let wanted = [Some(draft.stable), draft.trial.map(|trial| trial.version), stood_by];
             for version in wanted.into_iter().flatten() {
-                loaded.push(self.load(model, version).await?);
+                let version = self.load(model, version).await?;
+                if change.brings() == Some(version.manifest.version) {
+                    self.check_files(&version).await?;
+                }
+                loaded.push(version);
             }
             // A rollback is about the version that is taken back, and these others are about none that was loaded for them.
             if !matches!(change, Change::Rollback { .. } | Change::Retire { .. } | Change::Alias { .. }) {
@@ -167,6 +171,15 @@ impl Operator {
             Err(_) => None,
         };
         super::gate::verify(repository, model, version, backend, wanted, *bounds).await
+    }
+
+    /// The files that other servers are to load.
+    async fn check_files(&self, model: &Model) -> Result<(), OperateError> {
+        let checked = super::gate::as_published(self.repository(), &model.manifest).await;
+        checked.map_err(|error| OperateError::NotLoaded {
+            version: model.id(),
+            source: Arc::new(ModelError::Gate(error)),
+        })
     }
 
     async fn load(&self, model: &str, version: u32) -> Result<Arc<Model>, OperateError> {

@@ -142,7 +142,11 @@ async fn livez_fails_when_the_engine_does_not_answer_and_not_when_it_is_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_for_containers_asks_the_server_that_its_settings_start() {
-    let apart = Settings { admin_listen: Some("127.0.0.1:0".into()), ..settings() };
+    let apart = Settings {
+        admin_listen: Some("127.0.0.1:0".into()),
+        liveness_deadline: Some("2s".into()),
+        ..settings()
+    };
     let (app, fake) = TestApp::fake_with(&apart, |_| ()).await;
     let (data, admin) = (app.address.to_string(), app.admin.unwrap());
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -170,7 +174,7 @@ async fn the_command_for_containers_asks_the_server_that_its_settings_start() {
     fake.hold();
     until("the held engine is noticed", async || health(None).await.0 == 1).await;
     let (_, text) = health(None).await;
-    assert!(text.contains("no answer within 200ms from: tiny@1"), "{text}");
+    assert!(text.contains("no answer within 2s from: tiny@1"), "{text}");
     fake.release();
 }
 

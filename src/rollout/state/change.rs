@@ -98,6 +98,18 @@ impl Change {
         }
     }
 
+    /// The version that it brings in, which servers have to load. Those of a promotion and of a rollback are loaded already, or must be used
+    /// whatever has become of the repository's files since.
+    pub(in crate::rollout) fn brings(&self) -> Option<u32> {
+        match self {
+            Self::Begin { version }
+            | Self::Rollout { version, .. }
+            | Self::Trial(Trial { version, .. })
+            | Self::Standby { version } => Some(*version),
+            Self::Promote { .. } | Self::Rollback { .. } | Self::Retire { .. } | Self::Alias { .. } => None,
+        }
+    }
+
     /// Whether only documents of [`NAMES_SCHEMA`](crate::rollout::document::NAMES_SCHEMA) can hold it.
     pub(in crate::rollout) fn is_of_names(&self) -> bool {
         matches!(self, Self::Standby { .. } | Self::Retire { .. } | Self::Alias { .. })

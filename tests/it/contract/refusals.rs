@@ -78,7 +78,8 @@ async fn the_documented_refusals_are_real() {
 }
 
 async fn of_the_data_routes() -> Vec<String> {
-    let (app, fake) = TestApp::fake_with(&settings(), |manifest| manifest.model = "minilm".into()).await;
+    let hasty = Settings { liveness_deadline: Some("200ms".into()), ..settings() };
+    let (app, fake) = TestApp::fake_with(&hasty, |manifest| manifest.model = "minilm".into()).await;
     let (openai, tei, infer) = ("/v1/embeddings", "/embed", "/v2/models/minilm/infer");
     let (text, inputs) = (json!({ "model": "minilm", "input": "a" }), json!({ "inputs": "a" }));
     let tensor = json!({ "inputs": [{ "name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"] }] });

@@ -39,19 +39,25 @@ async fn whatever_is_killed_the_repository_opens_and_the_stable_version_is_whole
     ];
     let (mut killed, mut versions, mut state) = (0, BTreeSet::from([1]), None);
     let mut changes = 0;
+    // The moment is drawn from so many milliseconds, which follow the machine: half of the processes should end before they are killed.
+    let mut longest = [1500.0, 40.0, 40.0, 1500.0];
     for round in 0..KILLS {
         let listed = repository.versions("tiny").await.unwrap();
         let target = format!("tiny@{}", fastrand::choice(&listed).unwrap());
-        let (mut child, longest) = match round % 4 {
-            0 => (start(&import), 1500),
-            1 => (start(&["rollout", &target, "--reason", "x"]), 40),
-            2 => {
-                (start(&["rollback", "tiny", "--to", target.split_once('@').unwrap().1, "--reason", "x"]), 40)
-            }
-            _ => (start(&serve), 1500),
+        let kind = round % longest.len();
+        let mut child = match kind {
+            0 => start(&import),
+            1 => start(&["rollout", &target, "--reason", "x"]),
+            2 => start(&["rollback", "tiny", "--to", target.split_once('@').unwrap().1, "--reason", "x"]),
+            _ => start(&serve),
         };
-        tokio::time::sleep(Duration::from_micros(fastrand::u64(..longest * 1000))).await;
-        killed += usize::from(child.try_wait().unwrap().is_none());
+        tokio::time::sleep(Duration::from_secs_f64(fastrand::f64() * longest[kind] / 1000.0)).await;
+        let is_killed = child.try_wait().unwrap().is_none();
+        killed += usize::from(is_killed);
+        // A server never ends by itself.
+        if kind != 3 {
+            longest[kind] *= if is_killed { 1.2 } else { 1.0 / 1.2 };
+        }
         child.kill().unwrap();
         child.wait().unwrap();
 

@@ -63,7 +63,7 @@ async fn vectors_that_are_none_are_counted_and_do_not_stop_the_others() {
 async fn a_canary_that_shifts_every_vector_a_little_is_taken_back() {
     let vector = |ids: &[u32]| {
         let mut vector = Fake::vector(ids);
-        vector.iter_mut().step_by(2).for_each(|value| *value += 0.2);
+        vector.iter_mut().step_by(2).for_each(|value| *value += 0.15);
         vector
     };
     let trial = with_reference(Engine { vector, ..Engine::GOOD }).await;
