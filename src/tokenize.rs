@@ -278,7 +278,8 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn pieces(&self, text: &str, add_special_tokens: bool) -> Result<Vec<Piece>, InputError> {
-        let encoding = self.inner.encode_char_offsets(text, add_special_tokens).map_err(failed)?;
+        // In bytes: for characters the library makes a map with an entry for each byte of the text.
+        let encoding = self.inner.encode(text, add_special_tokens).map_err(failed)?;
         let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
         let tokens = encoding.get_ids().iter().zip(encoding.get_tokens());
         let mut walk = Walk { text, character: 0, byte: 0 };
@@ -286,12 +287,10 @@ impl Tokenizer {
             .zip(places)
             .map(|((&id, token), (&(start, end), &special))| match special {
                 1 => Piece { id, text: token.clone(), special: true, span: None },
-                _ => Piece {
-                    id,
-                    text: walk.part(start..end).to_owned(),
-                    special: false,
-                    span: Some(start..end),
-                },
+                _ => {
+                    let (part, span) = walk.part(start..end);
+                    Piece { id, text: part.to_owned(), special: false, span: Some(span) }
+                }
             })
             .collect())
     }
@@ -359,7 +358,7 @@ const PROBABLE_BYTES: usize = 16;
 /// Bytes of a text that is long to whoever asks what effort it is.
 const LONG_BYTES: usize = 1 << 16;
 
-/// Finds characters from where it was last. Tokens come in the order of the text, so it is walked once, however many there are.
+/// Counts characters from where it was last. Tokens come in the order of the text, so it is walked once, however many there are.
 struct Walk<'a> {
     text: &'a str,
     character: usize,
@@ -367,26 +366,27 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn part(&mut self, characters: Range<usize>) -> &'a str {
-        let start = self.byte_of(characters.start);
-        let end = self.byte_of(characters.end);
-        self.text.get(start..end).unwrap_or_default()
+    /// The whole characters that begin within `bytes` of the text and end there, and which they are.
+    fn part(&mut self, bytes: Range<usize>) -> (&'a str, Range<usize>) {
+        let start = self.to(bytes.start);
+        let end = self.to(bytes.end);
+        (self.text.get(start.0..end.0).unwrap_or_default(), start.1..end.1)
     }
 
-    /// Where a character begins, or the text ends.
-    fn byte_of(&mut self, character: usize) -> usize {
-        while self.character < character
-            && let Some(next) = self.text[self.byte..].chars().next()
+    /// Goes to the character that `byte` is of, or to the end of the text; its first byte and its number.
+    fn to(&mut self, byte: usize) -> (usize, usize) {
+        while let Some(next) = self.text[self.byte..].chars().next()
+            && self.byte + next.len_utf8() <= byte
         {
             (self.character, self.byte) = (self.character + 1, self.byte + next.len_utf8());
         }
         // Of a character of several tokens each has its place.
-        while self.character > character
+        while self.byte > byte
             && let Some(before) = self.text[..self.byte].chars().next_back()
         {
             (self.character, self.byte) = (self.character - 1, self.byte - before.len_utf8());
         }
-        self.byte
+        (self.byte, self.character)
     }
 }
 

@@ -151,3 +151,33 @@ fn long_words_are_tokenized_whole() {
         assert!(seen.many > 10, "{name}: {seen:?}");
     }
 }
+
+/// Of the library's own count of characters, which it makes from a map of each byte of the text.
+#[test]
+fn pieces_lie_where_the_library_says_in_characters() {
+    for (name, file) in kinds() {
+        let pair = Pair::new(name, &file, 24);
+        let mut parts = 0;
+        for seed in 0..300 {
+            let text = hostile::text(seed, 300);
+            let characters: Vec<char> = text.chars().collect();
+            let encoding = pair.library.encode_char_offsets(&*text, true).unwrap();
+            let pieces = pair.own.pieces(&text, true).unwrap();
+            assert_eq!(pieces.len(), encoding.len(), "{name}: {text:?}");
+            for (index, piece) in pieces.iter().enumerate() {
+                assert_eq!(piece.id, encoding.get_ids()[index]);
+                assert_eq!(piece.special, encoding.get_special_tokens_mask()[index] == 1);
+                let Some(span) = &piece.span else { continue };
+                let (start, end) = encoding.get_offsets()[index];
+                assert_eq!(*span, start..end, "{name}: token {index} of {text:?}");
+                assert_eq!(
+                    piece.text,
+                    characters[span.clone()].iter().collect::<String>(),
+                    "{name}: {text:?}"
+                );
+                parts += usize::from(!piece.text.is_empty());
+            }
+        }
+        assert!(parts > 10_000, "{name}: {parts}");
+    }
+}
