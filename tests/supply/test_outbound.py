@@ -54,10 +54,14 @@ def outside(calls, own):
     return found
 
 
+# No file: nothing, and the process' own peak of memory, which begins anew before a version is measured.
+NO_FILES = ("/dev/null", "/proc/self/clear_refs")
+
+
 def is_own(path, own):
     # A path that is not absolute is below the working directory, which is the run's own folder.
     absolute = os.path.normpath(path) if path.startswith("/") else None
-    return absolute is None or absolute == "/dev/null" or any(absolute.startswith(f"{folder}/") for folder in own)
+    return absolute is None or absolute in NO_FILES or any(absolute.startswith(f"{folder}/") for folder in own)
 
 
 class Run:
