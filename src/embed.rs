@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tower::ServiceExt as _;
 
+use crate::account::Caller;
 use crate::batch::{self, Finished};
 use crate::drift::inputs::InputFacts;
 use crate::drift::monitor::Drawn;
@@ -38,6 +39,7 @@ pub use outlying::Outlying;
 pub use request::{AnswerRoom, EmbedRequest, Embeddings, Input, Prompt, Timings, tokenizing_cost};
 pub use served::Resident;
 use served::{Routed, Served};
+use spread::Threads;
 
 /// Numbers in an answer of [`Output::Tokens`], which has a vector for each token: about 50 MB as JSON.
 const MOST_TOKEN_VALUES: usize = 1 << 22;
@@ -45,7 +47,7 @@ const MOST_TOKEN_VALUES: usize = 1 << 22;
 /// All models that are served, and the threads that tokenize for them.
 pub struct Embedder {
     served: Served,
-    threads: rayon::ThreadPool,
+    threads: Threads,
     max_input_bytes: usize,
     cache: Option<VectorCache>,
 }
@@ -71,13 +73,9 @@ impl Embedder {
         default: Option<String>,
         resources: Resources,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(resources.tokenize_threads)
-            .thread_name(|index| format!("tokenize-{index}"))
-            .build()?;
         Ok(Self {
             served: Served::new(models, default),
-            threads,
+            threads: Threads::new(resources.tokenize_threads)?,
             max_input_bytes: resources.max_input_bytes,
             cache: VectorCache::new(resources.cache_bytes),
         })
@@ -187,7 +185,8 @@ impl Embedder {
             budget.take_tokens(work).map_err(|wait| EmbedError::UsedUp { wait })?;
         }
         let started = Instant::now();
-        let tokenized = self.tokenize(&model, request.inputs, &request.prompt, request.truncate).await?;
+        let tokenized =
+            self.tokenize(&model, &request.caller, request.inputs, &request.prompt, request.truncate).await?;
         let mut timings = Timings { tokenize: started.elapsed(), ..Timings::default() };
         let tokens: usize = tokenized.iter().map(|input| input.ids.len()).sum();
         if let Some(budget) = &request.budget {
@@ -312,16 +311,18 @@ impl Embedder {
     pub async fn pieces(
         &self,
         model: &Arc<Model>,
+        caller: &Caller,
         texts: Vec<String>,
         prompt: &Prompt,
         add_special_tokens: bool,
     ) -> Result<Vec<Vec<Piece>>, EmbedError> {
         let prompt = model.prompt(prompt)?.unwrap_or_default().to_owned();
         let model = Arc::clone(model);
-        self.spread(texts, String::len, move |text| {
-            model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens)
-        })
-        .await
+        self.threads
+            .spread(caller, texts, String::len, move |text| {
+                model.tokenizer.pieces(&[&prompt, text.as_str()].concat(), add_special_tokens)
+            })
+            .await
     }
 
     /// The text of each list of token ids, on the threads kept for tokenizing.
@@ -331,16 +332,20 @@ impl Embedder {
     pub async fn decode(
         &self,
         model: &Arc<Model>,
+        caller: &Caller,
         lists: Vec<Vec<i64>>,
         skip_special_tokens: bool,
     ) -> Result<Vec<String>, EmbedError> {
         let (model, effort) = (Arc::clone(model), |ids: &Vec<i64>| size_of_val(ids.as_slice()));
-        self.spread(lists, effort, move |ids| model.tokenizer.decode(ids, skip_special_tokens)).await
+        self.threads
+            .spread(caller, lists, effort, move |ids| model.tokenizer.decode(ids, skip_special_tokens))
+            .await
     }
 
     async fn tokenize(
         &self,
         model: &Arc<Model>,
+        caller: &Caller,
         inputs: Vec<Input>,
         prompt: &Prompt,
         truncate: Option<Truncate>,
@@ -353,11 +358,14 @@ impl Embedder {
             Input::Text(text) => before + model.tokenizer.effort(text),
             Input::Ids(ids) => size_of_val(ids.as_slice()),
         };
-        self.spread(inputs, effort, move |input| match input {
-            Input::Text(text) if text.len() > most => Err(InputError::TooLarge { bytes: text.len(), most }),
-            input => version.tokens(input, prompt.as_deref(), &asked, truncate),
-        })
-        .await
+        self.threads
+            .spread(caller, inputs, effort, move |input| match input {
+                Input::Text(text) if text.len() > most => {
+                    Err(InputError::TooLarge { bytes: text.len(), most })
+                }
+                input => version.tokens(input, prompt.as_deref(), &asked, truncate),
+            })
+            .await
     }
 }
 

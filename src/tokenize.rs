@@ -355,8 +355,8 @@ pub(crate) fn frame_of(tokenizer: &tokenizers::Tokenizer) -> tokenizers::Result<
 pub(crate) const MOST_BYTES: u64 = 128 << 20;
 /// Bytes that a token rarely has, to guess how much of a text is needed.
 const PROBABLE_BYTES: usize = 16;
-/// Bytes of a text that is long to whoever asks what effort it is.
-const LONG_BYTES: usize = 1 << 16;
+/// Bytes of a long text, which is not looked at to say what effort it is.
+pub(crate) const LONG_BYTES: usize = 1 << 16;
 
 /// Counts characters from where it was last. Tokens come in the order of the text, so it is walked once, however many there are.
 struct Walk<'a> {

@@ -36,6 +36,10 @@ pub(super) struct Decode {
     model: Option<String>,
 }
 
+/// Of the texts whose tokens are shown at once: of punctuation each byte is a token, which takes 300 bytes while it is tokenized, and each is
+/// in the answer.
+const MOST_BYTES: usize = 256 << 10;
+
 /// Of one token in JSON, about.
 const TOKEN_BYTES: usize = 64;
 
@@ -82,7 +86,8 @@ pub(super) async fn tokenize(
     let model = app.model(body.model.as_deref(), &caller)?;
     let texts = body.inputs.counted(app.0.config.max_inputs)?;
     // Nothing is cut off here, so all of it is work and answer.
-    let (bytes, most) = (texts.iter().map(String::len).sum::<usize>(), app.0.config.max_input_bytes);
+    let (bytes, most) =
+        (texts.iter().map(String::len).sum::<usize>(), app.0.config.max_input_bytes.min(MOST_BYTES));
     if bytes > most {
         let message = format!("the texts have {bytes} bytes, at most {most} are tokenized at once");
         return Err(ApiError::new(Kind::TooLarge, message));
@@ -93,7 +98,7 @@ pub(super) async fn tokenize(
     let room = app.reserve(&caller, bytes * (PIECE_BYTES + TOKEN_BYTES))?;
     let prompt = body.prompt_name.map_or(Prompt::Default, Prompt::Named);
     let special = body.add_special_tokens.unwrap_or(true);
-    let pieces = app.0.embedder.pieces(&model, texts, &prompt, special).await?;
+    let pieces = app.0.embedder.pieces(&model, &caller.id(), texts, &prompt, special).await?;
     let count = pieces.iter().map(Vec::len).sum::<usize>();
     caller.owe_tokens(count.saturating_sub(cost));
     room.shrink_to(count * (PIECE_BYTES + TOKEN_BYTES));
@@ -116,7 +121,7 @@ pub(super) async fn decode(
     caller.take_tokens(ids)?;
     let room = app.reserve(&caller, ids * TOKEN_BYTES)?;
     let skip = body.skip_special_tokens.unwrap_or(true);
-    let texts = app.0.embedder.decode(&model, lists, skip).await?;
+    let texts = app.0.embedder.decode(&model, &caller.id(), lists, skip).await?;
     with_room(room, beside_others(texts.iter().map(String::len).sum(), || answer::json(&texts)))
 }
 
