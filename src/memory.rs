@@ -29,14 +29,14 @@ pub fn give_back() {
     }
 }
 
-/// Bytes that the allocator holds and nothing uses, those that it gave back included. None where it does not say.
-fn free_bytes() -> Option<u64> {
+/// Bytes that the allocator has handed out, modulo 4 GiB. None where it does not say.
+fn allocated_bytes() -> Option<u32> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // `mallinfo2`, which does not wrap at 4 GiB, is missing before glibc 2.33. A difference of two values is right but for one look.
+        // `mallinfo2`, which does not wrap, is missing before glibc 2.33.
         // SAFETY: may be called at any time from any thread.
         let info = unsafe { libc::mallinfo() };
-        Some(u64::from(info.fordblks.cast_unsigned()))
+        Some(info.uordblks.wrapping_add(info.hblkhd).cast_unsigned())
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     None

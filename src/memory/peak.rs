@@ -2,87 +2,88 @@
 
 use std::time::Duration;
 
-use super::{free_bytes, give_back, room};
+use super::{allocated_bytes, give_back, room};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Freed since memory was last given back, in bytes: for less, requests to come would only ask for the same pages again.
-const WORTH: u64 = 64 << 20;
+/// Bytes that are worth giving back: for less, requests to come would only ask for the same pages again.
+const WORTH: i32 = 64 << 20;
 
-/// The memory of the process at a look, in bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Seen {
-    /// What the allocator holds and nothing uses, what it gave back included.
-    free: u64,
-    resident: u64,
-}
-
-/// What was there after memory was given back, or what there was least of since.
+/// What was there after memory was given back.
 #[derive(Debug, Default)]
 struct Given {
-    least: Seen,
+    /// The least of [`unused`] since.
+    least: u32,
 }
 
 impl Given {
-    /// Whether so much is free, and resident, that was not given back. Between two looks memory may be taken and freed again: then
-    /// as much is free as before, and more is resident.
-    fn due(&mut self, now: Seen) -> bool {
-        self.least =
-            Seen { free: self.least.free.min(now.free), resident: self.least.resident.min(now.resident) };
-        let more_free = now.free - self.least.free;
-        let more_resident = now.resident - self.least.resident;
-        more_free >= WORTH || now.free.min(more_resident) >= WORTH
+    /// Whether so much more is unused since.
+    fn due(&mut self, unused: u32) -> bool {
+        let more = unused.wrapping_sub(self.least).cast_signed();
+        if more < 0 {
+            self.least = unused;
+        }
+        more >= WORTH
     }
 }
 
-/// Looks for as long as the process lives. Ends at once where the allocator does not say what is free.
+/// Looks for as long as the process lives. Ends at once where the system does not say what is used.
 pub(crate) async fn give_back_after_peaks() {
-    let mut given = Given::default();
-    while let Some(now) = see() {
+    let Some(least) = unused() else { return };
+    let mut given = Given { least };
+    while let Some(now) = unused() {
         if given.due(now) {
             // It holds the locks of the pools, one after the other.
             if tokio::task::spawn_blocking(give_back).await.is_err() {
                 return;
             }
-            given.least = see().unwrap_or(now);
+            given.least = unused().unwrap_or(now);
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-fn see() -> Option<Seen> {
-    Some(Seen { free: free_bytes()?, resident: room::read()?.resident })
+/// Resident bytes of no file that the allocator did not hand out: what it keeps, and the rest of the process, which hardly changes. Modulo 4 GiB,
+/// as the allocator counts: a difference of two values is right.
+fn unused() -> Option<u32> {
+    let allocated = allocated_bytes()?;
+    Some((room::anonymous()? as u32).wrapping_sub(allocated))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MEBI: u32 = 1 << 20;
+
     #[test]
     fn what_was_given_back_is_not_given_again_until_it_was_used() {
-        let mut given = Given::default();
-        let mut due = |free: u64, resident: u64| {
-            let now = Seen { free: free * WORTH / 4, resident: resident * WORTH / 4 };
-            let due = given.due(now);
-            if due {
-                given.least = Seen { resident: now.resident - now.free.min(now.resident), ..now };
-            }
-            due
-        };
-        assert!(!due(3, 3), "less than is worth it");
-        assert!(due(12, 40));
-        assert!(!due(12, 28), "nothing was freed since");
-        assert!(!due(12, 31) && due(16, 32), "freed since");
-        assert!(!due(3, 28), "in use again");
-        assert!(due(8, 30), "and freed again");
-        assert!(!due(8, 22) && due(8, 28), "taken and freed between two looks");
-        assert!(!due(2, 60), "in use, and not free");
+        let mut given = Given { least: 30 * MEBI };
+        assert!(!given.due(93 * MEBI), "less than is worth it");
+        assert!(given.due(94 * MEBI));
+        given.least = 60 * MEBI;
+        assert!(!given.due(94 * MEBI), "nothing more was freed");
+        assert!(!given.due(40 * MEBI) && given.due(104 * MEBI), "the least counts");
+    }
+
+    #[test]
+    fn the_difference_is_right_where_the_counts_wrap() {
+        let mut given = Given { least: 0_u32.wrapping_sub(10 * MEBI) };
+        assert!(!given.due(50 * MEBI) && given.due(54 * MEBI));
     }
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[test]
-    fn the_system_says_what_is_free_and_resident() {
-        assert!(see().is_some());
+    fn memory_that_is_freed_is_seen_as_unused() {
+        let blocks: Vec<Vec<u8>> = (0..64 << 10).map(|_| vec![1; 1024]).collect();
+        // Behind the others: the end of a pool goes back at once.
+        let last = vec![1_u8; 1024];
+        let before = unused().unwrap();
+        drop(blocks);
+        let freed = unused().unwrap().wrapping_sub(before).cast_signed();
+        // The other tests of the process take and free memory meanwhile.
+        assert!(freed > 16 << 20, "{freed}");
+        drop(last);
     }
 }

@@ -38,6 +38,11 @@ pub(crate) fn read() -> Option<Reading> {
     })
 }
 
+/// Bytes of no file that are resident now. None where the system does not say it.
+pub(super) fn anonymous() -> Option<u64> {
+    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
 /// The peak of the process begins anew with what is resident now.
 pub(crate) fn forget_peak() {
     // Where it cannot be forgotten the peak stays too high, which makes estimates larger and never smaller.
