@@ -21,6 +21,7 @@ mod facts;
 pub(crate) mod fuzz;
 mod graph;
 pub mod hub;
+mod inlined;
 mod int8;
 mod modules;
 mod parts;
@@ -84,6 +85,7 @@ pub fn stage(
     runtime: &'static Runtime,
     progress: &dyn Fn(Progress),
 ) -> Result<Staged, ImportError> {
+    progress(Progress::step(Phase::Read));
     let mut checkpoint = Checkpoint::read(request)?;
     let mut facts = std::mem::take(&mut checkpoint.facts);
     let tokenizer = checkpoint.tokenizer()?;
@@ -94,6 +96,7 @@ pub fn stage(
     let tokenizer_digest = hex::encode(Sha256::digest(&checkpoint.tokenizer_file));
     let options = SessionOptions { max_tokens: checkpoint.max_tokens, ..SessionOptions::all_threads() };
     let mut load = |pooling| {
+        progress(Progress::step(Phase::Load));
         Session::load(backend, &graph_path(stage), pooling, options)
             .map_err(|source| ImportError::Session { path: made.path.clone(), source })
     };
