@@ -102,7 +102,7 @@ impl<'a> Count<'a> {
                 for function in all {
                     let body = self.nodes(&function.node, depth + 1)?;
                     let branches = self.branches(&function.attribute_proto, depth + 1)?;
-                    let size = body.and(copied(body, branches));
+                    let size = copied(body, branches);
                     largest = Size {
                         nodes: largest.nodes.max(size.nodes),
                         depth: largest.depth.max(size.depth + 1),

@@ -33,9 +33,12 @@ pub enum Phase {
 }
 
 impl Progress {
-    /// The start of a phase that has one step.
-    pub(super) fn step(phase: Phase) -> Self {
-        Self { phase, done: 0, total: 1 }
+    /// Does the work of a phase that has one step, and tells its start and its end.
+    pub(super) fn step<T>(phase: Phase, progress: &dyn Fn(Self), work: impl FnOnce() -> T) -> T {
+        progress(Self { phase, done: 0, total: 1 });
+        let done = work();
+        progress(Self { phase, done: 1, total: 1 });
+        done
     }
 }
 

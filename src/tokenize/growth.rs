@@ -12,7 +12,7 @@ use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{DecoderWrapper, PostProcessor as _, Tokenizer};
 
-/// Bytes that may become of one byte of a text. The bound is a product of worst cases that no text meets at once: 7.5 for BERT, 18 for CLIP, 66
+/// Bytes that may become of one byte of a text. The bound is a product of worst cases that no text meets at once: 7.5 for BERT, 9 for CLIP, 44
 /// for XLM-RoBERTa, and 726 for ALBERT, the largest known.
 const MOST_GROWTH: f64 = 4096.0;
 /// Bytes of a token. The longest in known vocabularies are runs of about a hundred spaces; `/decode` repeats one as often as it is asked to.
@@ -228,4 +228,152 @@ fn longest_entry(table: &Value) -> Option<usize> {
     // The size is rounded down to whole units, as its reader does.
     let entries = rest.get(u32::from_le_bytes(*size) as usize / 4 * 4..)?;
     entries.split(|byte| *byte == 0).map(<[u8]>::len).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokenizers::{NormalizedString, Normalizer as _};
+
+    use super::*;
+
+    /// Of a file with this normalizer and this pre-tokenizer.
+    fn growth(normalizer: Value, pre_tokenizer: Value) -> f64 {
+        let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer).unwrap();
+        let pre_tokenizer: Option<PreTokenizerWrapper> = serde_json::from_value(pre_tokenizer).unwrap();
+        let text = normalizer.as_ref().map_or(Growth::NONE, of_normalizer);
+        let text = text.then(pre_tokenizer.as_ref().map_or(Growth::NONE, of_pre_tokenizer));
+        text.factor + text.once
+    }
+
+    fn replace(pattern: Value, content: &str) -> Value {
+        json!({"type": "Replace", "pattern": pattern, "content": content})
+    }
+
+    /// The table of XLM-RoBERTa, T5, ALBERT and most models of sentencepiece.
+    fn table() -> Value {
+        let file = include_bytes!("../../tests/data/references/xlmr/tokenizer.json");
+        let file: Value = serde_json::from_slice(file).unwrap();
+        file["normalizer"]["normalizers"][0].clone()
+    }
+
+    #[test]
+    fn tokenizers_of_published_models_stay_far_below_the_bound() {
+        let sequence = |steps: &[Value]| json!({"type": "Sequence", "normalizers": steps});
+        let spaces = || replace(json!({"Regex": " {2,}"}), " ");
+        let metaspace = json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"},
+            {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always"}]});
+        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true});
+        let bert = json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true});
+        let kind = |kind: &str| json!({"type": kind});
+        let whitespace = replace(json!({"Regex": r"\s+"}), " ");
+        let clip = sequence(&[kind("NFC"), whitespace, kind("Lowercase")]);
+        let albert = sequence(&[
+            replace(json!({"String": "``"}), "\""),
+            kind("NFKD"),
+            kind("StripAccents"),
+            kind("Lowercase"),
+            table(),
+            spaces(),
+        ]);
+        let llama = sequence(&[
+            json!({"type": "Prepend", "prepend": "\u{2581}"}),
+            replace(json!({"String": " "}), "\u{2581}"),
+        ]);
+        for (name, normalizer, pre_tokenizer, expected) in [
+            ("bert", bert, kind("BertPreTokenizer"), 7.5),
+            ("roberta", Value::Null, byte_level.clone(), 2.0),
+            ("clip", clip, byte_level, 9.0),
+            ("xlm-roberta", sequence(&[table(), spaces()]), metaspace.clone(), 44.0),
+            ("albert", albert, metaspace, 726.0),
+            ("llama", llama, Value::Null, 12.0),
+        ] {
+            assert_eq!(growth(normalizer, pre_tokenizer), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_grows_by_the_shortest_text_that_it_can_replace() {
+        let alone = |pattern: Value| growth(replace(pattern, "123456"), Value::Null);
+        assert_eq!(alone(json!({"String": "ab"})), 3.0);
+        assert_eq!(alone(json!({"String": "ab\u{e9}\u{e9}\u{e9}"})), 1.0);
+        assert_eq!(alone(json!({"Regex": "a+"})), 6.0);
+        assert_eq!(alone(json!({"Regex": "(aaa|bb)c"})), 2.0);
+        // A text of one byte has two places for it.
+        for nothing in [
+            json!({"String": ""}),
+            json!({"Regex": "a*"}),
+            json!({"Regex": r"(?=a)"}),
+            json!({"Regex": r"(a)\1"}),
+        ] {
+            assert_eq!(alone(nothing.clone()), 13.0, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn steps_grow_what_was_put_in_before_them() {
+        let step = || replace(json!({"String": "a"}), "aaaa");
+        let prepend = json!({"type": "Prepend", "prepend": "aaaaa"});
+        let steps =
+            |steps: Vec<Value>| growth(json!({"type": "Sequence", "normalizers": steps}), Value::Null);
+        assert_eq!(steps(vec![prepend.clone(), step(), step()]), 16.0 + 80.0);
+        assert_eq!(steps(vec![step(), step(), prepend]), 16.0 + 5.0);
+        assert!(steps(vec![step(); 600]).is_infinite());
+    }
+
+    #[test]
+    fn no_character_grows_by_more_than_its_steps_say() {
+        let ranges = [0x1..0x3400, 0xf900..0x1_0000, 0x1_d100..0x1_d200, 0x2_f800..0x2_fa20];
+        let normalizers: Vec<(NormalizerWrapper, f64)> =
+            ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Nmt", "StripAccents", "ByteLevel"]
+                .into_iter()
+                .map(|kind| json!({"type": kind}))
+                .chain([table()])
+                .map(|json| serde_json::from_value(json).unwrap())
+                .map(|normalizer: NormalizerWrapper| (of_normalizer(&normalizer).factor, normalizer))
+                .map(|(factor, normalizer)| (normalizer, factor))
+                .collect();
+        let mut largest = vec![0.0_f64; normalizers.len()];
+        for character in ranges.into_iter().flatten().filter_map(char::from_u32) {
+            let text = character.to_string();
+            for ((normalizer, factor), largest) in normalizers.iter().zip(&mut largest) {
+                let mut normalised = NormalizedString::from(text.as_str());
+                normalizer.normalize(&mut normalised).unwrap();
+                let grown = normalised.get().len() as f64 / text.len() as f64;
+                assert!(grown <= *factor, "{text:?} grows by {grown}");
+                *largest = grown.max(*largest);
+            }
+        }
+        assert_eq!(largest[..5], [3.0, 3.0, 11.0, 11.0, 1.5]);
+        assert_eq!(largest[8], 11.0, "the table");
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_grows_without_bound() {
+        assert_eq!(longest_entry(&json!({"precompiled_charsmap": ""})), None);
+        assert_eq!(longest_entry(&json!({})), None);
+        let table = [&4_u32.to_le_bytes()[..], &[0; 4], b"abc\0de\0"].concat();
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(table);
+        assert_eq!(longest_entry(&json!({"precompiled_charsmap": text})), Some(3));
+    }
+
+    /// TEMPORARY
+    #[test]
+    fn scan() {
+        let Ok(list) = std::env::var("SCAN") else { return };
+        for path in list.split(':') {
+            let tokenizer = Tokenizer::from_file(path).unwrap();
+            let text = tokenizer.get_normalizer().map_or(Growth::NONE, of_normalizer);
+            let text = text.then(tokenizer.get_pre_tokenizer().map_or(Growth::NONE, of_pre_tokenizer));
+            let decoder = tokenizer.get_decoder().map_or(Growth::NONE, of_decoder);
+            let longest = tokenizer.get_vocab(true).into_keys().map(|t| t.len()).max();
+            eprintln!(
+                "SCAN {:.1} {:.1} {longest:?} {:?} {path}",
+                text.factor + text.once,
+                decoder.factor,
+                check(&tokenizer)
+            );
+        }
+    }
 }

@@ -218,7 +218,7 @@ fn tokenizers_that_make_a_text_grow_without_measure_are_refused_before_they_see_
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     let levels = json!({"type": "Sequence", "pretokenizers": vec![twice; 30]});
     let text = ended(&tokenizer(|file| file["pre_tokenizer"] = levels), &[]);
-    assert!(text.contains("normalizer and pre-tokenizer make up to 1.074e9 bytes"), "{text}");
+    assert!(text.contains("normalizer and pre-tokenizer make up to 8.053e9 bytes"), "{text}");
     let decoders = json!({"type": "Sequence", "decoders": replacing(&"a".repeat(12), 9)["normalizers"]});
     let text = ended(&tokenizer(|file| file["decoder"] = decoders), &[]);
     assert!(text.contains("its decoder makes up to 5.160e9 bytes"), "{text}");
@@ -234,4 +234,18 @@ fn tokenizers_that_make_a_text_grow_without_measure_are_refused_before_they_see_
     let text = ended(&tokenizer(|file| file["model"]["vocab"][&long] = json!(0)), &[]);
     assert!(text.contains("it has a token of 10000 bytes"), "{text}");
     succeeds(&tokenizer(|file| file["normalizer"] = replacing("aa", 3)), &[]);
+}
+
+#[test]
+fn a_prompt_as_long_as_a_book_is_refused() {
+    let with_prompt = |bytes: usize| {
+        let directory = checkpoint();
+        let prompts = json!({"prompts": {"query": "x".repeat(bytes)}});
+        let path = directory.path().join("checkpoint/config_sentence_transformers.json");
+        fs::write(path, prompts.to_string()).unwrap();
+        directory
+    };
+    let text = ended(&with_prompt(1_000_000), &[]);
+    assert!(text.contains("its prompt `query` has 1000000 bytes, and at most 16384 are taken"), "{text}");
+    succeeds(&with_prompt(1000), &[]);
 }
