@@ -83,10 +83,10 @@ impl<'a> Count<'a> {
 
     /// The graphs that attributes hold.
     fn branches(&mut self, attributes: &'a [Attribute], depth: usize) -> Result<Size, String> {
-        let graphs = attributes.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-        graphs.fold(Ok(Size::default()), |before, graph| {
+        let mut graphs = attributes.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+        graphs.try_fold(Size::default(), |before, graph| {
             let size = self.graph(graph, depth + 1)?;
-            Ok(before?.and(Size { depth: size.depth + 1, ..size }))
+            Ok(before.and(Size { depth: size.depth + 1, ..size }))
         })
     }
 

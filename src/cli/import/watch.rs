@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ impl Limits {
 pub(super) struct Watch {
     shared: Arc<Mutex<State>>,
     limits: Limits,
+    /// Nothing is sent: the thread ends when this is gone.
+    _until: Sender<()>,
 }
 
 /// What is being done.
@@ -76,8 +79,9 @@ impl Watch {
         let state = State { staging: None, phase: None, most_bytes, time: limits.time, is_over: false };
         let shared = Arc::new(Mutex::new(state));
         let looks_at = Arc::clone(&shared);
-        thread::Builder::new().name("watch".to_owned()).spawn(move || look_at(&looks_at))?;
-        Ok(Self { shared, limits })
+        let (until, ended) = mpsc::channel();
+        thread::Builder::new().name("watch".to_owned()).spawn(move || look_at(&looks_at, &ended))?;
+        Ok(Self { shared, limits, _until: until })
     }
 
     /// From now on the time counts. `staging` is removed if the import is ended.
@@ -105,9 +109,8 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn look_at(shared: &Mutex<State>) {
-    loop {
-        thread::sleep(INTERVAL);
+fn look_at(shared: &Mutex<State>, ended: &Receiver<()>) {
+    while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let state = locked(shared);
         if state.is_over {
             return;
