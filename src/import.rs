@@ -21,6 +21,7 @@ mod facts;
 pub(crate) mod fuzz;
 mod graph;
 pub mod hub;
+mod inlined;
 mod int8;
 mod modules;
 mod parts;
@@ -84,9 +85,12 @@ pub fn stage(
     runtime: &'static Runtime,
     progress: &dyn Fn(Progress),
 ) -> Result<Staged, ImportError> {
-    let mut checkpoint = Checkpoint::read(request)?;
+    let (mut checkpoint, tokenizer) = Progress::step(Phase::Read, progress, || {
+        let checkpoint = Checkpoint::read(request)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        Ok::<_, ImportError>((checkpoint, tokenizer))
+    })?;
     let mut facts = std::mem::take(&mut checkpoint.facts);
-    let tokenizer = checkpoint.tokenizer()?;
     // Everywhere the same: what a version comes with must not depend on the devices of the machine that made it.
     let backend = &Backend::cpu(runtime);
     let job = Job { request, checkpoint: &checkpoint, tokenizer: &tokenizer, stage, backend, progress };
@@ -94,7 +98,8 @@ pub fn stage(
     let tokenizer_digest = hex::encode(Sha256::digest(&checkpoint.tokenizer_file));
     let options = SessionOptions { max_tokens: checkpoint.max_tokens, ..SessionOptions::all_threads() };
     let mut load = |pooling| {
-        Session::load(backend, &graph_path(stage), pooling, options)
+        let path = graph_path(stage);
+        Progress::step(Phase::Load, progress, || Session::load(backend, &path, pooling, options))
             .map_err(|source| ImportError::Session { path: made.path.clone(), source })
     };
     // What the graph itself does is only known of a session.

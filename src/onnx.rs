@@ -77,9 +77,15 @@ pub struct OperatorSet {
 /// An operator made of nodes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Function {
+    /// The operator.
+    #[prost(string, tag = "1")]
+    pub name: String,
     /// In running order.
     #[prost(message, repeated, tag = "7")]
     pub node: Vec<Node>,
+    /// The operator's set.
+    #[prost(string, tag = "10")]
+    pub domain: String,
     /// Settings that a node may leave out.
     #[prost(message, repeated, tag = "11")]
     pub attribute_proto: Vec<Attribute>,
@@ -137,6 +143,8 @@ pub mod attribute_type {
     pub const FLOAT: i32 = 1;
     /// [`i`](super::Attribute::i) holds the value.
     pub const INT: i32 = 2;
+    /// [`g`](super::Attribute::g) holds the value.
+    pub const GRAPH: i32 = 5;
 }
 
 /// A fixed setting of an operation.

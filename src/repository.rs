@@ -1,5 +1,6 @@
 //! Where versions live: `<model>/versions/<n>/`, immutable, published whole or not at all; in a directory or a bucket.
 
+mod abandoned;
 mod cache;
 mod error;
 mod fetch;

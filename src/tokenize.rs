@@ -2,6 +2,7 @@
 
 mod ascii;
 mod early_stop;
+mod growth;
 
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -14,6 +15,7 @@ use thiserror::Error;
 use crate::drift::inputs::InputFacts;
 use crate::files::read_whole;
 use ascii::AsciiWordPiece;
+pub(crate) use growth::check as check_growth;
 
 /// What happens to an input of more than `max_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -179,6 +181,8 @@ impl Tokenizer {
     ) -> Result<Self, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_bytes(file).map_err(&unreadable)?;
         inner.with_padding(None).with_truncation(None).map_err(&unreadable)?;
+        // Before it sees a text.
+        check_growth(&inner).map_err(|reason| unreadable(reason.into()))?;
         let (prefix, suffix) = frame_of(&inner).map_err(&unreadable)?;
         let added = prefix.len() + suffix.len();
         if added >= max_tokens {

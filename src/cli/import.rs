@@ -1,10 +1,12 @@
 //! `sextant import`.
 
+mod watch;
 mod workplace;
 
 use std::cell::RefCell;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -20,6 +22,7 @@ use crate::repository::signing::SigningKey;
 use crate::repository::{CacheSettings, Repository, check_name};
 use crate::rollout::gate::claim::Parent;
 use crate::rollout::{Change, Log, Refusal, RolloutError, Signature};
+use watch::{Limits, Watch};
 use workplace::Workplace;
 
 #[derive(Debug, Args)]
@@ -94,6 +97,12 @@ pub(super) struct Import {
     /// The ONNX Runtime library [default: looked for]
     #[arg(long, value_name = "FILE", env = "SEXTANT_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
+    /// Most time to make the version, as 30m; what is downloaded or published before and after does not count
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, default_value = "1h")]
+    import_timeout: Duration,
+    /// Most memory to take, in bytes [default: 4 GiB and 16 times the checkpoint's files, at most 90 % of what the machine leaves]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    import_memory: Option<u64>,
 }
 
 impl Import {
@@ -121,8 +130,10 @@ impl Import {
             None => None,
         };
         let runtime = Runtime::load(self.onnxruntime.as_deref())?;
+        let watch = Watch::start(Limits { time: self.import_timeout, memory: self.import_memory })?;
         let (checkpoint, source) = tokio.block_on(self.checkpoint())?;
         let stage = Workplace::new()?;
+        watch.begin(&checkpoint, stage.path());
         let created = Signature::now();
         let request = Request {
             precision: self.precision,
@@ -141,9 +152,13 @@ impl Import {
             ..Request::new(&checkpoint, &self.name, source, created.clone())
         };
         let bars = Bars::default();
-        let Staged { manifest, facts } =
-            import::stage(&request, stage.path(), runtime, &|progress| bars.show(progress))?;
+        let Staged { manifest, facts } = import::stage(&request, stage.path(), runtime, &|progress| {
+            watch.enter(progress.phase);
+            bars.show(progress);
+        })?;
         bars.finish();
+        // What follows copies files of known sizes, and must not be ended half-way.
+        drop(watch);
 
         // Only now: an import that fails leaves no trace in the repository.
         let repository = Repository::open(&self.models, true)?;
@@ -324,6 +339,11 @@ impl Bars {
 fn endpoint(variable: Option<String>) -> String {
     let set = variable.filter(|endpoint| !endpoint.trim().is_empty());
     set.unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned())
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| "expected a time above 0, as 30m or 1h 30m".to_owned())
 }
 
 fn parse_prompt(text: &str) -> Result<(String, String), String> {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
-use super::Precision;
+use super::{Precision, inlined};
 use crate::onnx::{Attribute, Entry, Graph, Model, Node, SparseTensor, Tensor, data_type};
 
 /// Files that import writes itself; weights of such a name would be overwritten.
@@ -21,6 +21,7 @@ const OWN_FILES: [&str; 6] =
 pub(crate) fn parse(bytes: Bytes) -> Result<(BTreeMap<PathBuf, u64>, Precision), String> {
     let model = Model::decode(bytes).map_err(|error| error.to_string())?;
     let graph = model.graph.as_ref().ok_or("it holds no ONNX graph")?;
+    inlined::check(&model)?;
     let mut parts = Parts::default();
     parts.graph(graph);
     for function in &model.functions {

@@ -16,6 +16,8 @@ pub struct Progress {
 /// The parts of an import, in the order they may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Reading the small files and the tokenizer; one step.
+    Read,
     /// Digesting the weights; in bytes.
     Digest,
     /// Copying an export; in bytes.
@@ -24,8 +26,20 @@ pub enum Phase {
     Compile,
     /// Running the calibration texts; in texts.
     Calibrate,
+    /// ONNX Runtime loads the graph; one step.
+    Load,
     /// Running the probe set; in texts.
     Probe,
+}
+
+impl Progress {
+    /// Does the work of a phase that has one step, and tells its start and its end.
+    pub(super) fn step<T>(phase: Phase, progress: &dyn Fn(Self), work: impl FnOnce() -> T) -> T {
+        progress(Self { phase, done: 0, total: 1 });
+        let done = work();
+        progress(Self { phase, done: 1, total: 1 });
+        done
+    }
 }
 
 impl Phase {
@@ -38,10 +52,12 @@ impl Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Read => "Reading the checkpoint",
             Self::Digest => "Reading weights",
             Self::Copy => "Copying the graph",
             Self::Compile => "Compiling the graph",
             Self::Calibrate => "Calibrating",
+            Self::Load => "Loading the graph",
             Self::Probe => "Making probe vectors",
         })
     }

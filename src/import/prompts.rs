@@ -110,12 +110,19 @@ impl Settings {
     }
 }
 
+/// Bytes of a prompt, which is tokenized anew with every text. Published ones have some hundred.
+const MOST_PROMPT_BYTES: usize = 16 << 10;
+
 /// Prompts by name. One that is null is empty, as in the library.
 fn prompts(value: &Value) -> Result<BTreeMap<String, String>, String> {
     let object =
         value.as_object().ok_or_else(|| format!("its `prompts` is {value}, and must be an object"))?;
     let prompt = |(name, text): (&String, &Value)| match text {
         Value::Null => Ok((name.clone(), String::new())),
+        Value::String(text) if text.len() > MOST_PROMPT_BYTES => Err(format!(
+            "its prompt `{name}` has {} bytes, and at most {MOST_PROMPT_BYTES} are taken: it goes before every text",
+            text.len()
+        )),
         Value::String(text) => Ok((name.clone(), text.clone())),
         other => Err(format!("its prompt `{name}` is {other}, and must be a text")),
     };

@@ -18,7 +18,7 @@ use super::ImportError;
 use super::checkpoint::{check_inside, json, missing};
 use super::facts::Facts;
 use crate::files::read_whole;
-use crate::tokenize::{MOST_BYTES, frame_of};
+use crate::tokenize::{MOST_BYTES, check_growth, frame_of};
 use class::Class;
 
 /// What a checkpoint's files make of a text.
@@ -167,9 +167,11 @@ impl Source<'_> {
 fn parse(file: &Value) -> Result<Tokenizer, String> {
     let text = file.to_string();
     // On some files that are none the library panics.
-    let parsed = std::panic::catch_unwind(|| Tokenizer::from_bytes(text.as_bytes()));
-    let parsed = parsed.map_err(|_| "the tokenizers library panics on it".to_owned())?;
-    let mut tokenizer = parsed.map_err(|error| error.to_string())?;
+    let parsed = std::panic::catch_unwind(|| {
+        let tokenizer = Tokenizer::from_bytes(text.as_bytes()).map_err(|error| error.to_string())?;
+        check_growth(&tokenizer).map(|()| tokenizer)
+    });
+    let mut tokenizer = parsed.map_err(|_| "the tokenizers library panics on it".to_owned())??;
     // The server pads and cuts by itself; a file's own padding would look like special tokens behind a text.
     tokenizer.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
     Ok(tokenizer)

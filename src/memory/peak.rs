@@ -48,7 +48,7 @@ pub(crate) async fn give_back_after_peaks() {
 /// as the allocator counts: a difference of two values is right.
 fn unused() -> Option<u32> {
     let allocated = allocated_bytes()?;
-    Some((room::anonymous()? as u32).wrapping_sub(allocated))
+    Some((room::private()? as u32).wrapping_sub(allocated))
 }
 
 #[cfg(test)]

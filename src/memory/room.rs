@@ -38,9 +38,11 @@ pub(crate) fn read() -> Option<Reading> {
     })
 }
 
-/// Bytes of no file that are resident now. None where the system does not say it.
-pub(super) fn anonymous() -> Option<u64> {
-    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+/// Bytes of the process that no file backs: pages of mapped files are given up when memory is short. None where the system does not say it.
+pub(crate) fn private() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    // Linux before 4.5 has no such line.
+    kilobytes(&status, "RssAnon:").or_else(|| kilobytes(&status, "VmRSS:"))
 }
 
 /// The peak of the process begins anew with what is resident now.
@@ -108,5 +110,8 @@ mod tests {
     fn this_process_has_memory_and_may_take_more() {
         let reading = read().unwrap();
         assert!(reading.resident > 0 && reading.available > 0);
+        let before = private().unwrap();
+        let held = vec![1_u8; 64 << 20];
+        assert!(private().unwrap() >= before + (32 << 20), "{}", held.len());
     }
 }

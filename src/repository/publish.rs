@@ -15,6 +15,9 @@ use super::manifest::{File, Manifest};
 use super::store::Place;
 use super::{MANIFEST_BYTES, Repository, RepositoryError, Result};
 
+/// How names of files begin by which [`Repository::check_writable`] finds out what a store takes.
+pub(super) const PROBE: &str = ".sextant-probe-";
+
 impl Repository {
     /// Finds out whether a version of `model` could be published in the repository at `url`, and leaves it as it was: what
     /// takes minutes to make should not be made for a place that cannot be written.
@@ -41,7 +44,7 @@ impl Repository {
     /// Creates an object where versions lie, and removes it.
     async fn probe(&self, model: &str) -> Result<()> {
         // No model's file: those of a version lie one directory deeper. Two imports at once must not meet.
-        let name = format!(".sextant-probe-{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let name = format!("{PROBE}{}-{:016x}", std::process::id(), fastrand::u64(..));
         let probe = Key::from_iter([model, "versions", &name]);
         self.create(&probe, Vec::new()).await?;
         // A store that does not know the condition overwrites, and says nothing.
@@ -71,6 +74,7 @@ impl Repository {
         // Before the claim: what cannot be served must not cost a number.
         let model = manifest.model.clone();
         manifest.check().map_err(|reason| RepositoryError::NoVersion { model, reason })?;
+        self.remove_abandoned(&manifest.model).await;
         manifest.version = self.claim(&manifest.model, &manifest.created).await?;
         for File { name, .. } in &manifest.files {
             self.upload(&stage.join(name), key(&manifest.model, manifest.version, name)).await?;

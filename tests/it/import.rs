@@ -1,6 +1,7 @@
 //! Checkpoint directories become versions with the vectors that they must have, or are refused by name.
 
 mod compiled;
+mod endless;
 mod exports;
 mod hostile;
 mod models;

@@ -199,7 +199,8 @@ fn progress_runs_from_nothing_to_all_in_every_phase() {
     let runs: Vec<&[Progress]> =
         seen.chunk_by(|last, next| last.phase == next.phase && last.done <= next.done).collect();
     let phases: Vec<Phase> = runs.iter().map(|run| run[0].phase).collect();
-    assert_eq!(phases, [Phase::Compile, Phase::Calibrate, Phase::Compile, Phase::Digest, Phase::Probe]);
+    use Phase::{Calibrate, Compile, Digest, Load, Probe, Read};
+    assert_eq!(phases, [Read, Compile, Calibrate, Compile, Digest, Load, Probe]);
     assert!(runs.iter().all(|run| run.iter().all(|progress| progress.total == run[0].total)));
     assert!(runs.iter().all(|run| run[run.len() - 1].done == run[0].total));
 }

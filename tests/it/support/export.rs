@@ -125,7 +125,8 @@ impl TinyExport {
     }
 }
 
-fn operation(kind: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
+/// A node with one output.
+pub fn operation(kind: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
     Node {
         input: inputs.iter().map(|&name| name.to_owned()).collect(),
         output: vec![output.to_owned()],
