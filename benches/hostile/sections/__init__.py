@@ -1,0 +1,1 @@
+"""The attacks, a module each: `run(place, options)` gives the figures."""
