@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import os
+import resource
 import socket
 import sys
 import threading
@@ -21,7 +22,10 @@ import bodies
 DONE: Counter[str] = Counter()
 # Below those who are measured, and not so low that it does not come to its turn.
 NICE = 10
-CHUNK = 1 << 18
+# Bytes of a connection that takes little, and of one that takes all.
+NARROW, WIDE = 4096, 1 << 20
+# Where a status lies in an answer. What follows is thrown away, into the same memory for all.
+STATUS, SINK = slice(9, 12), bytearray(1 << 18)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Plan:
     hold: float = 0.0
     # After an answer that is a refusal.
     pause: float = 1.0
-    # The request so many times over, one behind the other, before its answers are read.
+    # The request so many times over, one behind the other, before its answers are read. 0 for a connection that says nothing.
     copies: int = 1
     # Hang up so long after a request was sent.
     give_up: float | None = None
@@ -50,7 +54,7 @@ class Plan:
     def requests(self) -> list[bytes]:
         """A request for each connection, head and body."""
         method = "GET" if self.recipe is None else "POST"
-        headers = {"host": "a", "connection": "keep-alive" if self.copies > 1 else "close", "content-type": "application/json"} | self.headers
+        headers = {"host": "a", "connection": "keep-alive" if self.copies != 1 else "close", "content-type": "application/json"} | self.headers
         if self.key:
             headers["authorization"] = f"Bearer {self.key}"
         found = itertools.repeat(b"") if self.recipe is None else bodies.recipe(self.path, **self.recipe)
@@ -70,7 +74,7 @@ async def connected(address: tuple[str, int], hold: float):
     opened = socket.socket()
     opened.setblocking(False)
     if hold:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
     await asyncio.get_running_loop().sock_connect(opened, address)
     return opened
 
@@ -80,13 +84,12 @@ async def exchange(opened: socket.socket, plan: Plan, request: bytes) -> str:
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(opened, request)
     DONE["sent"] += 1
-    await asyncio.sleep(plan.hold)
-    room = bytearray(CHUNK)
-    got = await loop.sock_recv_into(opened, room)
-    status = bytes(room[9:12]).decode() if got else "closed"
-    while got:
+    if plan.hold:
+        await asyncio.sleep(plan.hold)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WIDE)
+    status = (await loop.sock_recv(opened, STATUS.stop))[STATUS].decode() or "closed"
+    while got := await loop.sock_recv_into(opened, SINK):
         DONE["bytes"] += got
-        got = await loop.sock_recv_into(opened, room)
     return status
 
 
@@ -147,5 +150,7 @@ def told() -> None:
 
 if __name__ == "__main__":
     os.nice(NICE)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     threading.Thread(target=told, daemon=True).start()
     asyncio.run(attack((sys.argv[1], int(sys.argv[2])), Plan(**json.loads(sys.argv[3]))))

@@ -41,9 +41,9 @@ class Flood(attack.Attack):
         return self.done().get("finished", 0) >= self.plan.connections
 
 
-def plan(server: servers.Server, key: str, **fields) -> flood.Plan:
-    """A plan for whoever has the key of that name."""
-    return flood.Plan(key=server.keys[key], **fields)
+def plan(server: servers.Server, key: str = "", **fields) -> flood.Plan:
+    """A plan for requests with the key of that name."""
+    return flood.Plan(key=server.keys.get(key, ""), **fields)
 
 
 def summed(accounts: list[dict[str, int]]) -> dict[str, int]:
@@ -125,14 +125,15 @@ class Honest:
         return f"{self.p50:.1f} ms"
 
 
-def honest(server: servers.Server, seconds: float, concurrency: int = 1, key: str = "honest") -> Honest:
-    """Clients with short texts, one a request, that each send when their last request is answered."""
+def honest(server: servers.Server, seconds: float, concurrency: int = 1, key: str = "honest", rate: float | None = None) -> Honest:
+    """Clients with short texts, one a request, that each send when their last request is answered, or all together at `rate` a second."""
     texts = server.place.folder / "honest.txt"
     if not texts.exists():
         texts.write_text("".join(f"{text}\n" for text in bodies.texts(HONEST_TEXTS, 6, 1)), encoding="utf-8")
-    line = ["bench", "--server", f"http://{server.address}", "--input", texts, "--concurrency", concurrency, "--duration", f"{seconds}s",
-            "--warmup", "1s", "--timeout", "90s", "--json"]  # fmt: skip
-    report = json.loads(server.place.command(*line, SEXTANT_API_KEY=server.keys[key]))
+    pace = ["--concurrency", concurrency] if rate is None else ["--rate", rate]
+    line = ["bench", "--server", f"http://{server.address}", "--input", texts, *pace, "--duration", f"{seconds}s", "--warmup", "1s",
+            "--timeout", "90s", "--json"]  # fmt: skip
+    report = json.loads(server.place.command(*line, SEXTANT_API_KEY=server.keys.get(key, "")))
     statuses, latency = report["statuses"], report["latency_ms"]
     others = sum(count for status, count in statuses.items() if status != "200") + sum(report["failures"].values())
     return Honest(latency["p50"] if latency else float("inf"), statuses.get("200", 0), report["per_second"]["requests"], others)

@@ -6,9 +6,16 @@
 Needs a release build, the model `minilm` (`make setup`) and an idle machine. The table and a JSON of it lie in `.sextant/hostile`. The exit
 status is 1 if a bound is missed. Sections, and about how many seconds each takes on two cores:
 
-    memory      150  equal texts, /tokenize and /metrics: resident memory
-    queue        60  equal texts beside a full queue: throughput, /livez
-    fairness    120  honest clients beside bulk requests and greedy connections
+    memory      240  equal texts, /tokenize and /metrics: resident memory
+    queue       120  equal texts beside a full queue: throughput, /livez
+    fairness    180  honest clients beside bulk requests and greedy connections
+    tokenizing   90  words of 1 MB: honest clients beside them, and a quota
+    audit        90  denied and dry changes: lines of the log
+    files        80  files of a served version are overwritten, cut, replaced, removed: vectors, alarm
+    stop         60  SIGTERM while a load blocks, SIGHUP under load
+    wire        420  floods of HTTP/1 and HTTP/2, slow and deaf clients, ten thousand idle connections
+    guard       240  a good canary beside a hostile caller (--guard-minutes), and a bad one
+    imports          checkpoints that never end (of a binary that bounds imports)
 """
 
 from __future__ import annotations
@@ -31,7 +38,7 @@ import machine  # noqa: E402
 import report  # noqa: E402
 import server  # noqa: E402
 
-SECTIONS = ("memory", "queue", "fairness")
+SECTIONS = ("memory", "queue", "fairness", "tokenizing", "audit", "files", "stop", "wire", "guard", "imports")
 OUT = ROOT / ".sextant/hostile"
 
 
@@ -39,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SECTIONS), help="these sections, separated by commas [default: all]")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help="folder of the table and the JSON [default: %(default)s]")
+    parser.add_argument("--guard-minutes", type=float, default=2, help="of a good canary beside a hostile caller [default: %(default)s]")
     options = parser.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(SECTIONS):
@@ -46,10 +54,11 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def figures(section: str, place: server.Place) -> Iterator[report.Figure]:
+def figures(section: str, place: server.Place, options: argparse.Namespace) -> Iterator[report.Figure]:
     """Those of a section. One that fails ends with a figure that does not hold, so that the other sections are still measured."""
     try:
-        yield from importlib.import_module(f"sections.{section}").run(place)
+        more = {"minutes": options.guard_minutes} if section == "guard" else {}
+        yield from importlib.import_module(f"sections.{section}").run(place, **more)
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
         yield report.Figure("could not be measured", during=f"{type(error).__name__}: {error}".replace("\n", " "), holds=False)
@@ -67,7 +76,7 @@ def main() -> int:
         for section in options.only:
             report.progress(section)
             found[section] = []
-            for figure in figures(section, place):
+            for figure in figures(section, place, options):
                 report.progress(report.line(section, figure))
                 found[section].append(figure)
                 report.write(found, options.out, named)

@@ -42,6 +42,11 @@ class Place:
     binary: pathlib.Path
     folder: pathlib.Path
 
+    @property
+    def models(self) -> pathlib.Path:
+        """The repository of the server that is attacked."""
+        return self.folder / "models"
+
     def command(self, *arguments, **variables: str) -> str:
         """Runs a command of the binary; gives its standard output."""
         done = machine.run([self.binary, *arguments], **variables)
@@ -68,11 +73,11 @@ class Place:
         return file, keys
 
     @contextlib.contextmanager
-    def serving(self, *flags: str) -> Iterator[Server]:
+    def serving(self, *flags: str, has_keys: bool = True) -> Iterator[Server]:
         """A new server on a copy of the repository; both are gone afterwards."""
         self.folder.mkdir()
-        shutil.copytree(machine.MODELS / MODEL, self.folder / "models" / MODEL)
-        server = Server(self, *flags)
+        shutil.copytree(machine.MODELS / MODEL, self.models / MODEL)
+        server = Server(self, flags, has_keys)
         try:
             server.until_ready()
             yield server
@@ -84,14 +89,14 @@ class Place:
 class Server:
     """A process of the binary, from its start on."""
 
-    def __init__(self, place: Place, *flags: str) -> None:
-        self.place, self.models = place, place.folder / "models"
-        file, self.keys = place.new_keys()
+    def __init__(self, place: Place, flags: tuple[str, ...], has_keys: bool) -> None:
+        self.place, self.models = place, place.models
+        file, self.keys = place.new_keys() if has_keys else (None, {})
         self.host, self.port = "127.0.0.1", machine.free_port()
         self.address = f"{self.host}:{self.port}"
         self.log = place.folder / "log"
-        line = [place.binary, "serve", "--models", self.models, "--listen", self.address, "--keys-file", file]
-        line += ["--cache-dir", place.folder / "cache", *flags]
+        line = [place.binary, "serve", "--models", self.models, "--listen", self.address]
+        line += ["--cache-dir", place.folder / "cache", *(["--keys-file", file] if has_keys else []), *flags]
         with self.log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(list(map(str, line)), env=machine.environment(), stdout=log, stderr=log)
         self.pid = self.process.pid
@@ -116,7 +121,7 @@ class Server:
         """One request with the key of that name, over a connection of its own; `_` in a header's name is a hyphen."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"content-type": "application/json"} if body is not None else {}
-        sent |= {"authorization": f"Bearer {self.keys[key]}"} if key else {}
+        sent |= {"authorization": f"Bearer {self.keys[key]}"} if key in self.keys else {}
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, path, body if body is None or isinstance(body, bytes) else json.dumps(body), sent)
@@ -140,6 +145,10 @@ class Server:
 
     def forget_peak(self) -> None:
         pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def sessions(self) -> int:
+        """Sessions of the version that was loaded last, by the log."""
+        return int(re.findall(r"INFO loaded .* sessions=(\d+)", self.log.read_text())[-1])
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
@@ -178,23 +187,3 @@ class Page:
     def total(self, name: str, **labels: str) -> float:
         """The sum over all series of that name with these labels."""
         return sum(value for found, of, value in self.samples if found == name and labels.items() <= of.items())
-
-    def buckets(self, name: str, **labels: str) -> dict[float, float]:
-        """Counts of a histogram up to each bound."""
-        counts: dict[float, float] = {}
-        for found, of, value in self.samples:
-            if found == f"{name}_bucket" and labels.items() <= of.items():
-                bound = float(of["le"])
-                counts[bound] = counts.get(bound, 0.0) + value
-        return counts
-
-
-def median(before: dict[float, float], after: dict[float, float]) -> float:
-    """The median of what a histogram got between two scrapes, even within a bucket; 0 if it got nothing."""
-    counts = sorted((bound, count - before.get(bound, 0.0)) for bound, count in after.items())
-    half, low, below = counts[-1][1] / 2 if counts else 0.0, 0.0, 0.0
-    for bound, count in counts:
-        if count >= half > 0:
-            return low if bound == float("inf") else low + (bound - low) * (half - below) / (count - below)
-        low, below = bound, count
-    return 0.0

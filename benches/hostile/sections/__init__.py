@@ -1,1 +1,1 @@
-"""The attacks, a module each: `run(place, options)` gives the figures."""
+"""The attacks, a module each: `run(place)` gives the figures."""
