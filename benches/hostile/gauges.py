@@ -82,7 +82,8 @@ class Sampler:
             try:
                 self.largest = max(self.largest, self._sample())
                 self.count += 1
-            except OSError:
+            except (OSError, IndexError):
+                # No answer, or a process that is ending and has no memory.
                 self.failed += 1
 
     def __enter__(self) -> Sampler:

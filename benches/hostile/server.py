@@ -73,17 +73,25 @@ class Place:
         return file, keys
 
     @contextlib.contextmanager
+    def made(self) -> Iterator[None]:
+        """The folder, empty, and gone afterwards."""
+        self.folder.mkdir()
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.folder)
+
+    @contextlib.contextmanager
     def serving(self, *flags: str, has_keys: bool = True) -> Iterator[Server]:
         """A new server on a copy of the repository; both are gone afterwards."""
-        self.folder.mkdir()
-        shutil.copytree(machine.MODELS / MODEL, self.models / MODEL)
-        server = Server(self, flags, has_keys)
-        try:
-            server.until_ready()
-            yield server
-        finally:
-            server.kill()
-            shutil.rmtree(self.folder)
+        with self.made():
+            shutil.copytree(machine.MODELS / MODEL, self.models / MODEL)
+            server = Server(self, flags, has_keys)
+            try:
+                server.until_ready()
+                yield server
+            finally:
+                server.kill()
 
 
 class Server:
@@ -137,11 +145,11 @@ class Server:
 
     def resident(self) -> int:
         """Resident bytes."""
-        return self._status("VmRSS")
+        return memory(self.pid, "VmRSS")
 
     def peak(self) -> int:
         """Most resident bytes since `forget_peak`."""
-        return self._status("VmHWM")
+        return memory(self.pid, "VmHWM")
 
     def forget_peak(self) -> None:
         pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
@@ -164,9 +172,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def _status(self, field: str) -> int:
-        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split(f"{field}:")[1].split()[0]) << 10
+
+def memory(pid: int, field: str) -> int:
+    """Bytes of a process, by a field of its status."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) << 10
 
 
 @dataclasses.dataclass(frozen=True)
