@@ -1,5 +1,5 @@
-"""An attacker that sends the same kind of request over many connections: `flood.py HOST PORT PLAN` goes on until its input ends, and says
-what it did so far for each line of it.
+"""An attacker that sends the same kind of request over many connections: `flood.py HOST PORT` reads a plan from the first line of its input,
+goes on until the input ends, and says what it did so far for each further line.
 
 A process of its own, since building and reading must not slow down the one that measures.
 """
@@ -152,5 +152,7 @@ if __name__ == "__main__":
     os.nice(NICE)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Not an argument: one has 128 KiB at most.
+    plan = Plan(**json.loads(sys.stdin.readline()))
     threading.Thread(target=told, daemon=True).start()
-    asyncio.run(attack((sys.argv[1], int(sys.argv[2])), Plan(**json.loads(sys.argv[3]))))
+    asyncio.run(attack((sys.argv[1], int(sys.argv[2])), plan))

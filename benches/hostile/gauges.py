@@ -31,7 +31,8 @@ class Flood(attack.Attack):
 
     def __init__(self, server: servers.Server, plan: flood.Plan) -> None:
         self.plan = plan
-        super().__init__(HERE / "flood.py", server.host, str(server.port), plan.to_json())
+        super().__init__(HERE / "flood.py", server.host, str(server.port))
+        self.process.stdin.write(f"{plan.to_json()}\n")
 
     def has_sent(self, count: int) -> bool:
         return self.done().get("sent", 0) >= count

@@ -11,7 +11,8 @@ from report import Figure
 from server import MODEL, Place, Server
 
 FLAG = "--recheck-interval"
-ALARM = 60
+# The files are looked at again at a tenth of a core.
+ALARM = 180
 TEXTS = bodies.texts(16, 8, 1)
 
 
