@@ -33,6 +33,7 @@ class Flood(attack.Attack):
         self.plan = plan
         super().__init__(HERE / "flood.py", server.host, str(server.port))
         self.process.stdin.write(f"{plan.to_json()}\n")
+        self.process.stdin.flush()
 
     def has_sent(self, count: int) -> bool:
         return self.done().get("sent", 0) >= count

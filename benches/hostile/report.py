@@ -40,7 +40,7 @@ def line(section: str, one: Figure) -> str:
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def table(found: dict[str, list[Figure]]) -> str:

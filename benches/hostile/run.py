@@ -61,7 +61,7 @@ def figures(section: str, place: server.Place, options: argparse.Namespace) -> I
         yield from importlib.import_module(f"sections.{section}").run(place, **more)
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
-        yield report.Figure("could not be measured", during=f"{type(error).__name__}: {error}".replace("\n", " "), holds=False)
+        yield report.Figure("could not be measured", during=f"{type(error).__name__}: {error}", holds=False)
 
 
 def main() -> int:

@@ -31,13 +31,13 @@ def run(place: Place) -> Iterator[Figure]:
             plans = [equal_texts(route, hold) for route in ROUTES]
             yield attacked(server, f"{len(ROUTES) * EACH} requests of {TEXTS:,} equal texts, {taken}", plans)
     with place.serving() as server:
-        marks = {"kind": "marks", "amount": TOKENIZED}
-        plan = {"recipe": marks, "path": "/tokenize", "key": "greedy", "connections": 8, "times": ROUNDS, "pause": 0.1}
-        yield attacked(server, f"/tokenize of 8 x 1 MB at once, {ROUNDS} times", [plan])
-    with place.serving() as server:
         plan = {"recipe": None, "path": "/metrics", "key": "operator", "connections": PAGES, "times": 1, "copies": PIPELINED}
         attack = f"{PAGES} connections with {PIPELINED} requests for /metrics each, no answer taken for {LEFT} s"
         yield attacked(server, attack, [plan | {"hold": 2 * LEFT, "give_up": LEFT}])
+    with place.serving() as server:
+        marks = {"kind": "marks", "amount": TOKENIZED}
+        plan = {"recipe": marks, "path": "/tokenize", "key": "greedy", "connections": 8, "times": ROUNDS, "pause": 0.1}
+        yield attacked(server, f"/tokenize of 8 x 1 MB at once, {ROUNDS} times", [plan])
 
 
 def equal_texts(path: str, hold: float) -> dict:
