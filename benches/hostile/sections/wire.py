@@ -67,13 +67,14 @@ def beside_idle(server: Server) -> Figure:
         server.until("all have been there", lambda: flood.has_sent(IDLE), IDLE_BEGINS)
         with gauges.resident(server) as sampled:
             during = gauges.honest(server, SECONDS)
-        done = flood.done()
+        done, still = flood.done(), server.page().total("sextant_connections")
     time.sleep(SETTLES)
     after = gauges.honest(server, SECONDS)
     return Figure(
         f"honest p50 beside {IDLE:,} connections without a request",
         f"{alone}, {megabytes(base)}",
-        f"{during}, {during.refused} refused, {megabytes(int(sampled.largest))} ({done['sent']:,} came)",
+        f"{during}, {during.refused} refused, {megabytes(int(sampled.largest))} "
+        f"({done['sent']:,} came, {still:,.0f} open)",
         f"{after}, {megabytes(server.resident())}",
         f"p50 <= {SLOWER} x alone; none refused; memory <= before + {megabytes(MOST_GROWTH)}",
         during.p50 <= SLOWER * alone.p50 and during.refused == 0 and sampled.largest - base <= MOST_GROWTH,
