@@ -52,8 +52,8 @@ test-clients: setup ## run real clients and, for a minute, schemathesis against 
 schemathesis: setup ## try the contract for ten minutes (SCHEMATHESIS_SEED=1)
 	@SCHEMATHESIS_SECONDS=600 PYTHON=$(PYTHON) tests/clients/run.sh -k Contract
 
-hostile: setup ## measure honest clients beside hostile ones (four minutes; needs an idle machine)
-	SEXTANT_HOSTILE=full $(PYTHON) tests/deploy/test_hostile.py
+hostile: setup ## attack the server in every known way, and measure what each does (half an hour; needs an idle machine)
+	SEXTANT=$(SEXTANT) $(PYTHON) benches/hostile/run.py
 
 check: fmt clippy doc deps openapi ## run all checks that need no run of the server
 

@@ -1,64 +1,30 @@
 """Honest clients beside hostile ones, against the real server with real weights: none of their requests fails, the server's memory stays
-bounded, and so does what a scrape of it gives. With SEXTANT_HOSTILE=full also: they get at least nine tenths of what they have alone."""
+bounded, and so does what a scrape of it gives. `make hostile` measures also how much they get."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pathlib
 import resource
 import socket
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 import urllib.request
 
+from attack import WireAttack
 from machine import BINARY, MODELS, SERVER, environment, free_port, needs, run
 
-FULL = os.environ.get("SEXTANT_HOSTILE") == "full"
-# Turns, and seconds of each.
-TURNS, SECONDS = (3, 15) if FULL else (1, 8)
-# Seconds that attacks go on before anything is measured, and memory is given back after them. A head has ten.
-SETTLES = 12 if FULL else 1
-# Seconds until every attack has begun, at most: on a busy machine they get little of the processor.
-BEGINS = 300
-LEAST_GOODPUT = 0.9
+SECONDS = 8
+# Seconds that attacks go on before anything is measured.
+SETTLES = 1
 # Honest clients come at this share of the rate that they could be answered at: what is left is the attackers', who share the machine.
 SHARE = 0.4
 # Bodies that may be held, the answers that wait for deaf clients, and what the allocator keeps of both.
 MOST_GROWTH = 512 << 20
-# What must have been done.
-DEEDS = ("slow head", "slow body", "nested", "bomb", "head", "bogus model", "bogus path", "bogus admin", "rapid reset", "many streams",
-         "endless head", "control frames", "deaf: moves", "deaf by HTTP/2")  # fmt: skip
 TEXTS = pathlib.Path(__file__).resolve()
-
-
-class Attack:
-    """hostile.py, from its start to its account."""
-
-    def __init__(self, address: str) -> None:
-        line = [sys.executable, TEXTS.with_name("hostile.py"), *address.split(":")]
-        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def done(self) -> dict[str, int]:
-        """How often it did what, so far."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def missing(self) -> list[str]:
-        """What it has not done yet."""
-        done = self.done()
-        return [what for what in DEEDS if not any(name.startswith(what) for name in done)]
-
-    def stop(self) -> dict[str, int]:
-        done = self.done()
-        self.process.communicate(timeout=60)
-        return done
 
 
 def few_files():
@@ -117,32 +83,17 @@ class Hostile(unittest.TestCase):
         return report
 
     def test_honest_clients_are_served_beside_hostile_ones(self):
-        ratios, lines, highest = [], [], 0
         rate = SHARE * self.bench(SECONDS)["per_second"]["requests"]
         before = self.memory()
-        for turn in range(TURNS):
-            alone = self.bench(SECONDS, rate)
-            attack = Attack(self.address)
-            self.addCleanup(attack.process.kill)
-            end = time.monotonic() + BEGINS
-            while missing := attack.missing():
-                self.assertLess(time.monotonic(), end, missing)
-                time.sleep(0.2)
-            time.sleep(SETTLES)
-            beside = self.bench(SECONDS, rate)
-            lines.append(self.series())
-            highest = max(highest, self.memory())
-            done = attack.stop()
-            ratios.append(beside["per_second"]["requests"] / alone["per_second"]["requests"])
-            if FULL:
-                print(f"turn {turn}: {self.told(alone)} alone, {self.told(beside)} beside {done}", flush=True)
-        self.assertEqual(lines, lines[:1] * TURNS, "what a client sends has made series")
+        attack = WireAttack(self.address)
+        self.addCleanup(attack.process.kill)
+        attack.begun()
         time.sleep(SETTLES)
-        after = self.memory()
-        if FULL:
-            megabytes = [round(bytes / 1e6) for bytes in (before, highest, after)]
-            print(f"goodput {statistics.median(ratios):.3f} of {sorted(ratios)}; resident MB before, during, after: {megabytes}")
-            self.assertGreaterEqual(statistics.median(ratios), LEAST_GOODPUT)
+        lines = self.series()
+        self.bench(SECONDS, rate)
+        highest = self.memory()
+        self.assertEqual(self.series(), lines, "what a client sends has made series")
+        attack.stop()
         self.assertLess(highest - before, MOST_GROWTH)
         self.assertLess(len(self.log.read_bytes()), 100_000, "what a client sends fills the log")
 
@@ -157,9 +108,6 @@ class Hostile(unittest.TestCase):
                 held.enter_context(socket.create_connection((host, int(port))))
             self.assertEqual([self.get("/livez") is not None for _ in range(20)], [True] * 20)
         self.assertIn("cannot accept connections", self.log.read_text())
-
-    def told(self, report):
-        return f"{report['per_second']['requests']:.0f}/s, p99 {report['latency_ms']['p99']:.0f} ms"
 
 
 if __name__ == "__main__":

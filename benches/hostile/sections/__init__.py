@@ -1,0 +1,1 @@
+"""The attacks, a module each: `run(place)` gives the figures."""
