@@ -1,5 +1,6 @@
 //! Disks that are full and files that cannot be read: a clear error, and everything as it was.
 
+mod disk;
 mod serving;
 
 use std::fs;

@@ -63,11 +63,11 @@ fn came_from_elsewhere(request: &Request) -> bool {
     };
     let hosts = request.headers().get_all(header::HOST).iter();
     let hosts = hosts.map(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    // By HTTP/2 the name is in the target, by HTTP/1.1 it may be in both. A request with two names, one of them another host's, is read
-    // differently by a proxy and by this server.
+    // A request may name its host in its target and in several headers. A proxy may have read another of these names than this server
+    // would, so each must be this machine's.
     let mut names = request.uri().authority().cloned().map(Some).into_iter().chain(hosts).peekable();
     let is_here = |authority: Option<Authority>| {
-        // A user's name before the host is not part of any request that a client on this machine has reason to send.
+        // Parsers disagree about what is the host of `a@b`, and no client has a reason to send a user's name there.
         let authority = authority.filter(|authority| !authority.as_str().contains('@'));
         authority.is_some_and(|authority| {
             let host = authority.host().trim_matches(['[', ']']);

@@ -152,7 +152,7 @@ async fn no_way_to_write_a_path_opens_what_a_key_is_not_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_way_to_write_a_models_name_opens_a_model_that_a_key_is_not_for() {
     let directory = imported();
-    // A repository beside this one, with a model that nobody has a key for.
+    // A directory beside the repository, with the files of a model.
     std::fs::rename(directory.path().join("checkpoint"), directory.path().join("secret")).unwrap();
     let app = serve(&path(&directory, "models"), false).await;
     let names = [
