@@ -1,5 +1,8 @@
 //! Disks that are full and files that cannot be read: a clear error, and everything as it was.
 
+mod disk;
+mod serving;
+
 use std::fs;
 use std::process::{Command, Output};
 
@@ -8,12 +11,24 @@ use serde_json::json;
 use crate::command::{imported, path, run, sextant};
 use crate::support::app::TestApp;
 
-/// Runs a command in which no file can be longer than some blocks of 512 bytes: the system refuses the rest of a write, as a full
-/// disk does.
-fn with_full_disk(blocks: u32, arguments: &[&str]) -> Output {
-    let program = sextant(&[]).get_program().to_owned();
+/// A command in which no file can be longer than some blocks of 512 bytes: the system refuses the rest of a write, as a full disk
+/// does.
+fn with_full_disk(blocks: u32, arguments: &[&str]) -> Command {
+    let own = sextant(arguments);
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
-    Command::new("sh").args(["-c", &script, "sh"]).arg(program).args(arguments).output().unwrap()
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
+    for (name, value) in own.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+fn run_with_full_disk(blocks: u32, arguments: &[&str]) -> Output {
+    with_full_disk(blocks, arguments).output().unwrap()
 }
 
 /// The sentence of a failure.
@@ -32,14 +47,14 @@ async fn a_full_disk_leaves_no_half_version_and_no_half_document() {
     let listed = || String::from_utf8(run(&["list", "--models", &models]).stdout).unwrap();
     let before = listed();
     for blocks in [0, 1, 8, 32] {
-        let error = told(&with_full_disk(blocks, &import));
+        let error = told(&run_with_full_disk(blocks, &import));
         assert!(error.contains("File too large"), "{blocks}: {error}");
         assert_eq!(listed(), before, "{blocks}");
     }
     assert!(run(&import[..6]).status.success(), "with room it works");
     let rollout = ["rollout", "tiny@2", "--models", &models, "--reason", "x"];
     let all = listed();
-    let error = told(&with_full_disk(0, &rollout));
+    let error = told(&run_with_full_disk(0, &rollout));
     assert!(error.contains("File too large") && error.contains("00000002.json"), "{error}");
     assert_eq!(listed(), all);
     assert!(run(&rollout).status.success());

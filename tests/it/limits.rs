@@ -1,8 +1,11 @@
 //! What a client can make grow, and how far: connections, heads, bodies, streams, answers that it does not take, names.
 
 mod answers;
+mod floods;
+mod idle;
 mod streams;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::{Request, StatusCode};
@@ -31,7 +34,11 @@ fn head(length: usize) -> String {
 }
 
 async fn connect(app: &TestApp) -> TcpStream {
-    TcpStream::connect(app.address).await.unwrap()
+    connect_to(app.address).await
+}
+
+async fn connect_to(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.unwrap()
 }
 
 async fn open(app: &TestApp, text: &str) -> TcpStream {

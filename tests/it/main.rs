@@ -33,6 +33,7 @@ mod openai;
 // It needs a device that is always full.
 #[cfg(target_os = "linux")]
 mod output;
+mod parsing;
 mod readme;
 mod refusals;
 mod repository;

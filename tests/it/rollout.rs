@@ -4,6 +4,7 @@ mod commands;
 mod killed;
 mod log;
 mod memory;
+mod operators;
 mod processes;
 mod replicas;
 mod swaps;

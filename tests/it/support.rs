@@ -6,12 +6,14 @@ pub mod checkpoint;
 pub mod contract;
 pub mod export;
 pub mod fake;
+pub mod frames;
 pub mod hostile;
 pub mod load;
 pub mod reference;
 pub mod s3;
 pub mod surgery;
 pub mod trial;
+pub mod wire;
 
 use std::fs;
 use std::io::Write as _;

@@ -61,14 +61,20 @@ fn came_from_elsewhere(request: &Request) -> bool {
     let tells = |name: &HeaderName| {
         TELLING.contains(&name.as_str()) || TELLING_BEGINNINGS.iter().any(|it| name.as_str().starts_with(it))
     };
-    let host =
-        request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    let named = request.uri().authority().cloned().or(host);
-    let is_here = |authority: &Authority| {
-        let host = authority.host().trim_matches(['[', ']']);
-        host == "localhost" || host.parse().is_ok_and(is_local)
+    let hosts = request.headers().get_all(header::HOST).iter();
+    let hosts = hosts.map(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    // A request may name its host in its target and in several headers. A proxy may have read another of these names than this server
+    // would, so each must be this machine's.
+    let mut names = request.uri().authority().cloned().map(Some).into_iter().chain(hosts).peekable();
+    let is_here = |authority: Option<Authority>| {
+        // Parsers disagree about what is the host of `a@b`, and no client has a reason to send a user's name there.
+        let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+        authority.is_some_and(|authority| {
+            let host = authority.host().trim_matches(['[', ']']);
+            host == "localhost" || host.parse().is_ok_and(is_local)
+        })
     };
-    request.headers().keys().any(tells) || !named.as_ref().is_some_and(is_here)
+    request.headers().keys().any(tells) || names.peek().is_none() || !names.all(is_here)
 }
 
 #[cfg(test)]
