@@ -50,11 +50,8 @@ impl End {
 
 /// A server that does not wait long for the rest of a body.
 async fn hasty() -> (TestApp, Fake) {
-    let connections = ConnectionsSettings {
-        body_stall_timeout: Some("200ms".into()),
-        head_timeout: Some("1s".into()),
-        ..ConnectionsSettings::default()
-    };
+    let connections =
+        ConnectionsSettings { body_stall_timeout: Some("200ms".into()), ..ConnectionsSettings::default() };
     TestApp::fake_with(&Settings { connections, ..settings() }, |_| ()).await
 }
 

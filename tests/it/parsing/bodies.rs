@@ -2,6 +2,7 @@
 
 use super::End::{Alone, Both, Refused};
 use super::{BODY, SMUGGLED, all_end, hasty, outer};
+use crate::support::app::TestApp;
 use crate::support::wire::exchange;
 
 /// A whole chunked body of [`BODY`].
@@ -11,7 +12,7 @@ fn chunked() -> String {
 
 #[tokio::test]
 async fn a_body_with_a_length_and_chunks_ends_its_connection() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let whole = format!("0\r\n\r\n{SMUGGLED}");
     let length = format!("content-length: {}\r\n", whole.len());
     let mut cases = Vec::new();
@@ -45,7 +46,7 @@ async fn a_body_with_a_length_and_chunks_ends_its_connection() {
 
 #[tokio::test]
 async fn chunks_that_are_announced_in_an_unclear_way_are_refused() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let whole = format!("0\r\n\r\n{SMUGGLED}");
     let length = format!("content-length: {}\r\n", whole.len());
     let unclear = [
@@ -87,7 +88,7 @@ async fn chunks_that_are_announced_in_an_unclear_way_are_refused() {
 
 #[tokio::test]
 async fn a_length_that_is_no_plain_number_or_two_of_them_is_refused() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let good = BODY.len();
     let wrong = [
         format!("+{good}"),
@@ -136,7 +137,7 @@ async fn what_follows_a_body_that_is_too_short_is_a_part_of_it() {
 
 #[tokio::test]
 async fn bodies_of_requests_that_have_none_are_passed_over() {
-    let (app, _) = hasty().await;
+    let (app, _) = TestApp::fake().await;
     let mut cases = Vec::new();
     for (method, path, status) in [
         ("GET", "/health", 200),
@@ -165,7 +166,7 @@ async fn bodies_of_requests_that_have_none_are_passed_over() {
 /// What is refused before its body is read: the server reads the body to its end, or closes the connection.
 #[tokio::test]
 async fn a_large_body_that_is_not_read_is_not_answered() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let body = SMUGGLED.repeat(3000);
     let sized = format!("content-length: {}\r\n", body.len());
     let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());

@@ -2,6 +2,7 @@
 
 use super::End::{Alone, Both};
 use super::{BODY, SMUGGLED, all_end, hasty, outer};
+use crate::support::app::TestApp;
 
 /// A request of these chunks.
 fn request(chunks: &str) -> String {
@@ -10,7 +11,7 @@ fn request(chunks: &str) -> String {
 
 #[tokio::test]
 async fn a_chunk_that_is_not_clear_is_refused_and_ends_the_connection() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let size = format!("{:x}", BODY.len());
     let sizes = [
         format!("+{size}"),
@@ -71,7 +72,7 @@ async fn a_chunk_that_does_not_come_is_waited_for_and_what_follows_is_a_part_of_
 
 #[tokio::test]
 async fn extensions_and_trailers_change_nothing_of_a_request() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let size = format!("{:x}", BODY.len());
     let sizes = [
         size.to_uppercase(),

@@ -1,11 +1,12 @@
 //! Request lines and headers that are none, or that can be read in two ways.
 
-use super::{LAST, hasty};
+use super::LAST;
+use crate::support::app::TestApp;
 use crate::support::wire::exchange;
 
 /// Sends each on a connection of its own, and holds that it and what follows get no vector, no health and no other good answer.
 async fn none_is_answered_well(heads: &[String]) {
-    let (app, _) = hasty().await;
+    let (app, _) = TestApp::fake().await;
     for head in heads {
         let replies = exchange(app.address, (head.clone() + LAST).as_bytes()).await;
         let [only] = replies.as_slice() else { panic!("{head:?}: {replies:?}") };
@@ -86,7 +87,7 @@ async fn what_is_no_header_is_refused_and_ends_the_connection() {
 /// CONNECT would make the server a way to other addresses.
 #[tokio::test]
 async fn no_way_to_another_address_is_opened() {
-    let (app, _) = hasty().await;
+    let (app, _) = TestApp::fake().await;
     for line in [
         "CONNECT 127.0.0.1:80 HTTP/1.1",
         "CONNECT localhost:22 HTTP/1.1",

@@ -1,6 +1,6 @@
 //! Requests of HTTP/2 that a server before or behind this one could read otherwise, above all when it writes them down as HTTP/1.1.
 
-use super::{BODY, hasty};
+use super::BODY;
 use crate::support::app::TestApp;
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, Frame, GO_AWAY, HEADERS, RESET, fields, frame, open,
@@ -30,7 +30,7 @@ async fn is_answered(app: &TestApp, given: &[(&str, &str)], body: &str) -> bool 
 
 #[tokio::test]
 async fn a_request_that_http_1_would_read_otherwise_gets_no_good_answer() {
-    let (app, fake) = hasty().await;
+    let (app, fake) = TestApp::fake().await;
     let json = ("content-type", "application/json");
     let length = BODY.len().to_string();
     assert!(is_answered(&app, &[&GOOD[..], &[json]].concat(), BODY).await);

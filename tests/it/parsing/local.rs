@@ -1,6 +1,6 @@
 //! Without keys only this machine may administer: by no way to write a host's name does another one count as this machine.
 
-use super::hasty;
+use crate::support::app::TestApp;
 use crate::support::frames::{END_HEADERS, END_STREAM, HEADERS, fields, frame, next, open};
 use crate::support::wire::exchange;
 
@@ -32,7 +32,7 @@ const ELSEWHERE: [&str; 17] = [
 
 #[tokio::test]
 async fn another_hosts_name_is_not_this_machine_however_it_is_written() {
-    let (app, _) = hasty().await;
+    let (app, _) = TestApp::fake().await;
     let ask = async |target: &str, headers: &str| {
         let head = format!("GET {target} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
         let replies = exchange(app.address, head.as_bytes()).await;
@@ -75,7 +75,7 @@ async fn another_hosts_name_is_not_this_machine_however_it_is_written() {
 
 #[tokio::test]
 async fn by_http_2_the_authority_and_the_host_must_both_be_this_machine() {
-    let (app, _) = hasty().await;
+    let (app, _) = TestApp::fake().await;
     let is_let_in = async |names: &[(&str, &str)]| {
         let first = [(":method", "GET"), (":scheme", "http"), (":path", "/admin/v1/models")];
         let given = [&first, names].concat();
