@@ -12,6 +12,7 @@ from server import Place, Server
 
 # Short texts, so that many rows wait.
 FILLERS, CONNECTIONS, TEXTS, WORDS = ("greedy", "first", "second", "third"), 8, 2048, 3
+BASE64 = {"encoding_format": "base64"}
 # Of the queue's tokens. What is missing is what the account leaves to a caller that holds nothing.
 FULL = 0.7
 QUEUE_TOKENS = 262_144
@@ -24,8 +25,8 @@ def run(place: Place) -> Iterator[Figure]:
     for encoding in ("base64", "float"):
         with place.serving() as server, contextlib.ExitStack() as fillers:
             for number, key in enumerate(FILLERS):
-                # Other texts than the other keys', a seed for each connection.
-                recipe = {"kind": "distinct", "amount": TEXTS, "words": WORDS, "first": 100 + CONNECTIONS * number}
+                # Other texts than the other keys', a seed for each connection; in base64, or the room for answers is full before the queue.
+                recipe = {"kind": "distinct", "amount": TEXTS, "words": WORDS, "first": 100 + CONNECTIONS * number} | BASE64
                 plan = {"recipe": recipe, "path": "/v1/embeddings", "key": key, "connections": CONNECTIONS}
                 fillers.enter_context(gauges.flooding(server, **plan))
             server.until("the queue is full", lambda: waiting(server) >= FULL * QUEUE_TOKENS, FILLS)
