@@ -1,6 +1,6 @@
 //! How much callers may hold at once: tokens that wait for a session, bytes of bodies and answers.
 //!
-//! One limit for all, shared by dynamic thresholds (Choudhury and Hahne, 1998): a caller may hold [`SHARE`] times what is still free. One caller
+//! One limit for all, shared by dynamic thresholds (Choudhury and Hahne, 1998): a caller may hold four times what is still free. One caller
 //! alone gets four fifths of the limit, two get four ninths each, and there is always room for a caller that holds nothing.
 
 use std::collections::HashMap;
