@@ -45,12 +45,13 @@ def digits(number: int) -> list[str]:
 
 def recipe(path: str, kind: str, amount: int = 0, words: int = 1, first: int = 100, given: list[str] = (), **more) -> Iterator[bytes]:
     """Bodies of one kind, without end: `equal`, `amount` times the same text; `distinct`, as many texts of `words` words, others in each
-    body, from the seed `first` on; `word`, a word of `amount` bytes; `marks`, as many tokens of one byte each; `given`, those in turns."""
+    body, from the seed `first` on; `word`, a word of `amount` bytes; `marks`, as many tokens of one byte each; `characters`, tokens of three
+    bytes each; `given`, those in turns."""
     match kind:
         case "distinct":
             return (body(path, texts(amount, words, seed), **more) for seed in itertools.count(first))
         case "given":
             return itertools.cycle(one.encode() for one in given)
         case _:
-            inputs = {"equal": ["hello world"] * amount, "word": "x" * amount, "marks": "!" * amount}[kind]
+            inputs = {"equal": ["hello world"] * amount, "word": "x" * amount, "marks": "!" * amount, "characters": "\u4e2d" * (amount // 3)}[kind]
             return itertools.repeat(body(path, inputs, **more))

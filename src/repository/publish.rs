@@ -76,8 +76,12 @@ impl Repository {
         manifest.check().map_err(|reason| RepositoryError::NoVersion { model, reason })?;
         self.remove_abandoned(&manifest.model).await;
         manifest.version = self.claim(&manifest.model, &manifest.created).await?;
-        for File { name, .. } in &manifest.files {
-            self.upload(&stage.join(name), key(&manifest.model, manifest.version, name)).await?;
+        if let Err(error) = self.upload_files(stage, &manifest).await {
+            // On a full disk each attempt would take more of it. If this fails too, the first reason is the one to tell.
+            for File { name, .. } in &manifest.files {
+                let _is_left = self.store.delete(&key(&manifest.model, manifest.version, name)).await;
+            }
+            return Err(error);
         }
         let bad = |reason| RepositoryError::BadManifest {
             model: manifest.model.clone(),
@@ -108,6 +112,13 @@ impl Repository {
             }
             taken = number;
         }
+    }
+
+    async fn upload_files(&self, stage: &Path, manifest: &Manifest) -> Result<()> {
+        for File { name, .. } in &manifest.files {
+            self.upload(&stage.join(name), key(&manifest.model, manifest.version, name)).await?;
+        }
+        Ok(())
     }
 
     /// Writes a file to the store, in several parts if it is large.

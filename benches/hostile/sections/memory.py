@@ -20,7 +20,8 @@ BOUND = f"peak <= base + {megabytes(MOST_PEAK)}; after <= base + {megabytes(MOST
 SETTLES = 5
 # One answer of /tokenize takes seconds.
 ENDS = 900
-TOKENIZED, ROUNDS = 1 << 20, 10
+# What /tokenize takes at most, what a text may have at most, and how often.
+TOKENIZED, LONGEST, ROUNDS = 256 << 10, 1_000_000, 10
 PAGES, PIPELINED, LEFT = 200, 100, 8
 
 
@@ -35,9 +36,16 @@ def run(place: Place) -> Iterator[Figure]:
         attack = f"{PAGES} connections with {PIPELINED} requests for /metrics each, no answer taken for {LEFT} s"
         yield attacked(server, attack, [plan | {"hold": 2 * LEFT, "give_up": LEFT}])
     with place.serving() as server:
-        marks = {"kind": "marks", "amount": TOKENIZED}
-        plan = {"recipe": marks, "path": "/tokenize", "key": "greedy", "connections": 8, "times": ROUNDS, "pause": 0.1}
-        yield attacked(server, f"/tokenize of 8 x 1 MB at once, {ROUNDS} times", [plan])
+        plans = [long_texts("/tokenize", "marks", amount) for amount in (TOKENIZED, LONGEST)]
+        yield attacked(server, f"/tokenize of 8 x 256 KiB and 8 x 1 MB at once, {ROUNDS} times", plans)
+    with place.serving() as server:
+        plans = [long_texts("/embed", "characters", LONGEST)]
+        yield attacked(server, f"/embed of 8 x 1 MB of Chinese characters at once, {ROUNDS} times", plans)
+
+
+def long_texts(path: str, kind: str, amount: int) -> dict:
+    recipe = {"kind": kind, "amount": amount}
+    return {"recipe": recipe, "path": path, "key": "greedy", "connections": 8, "times": ROUNDS, "pause": 0.1}
 
 
 def equal_texts(path: str, hold: float) -> dict:

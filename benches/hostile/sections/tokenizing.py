@@ -1,4 +1,4 @@
-"""Words of 1 MB, which cost much to tokenize and are three tokens: honest clients beside them, and what a quota lets through."""
+"""Texts of 1 MB, which cost much to tokenize: honest clients beside them, and what a quota lets through."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ SECONDS, BEGINS = 10, 120
 SLOWER = 3
 # A token for each 256 bytes is charged before a text is tokenized; a debt that is just paid lets one more through.
 MOST_A_SECOND = QUOTA / (WORD / 256)
-PLAN = {"recipe": {"kind": "word", "amount": WORD}, "path": "/v1/embeddings", "connections": CONNECTIONS}
+KINDS = {"word": "words of 1 MB", "characters": "1 MB of Chinese characters"}
+
+
+def plan(kind: str) -> dict:
+    return {"recipe": {"kind": kind, "amount": WORD}, "path": "/v1/embeddings", "connections": CONNECTIONS}
 
 
 def run(place: Place) -> Iterator[Figure]:
     with place.serving() as server:
-        yield beside(server)
+        for kind in KINDS:
+            yield beside(server, kind)
         yield within_quota(server)
 
 
-def beside(server: Server) -> Figure:
+def beside(server: Server, kind: str) -> Figure:
     alone = gauges.honest(server, SECONDS)
-    with gauges.flooding(server, key="greedy", **PLAN) as flood:
+    with gauges.flooding(server, key="greedy", **plan(kind)) as flood:
         server.until("all have sent", lambda: flood.has_sent(CONNECTIONS), BEGINS)
         during = gauges.honest(server, SECONDS)
         done = gauges.told(flood.done())
     time.sleep(1)
     after = gauges.honest(server, SECONDS)
     return Figure(
-        f"honest p50 beside {CONNECTIONS} connections with words of 1 MB, cut to their first tokens",
+        f"honest p50 beside {CONNECTIONS} connections with {KINDS[kind]}, cut to their first tokens",
         str(alone),
         f"{during}, {during.refused} refused (greedy: {done})",
         str(after),
@@ -42,7 +47,7 @@ def beside(server: Server) -> Figure:
 
 
 def within_quota(server: Server) -> Figure:
-    with gauges.flooding(server, key="quota", pause=0.02, **PLAN) as flood:
+    with gauges.flooding(server, key="quota", pause=0.02, **plan("word")) as flood:
         server.until("one is refused", lambda: flood.done().get("429", 0) > 0, BEGINS)
         began, before = time.monotonic(), flood.done().get("200", 0)
         time.sleep(2 * SECONDS)
