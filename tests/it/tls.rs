@@ -137,9 +137,9 @@ async fn a_certificate_that_changes_is_shown_and_one_that_is_broken_is_not() {
     rename_over(&authority.server(2081), directory.path());
     until("the new one is shown", async || metric(&trusting, &page, expiry).await == Some(END_OF_2081)).await;
 
-    fs::write(&files.0, "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     let refused = async || metric(&trusting, &page, &reloads("refused")).await.unwrap();
     let before = refused().await;
+    fs::write(&files.0, "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     until("it is refused", async || refused().await == before + 1.0).await;
     // Some looks later it has been told once, and the last one is still shown.
     tokio::time::sleep(Duration::from_millis(300)).await;
