@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -76,6 +76,8 @@ struct Probe {
     beats: Box<dyn Fn(Duration) -> bool + Send + Sync>,
     /// How long a batch may run, by what was measured when it was loaded. 0 if nothing was.
     longest_run: Duration,
+    /// When a batch of the queue was last answered with vectors.
+    answered: Arc<Mutex<Option<Instant>>>,
     /// When it last answered and what. Held while it is asked, so that many askers cost one inference.
     last: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
@@ -191,8 +193,15 @@ impl Model {
         S: Service<Batch, Response = Vec<Vector>, Error = EngineError> + Clone + Send + Sync + 'static,
         S::Future: Send,
     {
-        let batcher = BatchLayer::new(limits, metrics.clone()).layer(engine.clone());
+        let answered = Arc::new(Mutex::new(None));
+        let noted = Arc::clone(&answered);
+        let noting = engine.clone().map_response(move |vectors| {
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            vectors
+        });
+        let batcher = BatchLayer::new(limits, metrics.clone()).layer(noting);
         let probe = Probe {
+            answered,
             engine: BoxCloneSyncService::new(engine),
             beats: Box::new(beats),
             longest_run: Duration::ZERO,
@@ -253,7 +262,8 @@ impl Model {
         deadline.max(self.probe.longest_run.saturating_mul(SLACK))
     }
 
-    /// Whether the engine answers one short inference, outside the queue, within `deadline`, and none of its sessions has hung. Where a batch
+    /// Whether the engine has just answered a batch, or answers one short inference, outside the queue, within `deadline`, and none of its
+    /// sessions has hung. Where a batch
     /// may run for longer than the deadline, an engine that is at work on such a one lives as well. Told within the deadline, since a
     /// probe does not wait for longer, and half a second old at most.
     pub async fn is_alive(&self, deadline: Duration) -> bool {
@@ -262,6 +272,13 @@ impl Model {
             && when.elapsed() < PROBE_HOLDS
         {
             return alive;
+        }
+        // Beside a full queue an inference waits for a session, which says no more than a batch that was just answered.
+        let answered = *self.probe.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if answered.is_some_and(|when| when.elapsed() < PROBE_HOLDS)
+            && (self.probe.beats)(self.longest_run(deadline))
+        {
+            return true;
         }
         let Ok(tokens) = self.tokenizer.tokenize("a", Truncate::End) else { return false };
         let batch = Batch { rows: vec![tokens.ids], unqueued: true, ..Batch::default() };

@@ -108,7 +108,7 @@ pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(body).map_err(unwritten)
 }
 
-fn unwritten(error: serde_json::Error) -> ApiError {
+pub(super) fn unwritten(error: serde_json::Error) -> ApiError {
     ApiError::new(Kind::Internal, error.to_string())
 }
 

@@ -1,8 +1,14 @@
 //! Vectors as they stand in answers: the format of their values, and how these are written.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::engine::Vector;
 
 /// How the values of a vector are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -89,6 +95,50 @@ impl Serialize for Encoded<'_> {
     }
 }
 
+/// Vectors in JSON that several inputs of an answer share. Each is written once: a request of thousands of equal texts is cheap to send, and to
+/// write numbers takes longer than to compute them.
+pub(super) struct Shared {
+    texts: HashMap<*const Vector, Box<RawValue>>,
+    dtype: Dtype,
+    format: Format,
+}
+
+/// A vector of an answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Written<'a> {
+    /// Of one input.
+    Own(Encoded<'a>),
+    /// Of several: copied.
+    Shared(&'a RawValue),
+}
+
+impl Shared {
+    /// Those of `vectors`.
+    ///
+    /// # Errors
+    /// If one cannot be written.
+    pub(super) fn of(vectors: &[Arc<Vector>], dtype: Dtype, format: Format) -> serde_json::Result<Self> {
+        let mut inputs = HashMap::new();
+        for vector in vectors {
+            inputs.entry(Arc::as_ptr(vector)).or_insert((vector, 0_usize)).1 += 1;
+        }
+        let shared = inputs.into_iter().filter(|(_, (_, count))| *count > 1);
+        let texts =
+            shared.map(|(place, (vector, _))| Ok((place, to_raw_value(&Encoded { vector, dtype, format })?)));
+        Ok(Self { texts: texts.collect::<serde_json::Result<_>>()?, dtype, format })
+    }
+
+    /// How the vector is to be written.
+    pub(super) fn written<'a>(&'a self, vector: &'a Arc<Vector>) -> Written<'a> {
+        let Self { dtype, format, .. } = *self;
+        match self.texts.get(&Arc::as_ptr(vector)) {
+            Some(text) => Written::Shared(text),
+            None => Written::Own(Encoded { vector, dtype, format }),
+        }
+    }
+}
+
 /// The values, little-endian, after what `bytes` has.
 pub(super) fn push_le_bytes(bytes: &mut Vec<u8>, vector: &[f32]) {
     for value in vector {
@@ -125,6 +175,21 @@ mod tests {
 
     fn json(vector: &[f32], dtype: Dtype, format: Format) -> serde_json::Value {
         serde_json::to_value(Encoded { vector, dtype, format }).unwrap()
+    }
+
+    #[test]
+    fn vectors_that_inputs_share_are_written_once_and_as_the_others() {
+        let (one, two) = (Arc::new(vec![0.25, -1.0]), Arc::new(vec![0.5, 1.0]));
+        let vectors = [Arc::clone(&one), two, one];
+        for format in [Format::Float, Format::Base64] {
+            for dtype in [Dtype::Float, Dtype::Int8, Dtype::Ubinary] {
+                let shared = Shared::of(&vectors, dtype, format).unwrap();
+                assert_eq!(shared.texts.len(), 1);
+                let written: Vec<Written> = vectors.iter().map(|vector| shared.written(vector)).collect();
+                let alone: Vec<_> = vectors.iter().map(|vector| json(vector, dtype, format)).collect();
+                assert_eq!(serde_json::to_string(&written).unwrap(), serde_json::to_string(&alone).unwrap());
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::choice::choice;
-use super::encode::{Dtype, Encoded, Format};
+use super::encode::{Dtype, Format, Shared, Written};
 use super::error::ApiError;
 use super::extract::{InputType, Json, class, prompt, space};
 use super::inputs::Inputs;
@@ -55,7 +55,7 @@ struct EmbeddingList<'a> {
 struct Embedding<'a> {
     object: &'static str,
     index: usize,
-    embedding: Encoded<'a>,
+    embedding: Written<'a>,
     #[serde(flatten)]
     outlying: Option<OutlyingFields>,
 }
@@ -108,10 +108,11 @@ pub(super) async fn create_embeddings(
     };
     let format = body.encoding_format.unwrap_or_default();
     let embeddings = app.embed(request, dtype.value_bytes(format), &headers, &caller).await?;
+    let shared = Shared::of(&embeddings.vectors, dtype, format).map_err(answer::unwritten)?;
     let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding",
         index,
-        embedding: Encoded { vector, dtype, format },
+        embedding: shared.written(vector),
         outlying: answer::outlying(&embeddings, index),
     });
     let list = EmbeddingList {

@@ -11,7 +11,7 @@ from server import QUOTA, Place, Server
 
 WORD, CONNECTIONS = 1_000_000, 8
 SECONDS, BEGINS = 10, 120
-SLOWER = 3
+SLOWER = 5
 # A token for each 256 bytes is charged before a text is tokenized; a debt that is just paid lets one more through.
 MOST_A_SECOND = QUOTA / (WORD / 256)
 KINDS = {"word": "words of 1 MB", "characters": "1 MB of Chinese characters"}
