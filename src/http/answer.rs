@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::access::{Caller, seen_by};
 use super::body::Reserved;
+use super::encode::{Dtype, Format, Shared};
 use super::error::{ApiError, Kind};
 use super::extract::timeout;
 use super::{App, beside_others};
@@ -47,11 +48,22 @@ impl App {
 
 /// `body` as JSON with the headers that say which version made the vectors and where the time went.
 pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result<Response, ApiError> {
-    // As base64 a value takes six bytes, as a number about eleven.
-    let bytes = embeddings.vectors.iter().map(|vector| vector.len()).sum::<usize>() * 8;
+    let bytes = probable_bytes(embeddings);
     let mut response = beside_others(bytes, || json_in(Vec::with_capacity(bytes), body))?;
     said(&mut response, embeddings);
     Ok(response)
+}
+
+/// The vectors that inputs share, written where they keep no other request waiting.
+pub(super) fn shared(embeddings: &Embeddings, dtype: Dtype, format: Format) -> Result<Shared, ApiError> {
+    beside_others(probable_bytes(embeddings), || {
+        Shared::of(&embeddings.vectors, dtype, format).map_err(unwritten)
+    })
+}
+
+/// Of an answer with these vectors: as base64 a value takes six bytes, as a number about eleven.
+fn probable_bytes(embeddings: &Embeddings) -> usize {
+    embeddings.vectors.iter().map(|vector| vector.len()).sum::<usize>() * 8
 }
 
 /// Sets the headers that say which version made the vectors and where the time went, and hands over what is reserved for the answer.
@@ -108,7 +120,7 @@ pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(body).map_err(unwritten)
 }
 
-pub(super) fn unwritten(error: serde_json::Error) -> ApiError {
+fn unwritten(error: serde_json::Error) -> ApiError {
     ApiError::new(Kind::Internal, error.to_string())
 }
 

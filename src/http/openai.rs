@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::choice::choice;
-use super::encode::{Dtype, Format, Shared, Written};
+use super::encode::{Dtype, Format, Written};
 use super::error::ApiError;
 use super::extract::{InputType, Json, class, prompt, space};
 use super::inputs::Inputs;
@@ -108,7 +108,7 @@ pub(super) async fn create_embeddings(
     };
     let format = body.encoding_format.unwrap_or_default();
     let embeddings = app.embed(request, dtype.value_bytes(format), &headers, &caller).await?;
-    let shared = Shared::of(&embeddings.vectors, dtype, format).map_err(answer::unwritten)?;
+    let shared = answer::shared(&embeddings, dtype, format)?;
     let data = embeddings.vectors.iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding",
         index,

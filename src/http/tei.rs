@@ -11,7 +11,7 @@ use serde_json::json;
 use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::choice::choice;
-use super::encode::{Dtype, Format, JSON_VALUE_BYTES, Shared, Written};
+use super::encode::{Dtype, Format, JSON_VALUE_BYTES, Written};
 use super::error::{ApiError, Kind};
 use super::extract::{Json, Object, class, space};
 use super::inputs::{Inputs, check_count, list_of_texts};
@@ -143,8 +143,7 @@ pub(super) async fn embed(
     let (request, characters) = body.request(&app, &headers)?;
     let embeddings = app.embed(request, JSON_VALUE_BYTES, &headers, &caller).await?;
     if embeddings.outlying.is_none() {
-        let shared =
-            Shared::of(&embeddings.vectors, Dtype::Float, Format::Float).map_err(answer::unwritten)?;
+        let shared = answer::shared(&embeddings, Dtype::Float, Format::Float)?;
         let vectors: Vec<Written> = embeddings.vectors.iter().map(|vector| shared.written(vector)).collect();
         return answered(&embeddings, &vectors, characters, started);
     }
