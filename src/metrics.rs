@@ -91,7 +91,7 @@ pub struct SyncFailures {
     pub repository: IntCounter,
     /// A version that was rolled out could not be loaded.
     pub load: IntCounter,
-    /// A version was not loaded because the memory would not suffice, whoever asked for it.
+    /// A version was not loaded because the memory would not suffice.
     pub memory: IntCounter,
     /// A document could not be read, or one that was followed is not there any more.
     pub document: IntCounter,

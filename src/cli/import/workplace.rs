@@ -16,7 +16,7 @@ const PREFIX: &str = "sextant-import-";
 pub(super) struct Workplace {
     directory: TempDir,
     /// Of the directory itself. The system drops it with the process, which tells the dead from the living. None on a file system that
-    /// cannot lock directories: there nobody can take the lock of a dead process either, and its directory stays.
+    /// cannot lock directories: there a later import cannot take the lock of a dead process either, and its directory stays.
     _lock: Option<File>,
 }
 
@@ -44,12 +44,12 @@ impl Workplace {
     }
 }
 
-/// Removes the directories of imports whose processes are gone: this user's, that nobody has locked.
+/// Removes the directories of imports whose processes are gone: this user's, on which no process holds the lock.
 fn remove_abandoned(temporary: &Path) {
     let entries = fs::read_dir(temporary).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path()).filter(|path| path.file_name().is_some_and(is_ours));
     for path in paths {
-        // What cannot be removed stays. That keeps nobody from importing.
+        // What cannot be removed stays. It does not hinder the import.
         let _stays = remove_if_abandoned(&path);
     }
 }

@@ -11,7 +11,7 @@ use crate::compare::fault;
 #[derive(Debug)]
 pub struct Probed {
     window: Window,
-    /// Who asks for them in the window's counts.
+    /// The caller in whose name they are in the window's counts.
     server: Arc<str>,
     rules: Rules,
     /// Texts that there are.
