@@ -147,8 +147,16 @@ class Built(unittest.TestCase):
     def test_any_user_serves_from_a_read_only_root(self):
         for user in USERS:
             with self.subTest(user):
-                # Nothing can be written, not even /tmp.
-                self.embeds(self.start(user, self.config["Entrypoint"] + self.config["Cmd"]))
+                # An engine makes the volumes that an image declares, also where the root is read-only. Not even /tmp can be written.
+                volumes = list(self.config["Volumes"])
+                self.embeds(self.start(user, self.config["Entrypoint"] + self.config["Cmd"], writable=volumes))
+
+    def test_a_root_without_a_place_for_copies_is_told(self):
+        started = self.start(USERS[0], self.config["Entrypoint"] + self.config["Cmd"])
+        code, printed = started.end()
+        self.assertEqual(code, 1)
+        self.assertIn("cannot keep a version in the cache at `/cache/sextant`", printed)
+        self.assertIn("`--cache-dir` names another place", printed)
 
     def test_the_root_is_read_only_and_the_volumes_are_not(self):
         """In what the other tests start as well: otherwise they would show nothing."""
