@@ -21,6 +21,7 @@ mod inputs;
 mod mistake;
 mod observe;
 mod openai;
+mod parts;
 mod request_id;
 pub(crate) mod room;
 mod slashes;

@@ -14,6 +14,8 @@ use super::extract::timeout;
 use super::{App, beside_others};
 use crate::embed::{EmbedError, EmbedRequest, Embeddings};
 
+const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
 impl App {
     /// Embeds, what its key allows, for as long as the caller's headers say that it waits. The answer will have `value_bytes` for each
     /// value of a vector, which are reserved before anything is computed.
@@ -46,10 +48,21 @@ impl App {
     }
 }
 
-/// `body` as JSON with the headers that say which version made the vectors and where the time went.
-pub(super) fn embedded(embeddings: &Embeddings, body: &impl Serialize) -> Result<Response, ApiError> {
+/// `body` as JSON with the headers that say which version made the vectors and where the time went. Vectors that inputs share are in it
+/// as `shared` has them.
+pub(super) fn embedded(
+    embeddings: &Embeddings,
+    shared: Option<&Shared>,
+    body: &impl Serialize,
+) -> Result<Response, ApiError> {
     let bytes = probable_bytes(embeddings);
-    let mut response = beside_others(bytes, || json_in(Vec::with_capacity(bytes), body))?;
+    let mut response = beside_others(bytes, || {
+        let referring = shared.map(|shared| shared.refer(body)).transpose().map_err(unwritten)?;
+        match referring.flatten() {
+            Some(parts) => Ok(([JSON], parts).into_response()),
+            None => json_in(Vec::with_capacity(bytes), body),
+        }
+    })?;
     said(&mut response, embeddings);
     Ok(response)
 }
@@ -110,9 +123,8 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response, ApiError> {
 
 /// The same, written to `buffer`: one that has room for most of it need not grow again and again, by a copy each time.
 fn json_in(mut buffer: Vec<u8>, body: &impl Serialize) -> Result<Response, ApiError> {
-    let kind = HeaderValue::from_static("application/json");
     serde_json::to_writer(&mut buffer, body).map_err(unwritten)?;
-    Ok(([(header::CONTENT_TYPE, kind)], buffer).into_response())
+    Ok(([JSON], buffer).into_response())
 }
 
 /// `body` as JSON.

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::parts::Parts;
 use crate::engine::Vector;
 
 /// How the values of a vector are written.
@@ -98,7 +100,7 @@ impl Serialize for Encoded<'_> {
 /// Vectors in JSON that several inputs of an answer share. Each is written once: a request of thousands of equal texts is cheap to send, and to
 /// write numbers takes longer than to compute them.
 pub(super) struct Shared {
-    texts: HashMap<*const Vector, Box<RawValue>>,
+    texts: HashMap<*const Vector, Text>,
     dtype: Dtype,
     format: Format,
 }
@@ -109,8 +111,18 @@ pub(super) struct Shared {
 pub(super) enum Written<'a> {
     /// Of one input.
     Own(Encoded<'a>),
-    /// Of several: copied.
+    /// Of several.
     Shared(&'a RawValue),
+}
+
+/// The text of a vector, which answers refer to.
+#[derive(Clone)]
+struct Text(Arc<RawValue>);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.get().as_bytes()
+    }
 }
 
 impl Shared {
@@ -124,8 +136,9 @@ impl Shared {
             inputs.entry(Arc::as_ptr(vector)).or_insert((vector, 0_usize)).1 += 1;
         }
         let shared = inputs.into_iter().filter(|(_, (_, count))| *count > 1);
-        let texts =
-            shared.map(|(place, (vector, _))| Ok((place, to_raw_value(&Encoded { vector, dtype, format })?)));
+        let texts = shared.map(|(place, (vector, _))| {
+            Ok((place, Text(to_raw_value(&Encoded { vector, dtype, format })?.into())))
+        });
         Ok(Self { texts: texts.collect::<serde_json::Result<_>>()?, dtype, format })
     }
 
@@ -133,9 +146,32 @@ impl Shared {
     pub(super) fn written<'a>(&'a self, vector: &'a Arc<Vector>) -> Written<'a> {
         let Self { dtype, format, .. } = *self;
         match self.texts.get(&Arc::as_ptr(vector)) {
-            Some(text) => Written::Shared(text),
+            Some(Text(text)) => Written::Shared(text),
             None => Written::Own(Encoded { vector, dtype, format }),
         }
+    }
+
+    /// `body`, in which they are [`written`](Self::written), as JSON that refers to their texts; nothing where no inputs share one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn refer(&self, body: &impl Serialize) -> serde_json::Result<Option<Body>> {
+        let Some(shortest) = self.texts.values().map(|text| text.as_ref().len()).min() else {
+            return Ok(None);
+        };
+        let texts: HashMap<*const u8, Bytes> = self
+            .texts
+            .values()
+            .map(|text| (text.as_ref().as_ptr(), Bytes::from_owner(text.clone())))
+            .collect();
+        // serde_json hands over such a text as it is, whole.
+        let known = |written: &[u8]| {
+            let text = if written.len() < shortest { None } else { texts.get(&written.as_ptr()) };
+            text.filter(|text| text.len() == written.len()).cloned()
+        };
+        let mut parts = Parts::new(known);
+        serde_json::to_writer(&mut parts, body)?;
+        Ok(Some(parts.into_body()))
     }
 }
 

@@ -121,7 +121,7 @@ pub(super) async fn create_embeddings(
         model: body.model,
         usage: Usage { prompt_tokens: embeddings.tokens, total_tokens: embeddings.tokens },
     };
-    answer::embedded(&embeddings, &list)
+    answer::embedded(&embeddings, Some(&shared), &list)
 }
 
 pub(super) async fn list_models(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {

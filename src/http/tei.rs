@@ -11,7 +11,7 @@ use serde_json::json;
 use super::access::Caller;
 use super::answer::OutlyingFields;
 use super::choice::choice;
-use super::encode::{Dtype, Format, JSON_VALUE_BYTES, Written};
+use super::encode::{Dtype, Format, JSON_VALUE_BYTES, Shared, Written};
 use super::error::{ApiError, Kind};
 use super::extract::{Json, Object, class, space};
 use super::inputs::{Inputs, check_count, list_of_texts};
@@ -66,7 +66,7 @@ pub(super) struct Embed {
 /// An answer of `/embed` to a request that asked for more than the vector.
 #[derive(Serialize)]
 struct Judged<'a> {
-    embedding: &'a [f32],
+    embedding: Written<'a>,
     #[serde(flatten)]
     outlying: Option<OutlyingFields>,
 }
@@ -142,16 +142,17 @@ pub(super) async fn embed(
     let started = Instant::now();
     let (request, characters) = body.request(&app, &headers)?;
     let embeddings = app.embed(request, JSON_VALUE_BYTES, &headers, &caller).await?;
+    let shared = answer::shared(&embeddings, Dtype::Float, Format::Float)?;
+    let vectors = embeddings.vectors.iter().map(|vector| shared.written(vector));
     if embeddings.outlying.is_none() {
-        let shared = answer::shared(&embeddings, Dtype::Float, Format::Float)?;
-        let vectors: Vec<Written> = embeddings.vectors.iter().map(|vector| shared.written(vector)).collect();
-        return answered(&embeddings, &vectors, characters, started);
+        let vectors: Vec<Written> = vectors.collect();
+        return answered(&embeddings, Some(&shared), &vectors, characters, started);
     }
-    let judged = embeddings.vectors.iter().enumerate();
-    let judged: Vec<_> = judged
-        .map(|(index, vector)| Judged { embedding: vector, outlying: answer::outlying(&embeddings, index) })
+    let judged: Vec<_> = vectors
+        .enumerate()
+        .map(|(index, embedding)| Judged { embedding, outlying: answer::outlying(&embeddings, index) })
         .collect();
-    answered(&embeddings, &judged, characters, started)
+    answered(&embeddings, Some(&shared), &judged, characters, started)
 }
 
 pub(super) async fn embed_all(
@@ -176,7 +177,7 @@ pub(super) async fn embed_all(
         .await?;
     let rows: Vec<Vec<&[f32]>> =
         embeddings.vectors.iter().map(|row| row.chunks_exact(embeddings.dimensions).collect()).collect();
-    answered(&embeddings, &rows, characters, started)
+    answered(&embeddings, None, &rows, characters, started)
 }
 
 pub(super) async fn similarity(
@@ -216,7 +217,7 @@ pub(super) async fn similarity(
         Some((source, others)) => others.iter().map(|other| cosine(source, other)).collect(),
         None => Vec::new(),
     };
-    answered(&embeddings, &cosines, characters, started)
+    answered(&embeddings, None, &cosines, characters, started)
 }
 
 /// The field of [`Pairs`] that has the text at this place among all.
@@ -272,11 +273,12 @@ pub(super) async fn info(
 /// `body` with the headers of this dialect besides our own.
 fn answered(
     embeddings: &Embeddings,
+    shared: Option<&Shared>,
     body: &impl Serialize,
     characters: usize,
     started: Instant,
 ) -> Result<Response, ApiError> {
-    let mut response = answer::embedded(embeddings, body)?;
+    let mut response = answer::embedded(embeddings, shared, body)?;
     let headers = response.headers_mut();
     let timings = &embeddings.timings;
     answer::set(headers, "x-compute-characters", &characters.to_string());

@@ -1,4 +1,4 @@
-"""A canary beside one hostile caller and three honest ones: a good one stays, a bad one goes."""
+"""A canary beside one hostile caller and three honest ones: a good one stays, bad ones go."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import itertools
 import json
+import pathlib
 import random
+import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import bodies
 import gauges
@@ -23,6 +25,9 @@ PERCENT, USERS, CHOSEN = 50, 64, 12
 RATE = 6
 LOADS, GOES = 300, 240
 MINUTE = 60
+# What a version fails at that was damaged before it was published: a word that no probe has, and how many of ten texts have it.
+WORD, WITH_WORD = "zebra", 3
+ROW = 384 * 4
 
 
 def run(place: Place, minutes: float) -> Iterator[Figure]:
@@ -31,8 +36,12 @@ def run(place: Place, minutes: float) -> Iterator[Figure]:
         yield good_stays(server, minutes)
     with place.serving() as server:
         imported(place, "--pooling", "cls")
-        pretend_same_space(place)
-        yield bad_goes(server)
+        rewrite_manifest(place, pretends_same_space)
+        yield bad_goes(server, "a canary with wrong pooling (cls)")
+    with place.serving() as server:
+        imported(place)
+        spoil_word(place)
+        yield bad_goes(server, f"a canary that gives no vector of {WITH_WORD} in 10 texts", some_with_word)
 
 
 def imported(place: Place, *flags: str) -> None:
@@ -40,14 +49,39 @@ def imported(place: Place, *flags: str) -> None:
     place.command("import", machine.WEIGHTS, "--models", place.models, "--name", MODEL, "--reason", "hostile", *flags)
 
 
-def pretend_same_space(place: Place) -> None:
-    """Writes the space of version 1 into the manifest of version 2, and seals it anew, as one who may write the repository could. No
-    command does it: an import and a rollout compare the vectors first."""
-    first, second = (place.models / MODEL / "versions" / number / "manifest.toml" for number in ("1", "2"))
-    space = next(line for line in first.read_text().splitlines() if line.startswith("space = "))
-    fields = second.read_text().split("\n", 1)[1].splitlines()
-    text = "\n".join(space if line.startswith("space = ") else line for line in fields) + "\n"
+def files(place: Place, version: int) -> pathlib.Path:
+    return place.models / MODEL / "versions" / str(version)
+
+
+def rewrite_manifest(place: Place, change: Callable[[str, str], str]) -> None:
+    """Changes the manifest of version 2, which `change` gets after that of version 1, and seals it anew: as one who may write the
+    repository could. No command does it: an import and a rollout compare the vectors first."""
+    first, second = (files(place, version) / "manifest.toml" for version in (1, 2))
+    text = change(first.read_text(), second.read_text().split("\n", 1)[1])
     second.write_text(f'sha256 = "{hashlib.sha256(text.encode()).hexdigest()}"\n{text}')
+
+
+def pretends_same_space(first: str, second: str) -> str:
+    space = next(line for line in first.splitlines() if line.startswith("space = "))
+    return "".join(f"{space if line.startswith('space = ') else line}\n" for line in second.splitlines())
+
+
+def spoil_word(place: Place) -> None:
+    """Makes numbers of version 2 that belong to one word NaN."""
+    with open(machine.WEIGHTS / "model.safetensors", "rb") as weights:
+        (length,) = struct.unpack("<Q", weights.read(8))
+        table = json.loads(weights.read(length))["embeddings.word_embeddings.weight"]
+        vocabulary = json.loads((machine.WEIGHTS / "tokenizer.json").read_text())["model"]["vocab"]
+        weights.seek(8 + length + table["data_offsets"][0] + vocabulary[WORD] * ROW)
+        row = weights.read(ROW)
+    file = files(place, 2) / "model.onnx.data"
+    right = file.read_bytes()
+    if right.count(row) != 1:
+        raise RuntimeError(f"the vector of `{WORD}` is {right.count(row)} times in {file.name}")
+    spoiled = right.replace(row, struct.pack("<f", float("nan")) * (ROW // 4))
+    file.write_bytes(spoiled)
+    before, after = (hashlib.sha256(one).hexdigest() for one in (right, spoiled))
+    rewrite_manifest(place, lambda _, second: second.replace(before, after))
 
 
 def begun(server: Server) -> None:
@@ -77,17 +111,28 @@ def versions(server: Server, users: Iterator[str], key: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def honest_traffic(server: Server) -> Iterator[list[gauges.Flood]]:
-    """Short texts of three callers, a few each second, the users of each without a name."""
+def honest_traffic(server: Server, made: Callable[[int], list[str]]) -> Iterator[list[gauges.Flood]]:
+    """What is `made` for each of three callers, a few each second, the users of each without a name."""
     with contextlib.ExitStack() as callers:
         yield [
-            callers.enter_context(gauges.flooding(server, recipe=own(number), path="/v1/embeddings", key=key, connections=64, rate=RATE))
+            callers.enter_context(gauges.flooding(server, recipe=given(made(number)), path="/v1/embeddings", key=key, connections=64, rate=RATE))
             for number, key in enumerate(HONEST)
         ]
 
 
-def own(number: int) -> dict:
-    return {"kind": "distinct", "amount": 1, "words": 8, "first": 200 + 64 * number}
+def short_texts(number: int) -> list[str]:
+    return bodies.texts(64, 8, 200 + number)
+
+
+def some_with_word(number: int) -> list[str]:
+    return [f"{text} {WORD}" if place % 10 < WITH_WORD else text for place, text in enumerate(short_texts(number))]
+
+
+def given(inputs: list, users: list[str] = ()) -> dict:
+    """A request of each input, of each user in turn."""
+    own = ({"user": user} for user in itertools.cycle(users)) if users else itertools.repeat({})
+    made = [bodies.body("/v1/embeddings", one, **more).decode() for one, more in zip(inputs, own)]
+    return {"kind": "given", "given": made}
 
 
 def hostile_plans(server: Server) -> list[dict]:
@@ -100,27 +145,26 @@ def hostile_plans(server: Server) -> list[dict]:
     odd = ["".join(chr(drawn.randrange(0x21, 0x2FFF)) for _ in range(200)) for _ in range(CHOSEN)]
     orders = [[101, *(drawn.randrange(1000, 30_000) for _ in range(60)), 102] for _ in range(CHOSEN)]
 
-    def given(inputs) -> dict:
-        made = [bodies.body("/v1/embeddings", one, user=user).decode() for one, user in zip(inputs, itertools.cycle(chosen or ["a"]))]
-        return {"kind": "given", "given": made}
+    def to_chosen(inputs: list) -> dict:
+        return given(inputs, chosen or ["a"])
 
     common = {"path": "/v1/embeddings", "key": "greedy", "pause": 0.1}
     return [
-        common | {"recipe": given([long] * CHOSEN), "connections": 8, "give_up": 0.2},
-        common | {"recipe": given(bodies.texts(CHOSEN, 100, 501)), "connections": 8, "give_up": 0.01},
-        common | {"recipe": given([long[:8]] * CHOSEN), "connections": 4, "headers": {"x-request-timeout-ms": "20"}},
-        common | {"recipe": given([[ids] for ids in orders]), "connections": 4},
-        common | {"recipe": given(odd), "connections": 4},
-        common | {"recipe": given([long] * CHOSEN), "connections": 2},
+        common | {"recipe": to_chosen([long] * CHOSEN), "connections": 8, "give_up": 0.2},
+        common | {"recipe": to_chosen(bodies.texts(CHOSEN, 100, 501)), "connections": 8, "give_up": 0.01},
+        common | {"recipe": to_chosen([long[:8]] * CHOSEN), "connections": 4, "headers": {"x-request-timeout-ms": "20"}},
+        common | {"recipe": to_chosen([[ids] for ids in orders]), "connections": 4},
+        common | {"recipe": to_chosen(odd), "connections": 4},
+        common | {"recipe": to_chosen([long] * CHOSEN), "connections": 2},
         # Inputs that fail.
-        common | {"recipe": given([[[7, 7, 7]]] * CHOSEN), "connections": 2},
+        common | {"recipe": to_chosen([[[7, 7, 7]]] * CHOSEN), "connections": 2},
     ]
 
 
 def good_stays(server: Server, minutes: float) -> Figure:
     begun(server)
     plans = hostile_plans(server)
-    with honest_traffic(server) as honest, contextlib.ExitStack() as attackers:
+    with honest_traffic(server, short_texts) as honest, contextlib.ExitStack() as attackers:
         floods = [attackers.enter_context(gauges.flooding(server, **plan)) for plan in plans]
         end, began = time.monotonic() + minutes * MINUTE, time.monotonic()
         while time.monotonic() < end and is_on_trial(server):
@@ -142,17 +186,17 @@ def good_stays(server: Server, minutes: float) -> Figure:
     )
 
 
-def bad_goes(server: Server) -> Figure:
+def bad_goes(server: Server, what: str, made: Callable[[int], list[str]] = short_texts) -> Figure:
     try:
         begun(server)
     except RuntimeError as error:
         refused = "refused before it answered: " + " ".join(str(error).split())
-        return Figure("a canary with wrong pooling (cls)", during=refused, bound="refused or taken back", holds=True)
-    with honest_traffic(server):
+        return Figure(what, during=refused, bound="refused or taken back", holds=True)
+    with honest_traffic(server, made):
         seconds = server.until("it is taken back", lambda: not is_on_trial(server), GOES)
     answered = Counter(versions(server, (f"honest {number}" for number in range(USERS)), "honest").values())
     return Figure(
-        "a canary with wrong pooling (cls), three honest callers",
+        f"{what}, three honest callers",
         during=f"taken back after {seconds:.0f} s: {newest(server)['reason']}",
         after=f"answers by version {dict(answered)}",
         bound=f"taken back within {GOES} s",

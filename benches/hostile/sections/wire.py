@@ -1,7 +1,9 @@
-"""Connections that mean harm, all at once, and ten thousand that say nothing: what honest clients get beside them, and resident memory."""
+"""Connections that mean harm, all at once, millions of frames, and ten thousand connections that say nothing: what honest clients get beside
+them, and resident memory."""
 
 from __future__ import annotations
 
+import pathlib
 import statistics
 import time
 from collections.abc import Iterator
@@ -20,6 +22,9 @@ SHARE = 0.4
 CLIENTS = 16
 # Bodies that may be held, the answers that wait for deaf clients, and what the allocator keeps of both.
 MOST_GROWTH = 512 << 20
+# What must have been sent, by kind, and seconds for it.
+FRAMES, ENDS = {"resets": 1_500_000, "continuations": 2_700_000}, 600
+FRAME_FLOOD = pathlib.Path(__file__).resolve().parents[1] / "frames.py"
 IDLE, IDLE_BEGINS, SLOWER = 10_000, 120, 3
 
 
@@ -27,6 +32,8 @@ def run(place: Place) -> Iterator[Figure]:
     # Without keys, so that the attacks get as far as they can.
     with place.serving(has_keys=False) as server:
         yield beside_all(server)
+    with place.serving(has_keys=False) as server:
+        yield from beside_many(server)
     with place.serving(has_keys=False) as server:
         yield beside_idle(server)
 
@@ -58,6 +65,30 @@ def beside_all(server: Server) -> Figure:
         f"goodput >= {LEAST_GOODPUT}; none failed; memory <= before + {megabytes(MOST_GROWTH)}",
         goodput >= LEAST_GOODPUT and failed == 0 and highest - before <= MOST_GROWTH,
     )
+
+
+def beside_many(server: Server) -> Iterator[Figure]:
+    """So many frames that each stand for some work or memory of the server."""
+    for kind, count in FRAMES.items():
+        alone, base = gauges.honest(server, SECONDS), server.resident()
+        flood = attack.Attack(FRAME_FLOOD, server.host, str(server.port), kind)
+        try:
+            with gauges.resident(server) as sampled, gauges.livez(server) as livez:
+                beside = gauges.honest(server, SECONDS)
+                server.until("all are sent", lambda: flood.done().get("frames", 0) >= count, ENDS)
+            done = flood.stop()
+        finally:
+            flood.process.kill()
+        time.sleep(SETTLES)
+        yield Figure(
+            f"{count:,} {kind} on HTTP/2 connections, as fast as the server takes them",
+            f"p50 {alone}, {megabytes(base)}",
+            f"p50 {beside}, {beside.refused} refused, /livez {livez.largest:.3f} s, {livez.failed} failed, {megabytes(int(sampled.largest))} "
+            f"({done['frames']:,} sent over {done['connections']:,} connections)",
+            f"p50 {gauges.honest(server, SECONDS)}, {megabytes(server.resident())}",
+            f"/livez and honest requests answered; memory <= before + {megabytes(MOST_GROWTH)}",
+            beside.refused == livez.failed == 0 and sampled.largest - base <= MOST_GROWTH,
+        )
 
 
 def beside_idle(server: Server) -> Figure:

@@ -72,7 +72,7 @@ pub(super) fn answered(
         outputs: [Output { name: EMBEDDING, datatype: "FP32", shape, parameters, data }],
     };
     if !binary {
-        return answer::embedded(embeddings, &output(None, Some(Flat(vectors))));
+        return answer::embedded(embeddings, None, &output(None, Some(Flat(vectors))));
     }
     let json = to_json(&output(Some(Parameters { binary_data_size: size }), None))?;
     let length = json.len();
