@@ -7,14 +7,14 @@ Needs a release build, the model `minilm` (`make setup`) and an idle machine. Th
 status is 1 if a bound is missed. Sections, and about how many seconds each takes on two cores:
 
     memory      240  equal texts, /tokenize and /metrics: resident memory
-    queue       120  equal texts beside a full queue: throughput, /livez
+    queue       260  equal texts beside a full queue: throughput, /livez
     fairness    180  honest clients beside bulk requests and greedy connections
     tokenizing   90  words of 1 MB: honest clients beside them, and a quota
     audit        90  denied and dry changes: lines of the log
     files        80  files of a served version are overwritten, cut, replaced, removed: vectors, alarm
     stop         60  SIGTERM while a load blocks, SIGHUP under load
-    wire        420  floods of HTTP/1 and HTTP/2, slow and deaf clients, ten thousand idle connections
-    guard       240  a good canary beside a hostile caller (--guard-minutes), and a bad one
+    wire        430  floods of HTTP/1 and HTTP/2, slow and deaf clients, ten thousand idle connections
+    guard       240  a good canary beside a hostile caller (--guard-minutes), and two bad ones
     imports          checkpoints that never end (of a binary that bounds imports)
 """
 
