@@ -89,7 +89,8 @@ mod tests {
 
     #[tokio::test]
     async fn known_texts_are_referred_to_and_all_others_copied() {
-        let text = Bytes::from_static(b"[1.0,2.0]");
+        // In memory of its own: equal constants may lie in one place.
+        let text = Bytes::from(b"[1.0,2.0]".to_vec());
         let known = text.clone();
         let mut parts =
             Parts::new(move |bytes: &[u8]| (bytes.as_ptr() == known.as_ptr()).then(|| known.clone()));

@@ -110,8 +110,8 @@ mod tests {
     fn this_process_has_memory_and_may_take_more() {
         let reading = read().unwrap();
         assert!(reading.resident > 0 && reading.available > 0);
-        let before = private().unwrap();
-        let held = vec![1_u8; 64 << 20];
-        assert!(private().unwrap() >= before + (32 << 20), "{}", held.len());
+        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+        // Not against a reading before it: tests beside this one free memory meanwhile.
+        assert!(private().unwrap() >= held.len() as u64);
     }
 }
