@@ -10,18 +10,14 @@ import asyncio
 import dataclasses
 import itertools
 import json
-import os
 import resource
 import socket
 import sys
-import threading
-from collections import Counter
 
+import account
 import bodies
+from account import DONE
 
-DONE: Counter[str] = Counter()
-# Below those who are measured, and not so low that it does not come to its turn.
-NICE = 10
 # Bytes of a connection that takes little, and of one that takes all.
 NARROW, WIDE = 4096, 1 << 20
 # Where a status lies in an answer. What follows is dropped by the system and never copied: an attacker on another machine would not read on
@@ -157,18 +153,10 @@ async def attack(address: tuple[str, int], plan: Plan) -> None:
     await asyncio.Event().wait()
 
 
-def told() -> None:
-    """Answers the one that measures, beside the loop: an account must not wait for what is sent."""
-    while sys.stdin.readline():
-        print(json.dumps(dict(DONE)), flush=True)
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    os.nice(NICE)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Not an argument: one has 128 KiB at most.
     plan = Plan(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=told, daemon=True).start()
+    account.begin()
     asyncio.run(attack((sys.argv[1], int(sys.argv[2])), plan))

@@ -24,8 +24,7 @@ impl<F: Fn(&[u8]) -> Option<Bytes>> Parts<F> {
     /// All that was written, with its length known.
     pub(super) fn into_body(mut self) -> Body {
         self.close();
-        let left = self.whole.iter().map(|part| part.len() as u64).sum();
-        Body::new(Sent { parts: self.whole.into_iter(), left })
+        Body::new(Sent(self.whole.into_iter()))
     }
 
     fn close(&mut self) {
@@ -53,11 +52,8 @@ impl<F: Fn(&[u8]) -> Option<Bytes>> io::Write for Parts<F> {
     }
 }
 
-/// The body: part after part.
-struct Sent {
-    parts: vec::IntoIter<Bytes>,
-    left: u64,
-}
+/// The body: the parts that are not sent yet.
+struct Sent(vec::IntoIter<Bytes>);
 
 impl HttpBody for Sent {
     type Data = Bytes;
@@ -67,17 +63,15 @@ impl HttpBody for Sent {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let part = self.parts.next();
-        self.left -= part.as_ref().map_or(0, |part| part.len() as u64);
-        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+        Poll::Ready(self.0.next().map(|part| Ok(Frame::data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.as_slice().is_empty()
+        self.0.as_slice().is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.0.as_slice().iter().map(|part| part.len() as u64).sum())
     }
 }
 

@@ -39,6 +39,9 @@ def hpack(method: int, path: str) -> bytes:
     return bytes([method, 0x86, 0x04, len(text)]) + text + b"\x01\x01a\x0f\x10\x10application/json"
 
 
+# More of a head: a header of 256 bytes, after which the head goes on.
+MORE_HEAD = frame(CONTINUATION, 0, 1, b"\x00\x01a\x7f\x80\x7f" + b"b" * 255)
+CANCEL = struct.pack(">I", 8)
 POST, GET = hpack(0x83, "/v1/embeddings"), hpack(0x82, "/openapi.yaml")
 
 
@@ -173,11 +176,13 @@ def streams(of: int, make):
         yield b"".join(make(number) for number in range(first, first + 2 * of, 2))
 
 
-async def rapid_reset(server: Server) -> None:
-    def make(number):
-        return frame(HEADERS, END_HEADERS, number, POST) + frame(RESET, 0, number, struct.pack(">I", 8))
+def cancelled(number: int) -> bytes:
+    """A stream that is given up as soon as it is opened."""
+    return frame(HEADERS, END_HEADERS, number, POST) + frame(RESET, 0, number, CANCEL)
 
-    await http2(server, "rapid reset", frame(SETTINGS, 0, 0), streams(100, make))
+
+async def rapid_reset(server: Server) -> None:
+    await http2(server, "rapid reset", frame(SETTINGS, 0, 0), streams(100, cancelled))
 
 
 async def many_streams(server: Server) -> None:
@@ -186,8 +191,7 @@ async def many_streams(server: Server) -> None:
 
 async def endless_head(server: Server) -> None:
     start = frame(SETTINGS, 0, 0) + frame(HEADERS, 0, 1, POST)
-    piece = frame(CONTINUATION, 0, 1, b"\x00\x01a\x7f\x80\x7f" + b"b" * 255) * 10
-    await http2(server, "endless head", start, itertools.repeat(piece))
+    await http2(server, "endless head", start, itertools.repeat(MORE_HEAD * 10))
 
 
 async def control(server: Server) -> None:
